@@ -1,0 +1,29 @@
+# `make demo` trains and samples a small model; `make test` runs the tests. Both create .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/train.stamp
+	$(BIN)/python -m experiments.demo
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/train.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	touch $@
+
+.venv/test.stamp: .venv/train.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[train,test]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,74 @@
+"""DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
+
+Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
+modules of their own: ``from ddim_jax import training, data, checkpoints, plots``.
+"""
+
+from ddim_jax import timesteps
+from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold, guide
+from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
+from ddim_jax.process import add_noise
+from ddim_jax.sampling import (
+    Step,
+    image_keys,
+    initial_noise,
+    interpolate,
+    invert,
+    sample,
+    slerp,
+)
+from ddim_jax.schedules import (
+    Schedule,
+    constant_schedule,
+    cosine_schedule,
+    from_alpha_bar,
+    from_betas,
+    jsd_schedule,
+    linear_schedule,
+    quadratic_schedule,
+    sigmoid_schedule,
+    warmup_schedule,
+    zero_terminal_snr,
+)
+from ddim_jax.solvers import Solver, ddim, ddim_step, ddpm
+from ddim_jax.unet import UNet
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EPS",
+    "X0",
+    "Denoiser",
+    "Parameterisation",
+    "Prediction",
+    "Schedule",
+    "Solver",
+    "Step",
+    "UNet",
+    "V",
+    "add_noise",
+    "as_denoiser",
+    "clip_x0",
+    "constant_schedule",
+    "cosine_schedule",
+    "ddim",
+    "ddim_step",
+    "ddpm",
+    "dynamic_threshold",
+    "from_alpha_bar",
+    "from_betas",
+    "guide",
+    "image_keys",
+    "initial_noise",
+    "interpolate",
+    "invert",
+    "jsd_schedule",
+    "linear_schedule",
+    "quadratic_schedule",
+    "sample",
+    "sigmoid_schedule",
+    "slerp",
+    "timesteps",
+    "warmup_schedule",
+    "zero_terminal_snr",
+]

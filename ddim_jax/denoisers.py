@@ -1,0 +1,113 @@
+"""Denoisers: callables ``(x_t, t) -> Prediction``, and functions that make one from another.
+
+The sampler knows nothing else of a model. Clipping, guidance and conditioning are denoisers wrapped
+around denoisers; each keeps the pair consistent, ``x_t = alpha * x0 + sigma * eps``.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+
+Denoiser = Callable[[jax.Array, jax.Array], Prediction]
+
+
+def as_denoiser(
+    network: Callable[[jax.Array, jax.Array], jax.Array],
+    schedule: Schedule,
+    parameterisation: Parameterisation = EPS,
+) -> Denoiser:
+  """Turns a network into a denoiser.
+
+  Args:
+    network: ``(x_t, t) -> output`` of the shape of ``x_t``; close over parameters, labels and so on.
+    schedule: The schedule the network was trained with. Traced.
+    parameterisation: What ``output`` means: `EPS`, `X0` or `V`.
+
+  Returns:
+    ``(x_t: f32[B, ...], t: i32[] or i32[B]) -> Prediction``, in the dtype of ``x_t``.
+
+  Raises:
+    ValueError: When called, at trace time, if the output has another shape than ``x_t``.
+  """
+
+  def denoise(x_t, t):
+    output = network(x_t, t)
+    if output.shape != x_t.shape:
+      raise ValueError(
+          f"the network must return the shape of x_t, {x_t.shape}, got {output.shape}"
+          " (a network that also predicts variances: pass the first half of its channels)"
+      )
+    alpha, sigma = coefficients(schedule, t, x_t)
+    return parameterisation.decode(output.astype(x_t.dtype), x_t, alpha, sigma)
+
+  return denoise
+
+
+def _with_x0(x0, x_t, t, schedule) -> Prediction:
+  """The prediction with this x0, its eps derived again."""
+  alpha, sigma = coefficients(schedule, t, x_t)
+  return Prediction(x0, (x_t - alpha * x0) / sigma)
+
+
+def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoiser:
+  """Clips the predicted x0 to ``[low, high]`` (data units, traced) and derives eps from it again."""
+
+  def clipped(x_t, t):
+    return _with_x0(jnp.clip(denoise(x_t, t).x0, low, high), x_t, t, schedule)
+
+  return clipped
+
+
+def dynamic_threshold(
+    denoise: Denoiser, schedule: Schedule, quantile: float = 0.995, maximum: float = jnp.inf
+) -> Denoiser:
+  """Clips x0 at a quantile of its own magnitude and scales it back to [-1, 1].
+
+  Section 2.3 of Imagen, arXiv:2205.11487. Per example, the bound is the ``quantile`` of ``|x0|``, at
+  least 1 and at most ``maximum``; both are traced.
+  """
+
+  def thresholded(x_t, t):
+    x0 = denoise(x_t, t).x0
+    axes = tuple(range(1, x0.ndim))
+    bound = jnp.quantile(jnp.abs(x0), quantile, axis=axes, keepdims=True)
+    bound = jnp.clip(bound, 1.0, maximum).astype(x0.dtype)
+    return _with_x0(jnp.clip(x0, -bound, bound) / bound, x_t, t, schedule)
+
+  return thresholded
+
+
+def guide(
+    conditional: Denoiser,
+    unconditional: Denoiser,
+    schedule: Schedule,
+    weight: float | jax.Array,
+    interval: tuple[float, float] = (-jnp.inf, jnp.inf),
+) -> Denoiser:
+  """Classifier-free guidance: ``eps_u + weight * (eps_c - eps_u)``, and the same for x0.
+
+  Ho and Salimans, arXiv:2207.12598; their w is our ``weight - 1``. Weight 0 is unconditional, 1
+  conditional, more than 1 exaggerates the condition. Outside ``interval`` the conditional denoiser
+  is used as it is (Kynkaanniemi et al., arXiv:2404.07724).
+
+  Args:
+    conditional: Denoiser that knows the condition.
+    unconditional: Denoiser that does not (or that knows a negative one).
+    schedule: Noise schedule, for the interval.
+    weight: Guidance weight, ``f32[]`` or one per example ``f32[B]``. Traced.
+    interval: ``(low, high)`` of log-SNR within which guidance acts. Traced.
+  """
+
+  def guided(x_t, t):
+    with_condition, without = conditional(x_t, t), unconditional(x_t, t)
+    log_snr = log_snr_at(schedule, t, x_t)
+    inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
+    w = jnp.asarray(weight, x_t.dtype)
+    w = jnp.where(inside, jnp.reshape(w, w.shape + (1,) * (x_t.ndim - w.ndim)), 1)
+    return jax.tree.map(lambda c, u: u + w * (c - u), with_condition, without)
+
+  return guided

@@ -1,0 +1,243 @@
+"""The reverse process: one ``jax.lax.scan`` over a sequence of levels.
+
+Nothing here is jitted. Jit the function that builds the denoiser and calls `sample`, so that
+parameters, schedule, eta, guidance weights, levels and keys are traced: another number of steps
+compiles anew, new values of anything else do not.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.parameterisation import Prediction
+from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.solvers import Solver, ddim, ddim_step
+
+
+class Step(NamedTuple):
+  """What ``observe`` sees of one step.
+
+  Attributes:
+    t: Level left, ``i32[]``.
+    s: Level reached, ``i32[]``.
+    x_t: Sample at ``t``, ``f32[B, ...]``.
+    x_s: Sample at ``s``, ``f32[B, ...]``.
+    prediction: The denoiser's estimate at ``t``.
+  """
+
+  t: jax.Array
+  s: jax.Array
+  x_t: jax.Array
+  x_s: jax.Array
+  prediction: Prediction
+
+
+def image_keys(key: jax.Array, indices) -> jax.Array:
+  """One key per image, ``key[B]``: image ``i`` of a seed has the same noise in any batch.
+
+  Args:
+    key: ``jax.random.key(seed)``.
+    indices: ``i32[B]``, the images' numbers.
+  """
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(_typed(key), jnp.asarray(indices))
+
+
+def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+  """The ``x_T`` that belongs to these keys: standard normal, ``f32[B, ...]`` of ``shape``.
+
+  `sample` with the same ``key`` (one, or one per image) never draws this noise again.
+  """
+  return _noise(_keys(key, shape), 0, shape, dtype)
+
+
+def _typed(key):
+  return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def _keys(key, shape):
+  key = _typed(key)
+  if key.shape not in ((), tuple(shape[:1])):
+    raise ValueError(f"key must be one key or one per image, {tuple(shape[:1])}; got shape {key.shape}")
+  return key
+
+
+def _noise(keys, draw, shape, dtype):
+  """Draw number ``draw`` of standard normal noise, from one key or from one per image."""
+  if keys.ndim == 0:
+    return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
+  return jax.vmap(lambda key: _noise(key, draw, shape[1:], dtype))(keys)
+
+
+def _check(x, ts, name):
+  if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
+  ts = jnp.asarray(ts)
+  if ts.ndim != 1 or ts.shape[0] < 2 or not jnp.issubdtype(ts.dtype, jnp.integer):
+    raise ValueError(f"ts must be a vector of at least two integer levels, got {ts.dtype}{ts.shape}")
+  return ts
+
+
+def sample(
+    key: jax.Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    x_T: jax.Array,
+    ts,
+    *,
+    solver: Solver | None = None,
+    observe: Callable[[Step], Any] | None = None,
+    remat: bool = False,
+) -> tuple[jax.Array, Any]:
+  """Runs the reverse process from ``x_T`` at level ``ts[0]`` to level ``ts[-1]``.
+
+  Args:
+    key: One key for the batch, or one per image (``key[B]``): then every image's noise is its own,
+      whatever the batch. Traced.
+    denoise: ``(x_t, t) -> Prediction``, see `as_denoiser`.
+    schedule: Noise schedule. Traced.
+    x_T: Where to start, ``f32[B, ...]`` of any rank: `initial_noise`, or for image to image
+      `add_noise` at ``ts[0]``.
+    ts: Decreasing levels ``i32[S+1]``, see `ddim_jax.timesteps`; values traced, S static.
+    solver: Rule for one step; `ddim()` by default.
+    observe: ``(Step) -> pytree``: its results are stacked along a new first axis of length S. None
+      stores nothing, so that memory does not grow with S.
+    remat: Recompute each step when differentiating: memory holds S samples instead of S networks'
+      activations, for one more evaluation a step. Static.
+
+  Returns:
+    ``(x_0, observed)``: the sample, ``f32[B, ...]``, and the stacked observations (None without).
+
+  Raises:
+    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x_T`` or ``ts``.
+
+  References:
+    Section 4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
+  """
+  solver = ddim() if solver is None else solver
+  ts, keys = _check(x_T, ts, "x_T"), _keys(key, x_T.shape)
+
+  def step(state, inputs):
+    x_t, carry = state
+    draw, t, s = inputs
+    z = _noise(keys, draw, x_t.shape, x_t.dtype)
+    x_s, carry, prediction = solver.step(denoise, schedule, carry, x_t, t, s, z)
+    seen = None if observe is None else observe(Step(t, s, x_t, x_s, prediction))
+    return (x_s, carry), seen
+
+  # prevent_cse is for code outside a loop; a scan needs no such barrier.
+  step = jax.checkpoint(step, prevent_cse=False) if remat else step
+  draws = jnp.arange(1, ts.shape[0])
+  (x_0, _), observed = jax.lax.scan(step, (x_T, solver.init(x_T)), (draws, ts[:-1], ts[1:]))
+  return x_0, observed
+
+
+def invert(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, refine: int = 0) -> jax.Array:
+  """Finds the noise from which deterministic DDIM makes ``x0``.
+
+  A DDIM step from level s down to t is ``x_t = move(x_s, eps(x_s, s))``. Going up, ``eps(x_s, s)`` is
+  not known yet: plain inversion takes it from where it stands, ``eps(x_t, t)``, an error of first
+  order in 1/S (a network is never asked at level 0, where none is trained: level 1 there). Each
+  refinement then asks again at the point just found, ``eps(x_s, s)``: where that converges, the
+  round trip is exact to rounding.
+
+  Args:
+    denoise: ``(x_t, t) -> Prediction``. Clipping or thresholding cannot be inverted: leave it out.
+    schedule: Noise schedule. Traced.
+    x0: Samples at level ``ts[-1]``, ``f32[B, ...]``.
+    ts: The decreasing levels that `sample` would use, ``i32[S+1]``; values traced, S static.
+    refine: Fixed-point iterations per step, at least 0; each costs a network evaluation.
+
+  Returns:
+    The sample at level ``ts[0]``, ``f32[B, ...]``.
+
+  Raises:
+    ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or a negative ``refine``.
+
+  References:
+    Section 4.3 of arXiv:2010.02502; fixed point: Pan et al., arXiv:2309.04907.
+  """
+  ts = _check(x0, ts, "x0")
+  if refine < 0:
+    raise ValueError(f"refine must be at least 0, got {refine}")
+
+  def step(x_t, levels):
+    t, s = levels
+    alpha, sigma = coefficients(schedule, t, x_t)
+
+    def iterate(i, x):
+      eps = denoise(x, jnp.where(i == 0, jnp.maximum(t, 1), s)).eps
+      return ddim_step(schedule, Prediction((x_t - sigma * eps) / alpha, eps), t, s)
+
+    return jax.lax.fori_loop(0, refine + 1, iterate, x_t), None
+
+  return jax.lax.scan(step, x0, (ts[:0:-1], ts[-2::-1]))[0]
+
+
+def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:
+  """Moves along the great circle from ``a`` (w = 0) to ``b`` (w = 1), example by example.
+
+  Between two normal noises this keeps the norm, which a straight line does not. Appendix D.5 of
+  arXiv:2010.02502. Where the two are parallel or opposite it is a straight line.
+
+  Args:
+    a: ``f32[B, ...]``.
+    b: The same shape.
+    w: Weight in [0, 1], ``f32[]`` or ``f32[B]``. Traced.
+
+  Raises:
+    ValueError: At trace time, if the shapes differ or there is no batch axis.
+  """
+  if a.shape != b.shape or a.ndim < 1:
+    raise ValueError(f"a and b must be batches of the same shape, got {a.shape} and {b.shape}")
+  axes = tuple(range(1, a.ndim))
+  w = jnp.asarray(w, a.dtype)
+  w = jnp.reshape(w, w.shape + (1,) * (a.ndim - w.ndim))
+  dot = lambda x, y: jnp.sum(x * y, axis=axes, keepdims=True)
+  norms = dot(a, a) * dot(b, b)
+  cosine = dot(a, b) * jax.lax.rsqrt(jnp.where(norms > 0, norms, 1))
+  degenerate = (norms == 0) | (jnp.abs(cosine) > 1 - 1e-6)
+  angle = jnp.arccos(jnp.where(degenerate, 0, cosine))
+  curved = (jnp.sin((1 - w) * angle) * a + jnp.sin(w * angle) * b) / jnp.sin(angle)
+  return jnp.where(degenerate, (1 - w) * a + w * b, curved)
+
+
+def interpolate(
+    key: jax.Array,
+    denoise: Denoiser,
+    schedule: Schedule,
+    x_a: jax.Array,
+    x_b: jax.Array,
+    ts,
+    weights,
+    *,
+    solver: Solver | None = None,
+) -> jax.Array:
+  """Samples along the great circle between two noises, all weights in one batch.
+
+  Args:
+    key: One key, or one per pair (``key[B]``, shared by all weights of the pair). Traced.
+    denoise: ``(x_t, t) -> Prediction`` for batches of ``W * B``.
+    schedule: Noise schedule. Traced.
+    x_a: Noise at level ``ts[0]`` at weight 0, ``f32[B, ...]``.
+    x_b: Noise at weight 1, the same shape.
+    ts: Decreasing levels ``i32[S+1]``.
+    weights: ``f32[W]`` in [0, 1]. Traced.
+    solver: As in `sample`.
+
+  Returns:
+    Samples, ``f32[W, B, ...]``.
+
+  Raises:
+    ValueError: As `sample` and `slerp`, or if ``weights`` is not a vector.
+  """
+  weights = jnp.asarray(weights, x_a.dtype)
+  if weights.ndim != 1:
+    raise ValueError(f"weights must be a vector, got shape {weights.shape}")
+  between = jax.vmap(slerp, in_axes=(None, None, 0))(x_a, x_b, weights)
+  keys = _keys(key, x_a.shape)
+  keys = keys if keys.ndim == 0 else jnp.tile(keys, weights.shape[0])
+  flat = between.reshape(-1, *x_a.shape[1:])
+  return sample(keys, denoise, schedule, flat, ts, solver=solver)[0].reshape(between.shape)

@@ -1,0 +1,240 @@
+"""Noise schedules: how much signal is left at every noise level.
+
+Level 0 is clean data and level T the noisiest. The forward process of [1] is, at every level t,
+
+    x_t = alpha_t * x_0 + sigma_t * eps,   alpha_t = sqrt(alpha_bar_t),   sigma_t = sqrt(1 - alpha_bar_t)
+
+A schedule is stored as log-SNR, ``log(alpha_bar / (1 - alpha_bar))``, because both coefficients come
+from it without cancellation: a float32 table of ``alpha_bar`` is off by 1.7e-4 in ``1 - alpha_bar`` at
+level 1. Tables are computed in float64 on the host and cast once.
+
+[1] Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502. Its alpha is our alpha_bar.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LOG_SNR_LIMIT = 80.0
+"""Stands for infinity in ``log_snr``: exp(80) and exp(-80) are still normal float32 numbers."""
+
+
+class Schedule(NamedTuple):
+  """Log signal-to-noise ratio at levels 0 (clean) to T (noisiest).
+
+  A pytree of one array, meant to be traced: another schedule of the same T does not recompile.
+
+  Attributes:
+    log_snr: ``f32[T+1]`` (``f64`` when ``jax_enable_x64`` is on), decreasing, within +-80.
+  """
+
+  log_snr: jax.Array
+
+  @property
+  def T(self) -> int:
+    """Number of noise levels above the clean one (static)."""
+    return self.log_snr.shape[0] - 1
+
+  @property
+  def alpha_bar(self) -> jax.Array:
+    """Fraction of the variance that is signal, ``f32[T+1]`` in [0, 1]."""
+    return jax.nn.sigmoid(self.log_snr)
+
+  @property
+  def alpha(self) -> jax.Array:
+    """Coefficient of the data, ``sqrt(alpha_bar)``, ``f32[T+1]``."""
+    return _alpha(self.log_snr)
+
+  @property
+  def sigma(self) -> jax.Array:
+    """Coefficient of the noise, ``sqrt(1 - alpha_bar)``, ``f32[T+1]``."""
+    return _alpha(-self.log_snr)
+
+
+def _alpha(log_snr):
+  # exp(log_sigmoid / 2) rather than sqrt(sigmoid): its derivative is finite at both ends.
+  return jnp.exp(0.5 * jax.nn.log_sigmoid(log_snr))
+
+
+def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+  """Log-SNR at level ``t``, shaped and typed to combine with ``like``.
+
+  Args:
+    schedule: Noise schedule.
+    t: Level, ``i32[]`` or one per example, ``i32[B]``, in ``[0, T]``. Traced. A level outside the
+      range gives NaN when traced, so that it cannot pass for another level.
+    like: Array ``[B, ...]`` whose rank and floating dtype the result takes.
+
+  Returns:
+    ``[1, 1, ...]`` or ``[B, 1, ...]``, in the dtype of ``like``.
+
+  Raises:
+    ValueError: If ``t`` is not an integer, has another shape, or is on the host and out of range.
+  """
+  if not isinstance(t, jax.Array):
+    t = np.asarray(t)
+    if t.size and not (0 <= t.min() and t.max() <= schedule.T):
+      raise ValueError(f"level t must be in [0, {schedule.T}], got {t}")
+  if not jnp.issubdtype(t.dtype, jnp.integer):
+    raise ValueError(f"level t must be an integer, got dtype {t.dtype}")
+  if not jnp.issubdtype(like.dtype, jnp.floating):
+    raise ValueError(f"x must be floating point, got dtype {like.dtype}")
+  if t.ndim > 1 or (t.ndim == 1 and (like.ndim == 0 or t.shape[0] not in (1, like.shape[0]))):
+    raise ValueError(f"level t must be a scalar or one per example, got t{t.shape} for x{like.shape}")
+  value = schedule.log_snr.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+  return jnp.reshape(value, t.shape + (1,) * (like.ndim - t.ndim)).astype(like.dtype)
+
+
+def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """``(alpha_t, sigma_t)`` at level ``t``, broadcastable against ``like``. See `log_snr_at`."""
+  log_snr = log_snr_at(schedule, t, like)
+  return _alpha(log_snr), _alpha(-log_snr)
+
+
+def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
+  """A schedule from float64 ``log alpha_bar`` at levels 1..T; may end at minus infinity."""
+  with np.errstate(divide="ignore"):
+    log_snr = log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
+  log_snr = np.concatenate([[LOG_SNR_LIMIT], np.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT)])
+  return Schedule(jnp.asarray(log_snr))
+
+
+def _vector(name: str, values) -> np.ndarray:
+  values = np.asarray(values, np.float64)
+  if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
+    raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {values}")
+  return values
+
+
+def from_betas(betas) -> Schedule:
+  """Schedule from the variances added at each step, ``alpha_bar_t = prod_i (1 - beta_i)``.
+
+  Args:
+    betas: ``[T]`` for levels 1..T, each in (0, 1); the last may be 1 (nothing is left of the data).
+
+  Raises:
+    ValueError: If ``betas`` is not a vector in that range.
+  """
+  betas = _vector("betas", betas)
+  if betas.min() <= 0 or betas[-1] > 1 or np.any(betas[:-1] >= 1):
+    raise ValueError(f"betas must be in (0, 1), the last at most 1; got {betas.min()} to {betas.max()}")
+  with np.errstate(divide="ignore"):
+    return _from_log_alpha_bar(np.cumsum(np.log1p(-betas)))
+
+
+def from_alpha_bar(alpha_bar) -> Schedule:
+  """Schedule from ``alpha_bar`` itself.
+
+  Args:
+    alpha_bar: Strictly decreasing values in [0, 1) for levels 1..T. A first value of exactly 1 is
+      taken as level 0, so that ``from_alpha_bar(schedule.alpha_bar)`` gives the schedule back.
+
+  Raises:
+    ValueError: If the values are not strictly decreasing or leave that range.
+  """
+  alpha_bar = _vector("alpha_bar", alpha_bar)
+  if alpha_bar[0] == 1:
+    alpha_bar = alpha_bar[1:]
+  if not alpha_bar.size or alpha_bar[0] >= 1 or alpha_bar[-1] < 0 or np.any(np.diff(alpha_bar) >= 0):
+    raise ValueError(f"alpha_bar must decrease strictly from below 1 to at least 0, got {alpha_bar}")
+  with np.errstate(divide="ignore"):
+    return _from_log_alpha_bar(np.log(alpha_bar))
+
+
+def _check_T(T) -> int:
+  if not isinstance(T, (int, np.integer)) or T < 1:
+    raise ValueError(f"T must be a positive integer, got {T!r}")
+  return int(T)
+
+
+def linear_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+  """Betas rise linearly: the schedule of DDPM (arXiv:2006.11239) and of the DDIM paper.
+
+  Args:
+    T: Number of levels.
+    beta_start: Beta at level 1, in (0, 1).
+    beta_end: Beta at level T, in (0, 1].
+
+  Raises:
+    ValueError: If an argument is out of range (also in the other factories here).
+  """
+  return from_betas(np.linspace(beta_start, beta_end, _check_T(T)))
+
+
+def quadratic_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+  """Square roots of the betas rise linearly: "quad" in the DDPM code, "scaled_linear" in diffusers."""
+  if beta_start < 0 or beta_end < 0:
+    raise ValueError(f"beta_start and beta_end must be in (0, 1), got {beta_start} and {beta_end}")
+  return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, _check_T(T)) ** 2)
+
+
+def constant_schedule(T: int = 1000, beta: float = 0.02) -> Schedule:
+  """Every beta is the same: "const" in the DDPM code."""
+  return from_betas(np.full(_check_T(T), beta))
+
+
+def sigmoid_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+  """Betas follow a logistic curve over [-6, 6] from about ``beta_start`` to about ``beta_end``."""
+  rise = 1 / (1 + np.exp(-np.linspace(-6, 6, _check_T(T))))
+  return from_betas(beta_start + (beta_end - beta_start) * rise)
+
+
+def jsd_schedule(T: int = 1000) -> Schedule:
+  """``beta_t = 1 / (T - t + 1)``, hence ``alpha_bar_t = 1 - t / T``: nothing is left at level T.
+
+  From Sohl-Dickstein et al., arXiv:1503.03585; "jsd" in the DDPM code.
+  """
+  return from_betas(1 / np.arange(_check_T(T), 0, -1))
+
+
+def warmup_schedule(
+    T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, fraction: float = 0.1
+) -> Schedule:
+  """Betas rise linearly over the first ``fraction`` of the levels and stay at ``beta_end``.
+
+  "warmup10" and "warmup50" in the DDPM code are fractions 0.1 and 0.5, in [0, 1].
+  """
+  if not 0 <= fraction <= 1:
+    raise ValueError(f"fraction must be in [0, 1], got {fraction}")
+  betas = np.full(_check_T(T), beta_end, np.float64)
+  rising = int(T * fraction)
+  betas[:rising] = np.linspace(beta_start, beta_end, rising)
+  return from_betas(betas)
+
+
+def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
+  r"""``alpha_bar_t`` proportional to ``cos^2(pi/2 * (t/T + offset) / (1 + offset))``, betas capped.
+
+  Equation (17) of Nichol and Dhariwal, arXiv:2102.09672; "squaredcos_cap_v2" in diffusers.
+
+  Args:
+    T: Number of levels.
+    offset: Keeps the first betas away from 0; dimensionless, at least 0.
+    max_beta: Cap on every beta, in (0, 1); it takes hold at the last levels.
+  """
+  if offset < 0:
+    raise ValueError(f"offset must be at least 0, got {offset}")
+  angle = np.linspace(0, 1, _check_T(T) + 1) + offset
+  signal = np.cos(angle / (1 + offset) * np.pi / 2) ** 2
+  return from_betas(np.minimum(1 - signal[1:] / signal[:-1], max_beta))
+
+
+def zero_terminal_snr(schedule: Schedule) -> Schedule:
+  """Shifts and scales ``alpha`` so that level T has no signal and level 1 is unchanged.
+
+  Algorithm 1 of Lin et al., arXiv:2305.08891. At level T an `EPS` network says nothing about x0:
+  use `V` or `X0` with such a schedule.
+
+  Args:
+    schedule: A concrete (not traced) schedule with T of at least 2.
+
+  Raises:
+    ValueError: If T is 1, where levels 1 and T are the same.
+  """
+  if schedule.T < 2:
+    raise ValueError("zero_terminal_snr needs a schedule with T of at least 2, got 1")
+  log_snr = np.asarray(schedule.log_snr, np.float64)[1:]
+  alpha = (1 + np.exp(-log_snr)) ** -0.5
+  return from_alpha_bar(((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2)
