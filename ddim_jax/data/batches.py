@@ -1,0 +1,110 @@
+"""Batches as a pure function of (seed, step).
+
+There is no iterator to save: a run that stops and goes on, on any number of processes, sees the same
+global batches. Random bits come from Philox, whose stream numpy guarantees for ever.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.data.sources import Source
+
+_SHUFFLE, _FLIP = 0, 1
+T = TypeVar("T")
+
+
+class Batch(NamedTuple):
+  """Images ``u8[B, H, W, C]`` and labels ``i32[B]``."""
+
+  image: np.ndarray
+  label: np.ndarray
+
+
+def from_uint8(images) -> jax.Array:
+  """``u8[...]`` in [0, 255] to ``f32[...]`` in [-1, 1]."""
+  return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1
+
+
+def to_uint8(images) -> np.ndarray:
+  """``f32[...]`` in [-1, 1] (clipped to it) to the nearest ``u8[...]`` in [0, 255], on the host."""
+  return np.round((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def _random_bits(seed: int, purpose: int, counter: int, size: int) -> np.ndarray:
+  return np.random.Philox(key=[seed, (purpose << 48) + counter]).random_raw(size)
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+  return np.argsort(_random_bits(seed, _SHUFFLE, epoch, size), kind="stable")
+
+
+def batch_indices(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+  """The examples of global batch ``step``, ``i64[batch_size]`` in ``[0, size)``.
+
+  Steps 0, 1, 2, ... walk through one random order after another, each holding every example once;
+  no example is dropped at the end of an epoch.
+  """
+  position = step * batch_size + np.arange(batch_size)
+  epoch, offset = np.divmod(position, size)
+  order = {e: _permutation(size, seed, int(e)) for e in np.unique(epoch)}
+  return np.array([order[e][o] for e, o in zip(epoch, offset, strict=True)], np.int64)
+
+
+def batch_at(
+    source: Source,
+    step: int,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    flip: bool = False,
+    part: tuple[int, int] = (0, 1),
+) -> Batch:
+  """The batch of a training step, or one process's part of it.
+
+  Args:
+    source: The data set.
+    step: Number of the batch, from 0.
+    batch_size: Size of the global batch.
+    seed: Decides order and flips, at least 0.
+    flip: Mirror each image left to right with probability 1/2.
+    part: ``(index, count)``: rows ``index * batch_size / count`` and on, of as many.
+
+  Raises:
+    ValueError: If the batch does not divide into ``count`` parts.
+  """
+  index, count = part
+  if batch_size < 1 or batch_size % count:
+    raise ValueError(f"batch_size must be a positive multiple of {count} processes, got {batch_size}")
+  rows = slice(index * batch_size // count, (index + 1) * batch_size // count)
+  images, labels = source.read(batch_indices(source.size, batch_size, seed, step)[rows])
+  if flip:
+    mirrored = (_random_bits(seed, _FLIP, step, batch_size) >> 63)[rows].astype(bool)
+    images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+  return Batch(images, labels)
+
+
+def prefetch(make: Callable[[int], T], first: int, last: int, depth: int = 3) -> Iterator[T]:
+  """Yields ``make(first) .. make(last - 1)``, computed by a thread up to ``depth`` ahead.
+
+  An error in ``make`` is raised here, at its own step.
+  """
+  with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+    ahead = deque(thread.submit(make, step) for step in range(first, min(first + depth, last)))
+    try:
+      for step in range(first + depth, last + depth):
+        if not ahead:
+          return
+        result = ahead.popleft().result()
+        if step < last:
+          ahead.append(thread.submit(make, step))
+        yield result
+    finally:
+      thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,115 @@
+"""Pictures: grids, strips, animations and curves. Needs the ``train`` extra."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_PAPER, _INK = 255, 40
+_MIN_SIDE = 480
+"""Pictures smaller than this many pixels are enlarged by a whole factor, each pixel a square."""
+
+
+def grid(images: np.ndarray, columns: int | None = None, pad: int = 1) -> np.ndarray:
+  """Tiles images row by row.
+
+  Args:
+    images: ``u8[N, H, W, C]``, C of 1 or 3.
+    columns: Images a row; by default as square as it gets.
+    pad: White pixels between images.
+
+  Returns:
+    ``u8[rows * (H + pad) - pad, columns * (W + pad) - pad, C]``.
+
+  Raises:
+    ValueError: If the images are not such an array, or ``columns`` is not positive.
+  """
+  if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+    raise ValueError(f"images must be a non-empty u8[N, H, W, 1 or 3], got {images.dtype}{images.shape}")
+  if columns is not None and columns < 1:
+    raise ValueError(f"columns must be positive, got {columns}")
+  number, height, width, channels = images.shape
+  columns = columns or int(np.ceil(number**0.5))
+  rows = -(-number // columns)
+  cells = np.full((rows * columns, height + pad, width + pad, channels), _PAPER, np.uint8)
+  cells[:number, :height, :width] = images
+  cells = cells.reshape(rows, columns, height + pad, width + pad, channels).transpose(0, 2, 1, 3, 4)
+  picture = cells.reshape(rows * (height + pad), columns * (width + pad), channels)
+  return picture[: picture.shape[0] - pad, : picture.shape[1] - pad]
+
+
+def enlarge(picture: np.ndarray, min_side: int = _MIN_SIDE) -> np.ndarray:
+  """Nearest-neighbour enlargement by a whole factor until the longer side has ``min_side`` pixels."""
+  factor = max(1, -(-min_side // max(picture.shape[:2])))
+  return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def to_image(picture: np.ndarray) -> Image.Image:
+  """A Pillow image of ``u8[H, W, C]``."""
+  return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+  """Writes ``u8[H, W, C]``, enlarged if it is tiny; creates the folder."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  to_image(enlarge(picture)).save(path)
+
+
+def save_animation(path: Path, frames: np.ndarray, seconds: float = 3.0) -> None:
+  """Writes ``u8[S, H, W, C]`` as a looping GIF or WebP (by the suffix); the last frame stays a second."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  first, *rest = (to_image(enlarge(frame, 256)) for frame in frames)
+  durations = [round(1000 * seconds / len(frames))] * (len(frames) - 1) + [1000]
+  options = {"lossless": True} if path.suffix == ".webp" else {}
+  first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, **options)
+
+
+def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+  """A labelled table of pictures.
+
+  Args:
+    blocks: ``blocks[row][column]``, each ``u8[H, W, C]``, all of one shape.
+    rows: A label for every row.
+    columns: A label for every column.
+
+  Returns:
+    ``u8[..., 3]``.
+  """
+  height, width = blocks[0][0].shape[:2]
+  font = ImageFont.load_default(size=max(12, height // 12))
+  margin = int(max(font.getlength(label) for label in rows)) + 16
+  line, gap = int(font.size * 1.8), 8
+  size = (margin + len(columns) * (width + gap), line + len(rows) * (height + gap))
+  page = Image.new("RGB", size, (_PAPER,) * 3)
+  draw = ImageDraw.Draw(page)
+  for c, label in enumerate(columns):
+    x = margin + c * (width + gap) + width // 2
+    draw.text((x, line // 2), label, fill=(_INK,) * 3, font=font, anchor="mm")
+  for r, label in enumerate(rows):
+    top = line + r * (height + gap)
+    draw.text((margin - 8, top + height // 2), label, fill=(_INK,) * 3, font=font, anchor="rm")
+    for c, block in enumerate(blocks[r]):
+      page.paste(to_image(block), (margin + c * (width + gap), top))
+  return np.asarray(page)
+
+
+def save_curve(path: Path, steps: np.ndarray, values: np.ndarray, title: str, label: str) -> None:
+  """Plots ``values`` against ``steps`` with a running mean, on a logarithmic axis if all are positive."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  window = max(1, len(values) // 100)
+  smooth = np.convolve(values, np.full(window, 1 / window), mode="valid")
+  axes.plot(steps, values, color="#b8cbe0", linewidth=0.6)
+  axes.plot(steps[window - 1 :], smooth, color="#1f4e8c", linewidth=1.6, label=f"mean of {window} steps")
+  axes.set(title=title, xlabel="step", ylabel=label)
+  if np.all(np.asarray(values) > 0):
+    axes.set_yscale("log")
+  axes.grid(alpha=0.3, which="both")
+  axes.legend(frameon=False)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path)

@@ -1,0 +1,208 @@
+"""Training: what is minimised, and one step of it.
+
+The step is a pure function for ``jit``, ``pmap`` or ``shard_map``. Every example has its own random
+key, made from the run's key, the step and the example's place in the global batch: the result does not
+depend on the number of devices, and a restart replays nothing and skips nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddim_jax.parameterisation import EPS, Parameterisation
+from ddim_jax.process import add_noise
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+
+Weighting = Callable[[Schedule, jax.Array, jax.Array], jax.Array]
+"""``(schedule, t, like) -> weight`` of the squared error in x0 at level ``t``."""
+Levels = Callable[[jax.Array, jax.Array], jax.Array]
+"""``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
+Network = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""``(params, x_t: [1, ...], t: i32[], labels: i32[1], key) -> output: [1, ...]``, in training mode."""
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """Everything that training changes.
+
+  Attributes:
+    step: Updates tried so far, ``i32[]``.
+    params: Parameters of the network.
+    ema: Their exponential moving average: what to sample with.
+    opt_state: State of the optimiser.
+    skipped: Updates left out because a loss or gradient was not finite, ``i32[]``.
+  """
+
+  step: jax.Array
+  params: Any
+  ema: Any
+  opt_state: Any
+  skipped: jax.Array
+
+
+def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
+  """The state before the first step; the average starts as a copy of the parameters."""
+  zero = jnp.zeros((), jnp.int32)
+  # Distinct buffers throughout, so that the whole state can be donated.
+  return TrainState(zero, params, jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.copy(zero))
+
+
+def adam(learning_rate: float = 2e-4, warmup: int = 5000, clip: float = 1.0) -> optax.GradientTransformation:
+  """The paper's optimiser: Adam, linear warm-up over ``warmup`` steps, gradients clipped to a global norm."""
+  rate = optax.linear_schedule(0.0, learning_rate, warmup) if warmup else learning_rate
+  return optax.chain(optax.clip_by_global_norm(clip), optax.adam(rate))
+
+
+def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
+  """Decay of the average after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
+
+  A short memory at first, so that the average forgets the initialisation. ``decay`` is in [0, 1).
+  """
+  return lambda step: jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
+def uniform_levels(T: int) -> Levels:
+  """Each example's level is uniform over 1..T, as in DDPM."""
+  return lambda key, index: jax.random.randint(jax.random.fold_in(key, index), (), 1, T + 1)
+
+
+def antithetic_levels(T: int) -> Levels:
+  """Uniform, in pairs ``t`` and ``T + 1 - t``, as in the DDIM code: a loss of less variance."""
+
+  def levels(key, index):
+    t = uniform_levels(T)(key, index // 2)
+    return jnp.where(index % 2 == 0, t, T + 1 - t)
+
+  return levels
+
+
+def min_snr(gamma: float = 5.0) -> Weighting:
+  """``min(SNR, gamma)``: Hang et al., arXiv:2303.09556."""
+  return lambda schedule, t, like: jnp.minimum(jnp.exp(log_snr_at(schedule, t, like)), gamma)
+
+
+def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
+  """``SNR / (k + SNR)^gamma``: Choi et al., arXiv:2204.00227."""
+
+  def weight(schedule, t, like):
+    snr = jnp.exp(log_snr_at(schedule, t, like))
+    return snr / (k + snr) ** gamma
+
+  return weight
+
+
+def variational() -> Weighting:
+  r"""The weights of the variational bound with reverse variance :math:`\beta_t`, in nats a dimension.
+
+  Equation (12) of DDPM, arXiv:2006.11239, for x0 instead of eps:
+  :math:`\beta_t \bar\alpha_{t-1} / (2 (1 - \bar\alpha_t)^2)`. Finite at all levels, an SNR of zero included.
+  """
+
+  def weight(schedule, t, like):
+    alpha_before, _ = coefficients(schedule, t - 1, like)
+    alpha, sigma = coefficients(schedule, t, like)
+    log_ratio = 2 * (jnp.log(alpha) - jnp.log(alpha_before))
+    return -jnp.expm1(log_ratio) * alpha_before**2 / (2 * sigma**4)
+
+  return weight
+
+
+def example_loss(
+    network: Network,
+    schedule: Schedule,
+    parameterisation: Parameterisation = EPS,
+    weighting: Weighting | None = None,
+) -> Callable[..., jax.Array]:
+  """The loss of one example: the squared error of the network's output, averaged over its elements.
+
+  Args:
+    network: See `Network`; it gets a key of its own for dropout and the like.
+    schedule: Noise schedule.
+    parameterisation: What the network predicts.
+    weighting: None is L_simple, the error in the network's own target (equation (5) of the DDIM paper
+      with gamma = 1). Otherwise that error is converted to one in x0 and weighted.
+
+  Returns:
+    ``(params, key, x0: f32[...], label: i32[], t: i32[]) -> f32[]``.
+  """
+
+  def loss(params, key, x0, label, t):
+    noise_key, network_key = jax.random.split(key)
+    x0 = x0[None]
+    eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
+    x_t = add_noise(schedule, x0, eps, t)
+    alpha, sigma = coefficients(schedule, t, x0)
+    output = network(params, x_t, t, label[None], network_key).astype(x0.dtype)
+    error = jnp.mean((output - parameterisation.target(x0, eps, alpha, sigma)) ** 2)
+    if weighting is None:
+      return error
+    # Decoding is affine, so this difference is d x0 / d output.
+    one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
+    decode = lambda output: parameterisation.decode(output, zero, alpha, sigma).x0
+    slope = decode(one) - decode(zero)
+    return jnp.squeeze(weighting(schedule, t, x0) * slope**2) * error
+
+  return loss
+
+
+def make_train_step(
+    loss: Callable[..., jax.Array],
+    levels: Levels,
+    optimizer: optax.GradientTransformation,
+    decay: Callable[[jax.Array], jax.Array],
+    *,
+    axis_name: str | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """One update: gradient, optimiser, moving average.
+
+  An update whose loss or gradient is not finite leaves parameters, average and optimiser as they
+  were and counts in ``skipped``.
+
+  Args:
+    loss: See `example_loss`.
+    levels: `uniform_levels` or `antithetic_levels`.
+    optimizer: Any optax optimiser, see `adam`.
+    decay: Decay of the average by step, see `warm_decay`.
+    axis_name: Axis of ``pmap`` or ``shard_map`` (with ``check_vma=False``) over which the batch is
+      split in equal parts; None when the whole batch is here.
+
+  Returns:
+    ``(state, key, images: f32[B, ...], labels: i32[B]) -> (state, metrics)``. ``key`` is the run's
+    key, the same at every step and on every device. Metrics are scalars over the global batch: "loss",
+    "grad_norm" (before clipping), "skipped".
+  """
+
+  def train_step(state, key, images, labels):
+    size = images.shape[0]
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+    index = first + jnp.arange(size)
+    level_key, example_key = jax.random.split(jax.random.fold_in(key, state.step))
+    t = jax.vmap(levels, in_axes=(None, 0))(level_key, index)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
+
+    def batch_loss(params):
+      return jnp.mean(jax.vmap(loss, in_axes=(None, 0, 0, 0, 0))(params, keys, images, labels, t))
+
+    value, grads = jax.value_and_grad(batch_loss)(state.params)
+    if axis_name is not None:
+      value, grads = jax.lax.pmean((value, grads), axis_name)
+    grad_norm = optax.global_norm(grads)
+    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = optax.incremental_update(params, state.ema, 1 - decay(state.step))
+    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    state = TrainState(
+        step=state.step + 1,
+        params=keep(params, state.params),
+        ema=keep(ema, state.ema),
+        opt_state=keep(opt_state, state.opt_state),
+        skipped=state.skipped + jnp.where(finite, 0, 1),
+    )
+    return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped}
+
+  return train_step

@@ -1,0 +1,39 @@
+"""What all programs share: the compilation cache, and errors as one line."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+import ddim_jax
+
+_OURS = (Path(ddim_jax.__file__).parent, Path(__file__).parent)
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs in ``$JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/ddim_jax``."""
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def run(program: Callable[[], int | None]) -> None:
+  """Runs a program and exits with its status; bad input is one line and status 2.
+
+  An error is bad input if this project raised it to say so, or if a file could not be read or written.
+  Anything else is a fault and keeps its traceback.
+  """
+  use_compilation_cache()
+  try:
+    status = program()
+  except (ValueError, OSError) as error:
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    ours = any(raised_in.is_relative_to(folder) for folder in _OURS)
+    if not ours and (not isinstance(error, OSError) or error.filename is None):
+      raise
+    sys.stderr.write(f"error: {error}\n")
+    status = 2
+  sys.exit(status or 0)

@@ -1,0 +1,211 @@
+"""The training loop: pmapped over all devices of all hosts, resumed from its folder."""
+
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ddim_jax
+from ddim_jax import checkpoints, data, plots, training
+from experiments import config as configs
+from experiments import hosts, logs
+from experiments.presets import Args
+
+_AXIS = "devices"
+_LAG = 2
+"""Steps between an update and reading its metrics, so that reading never makes the device wait."""
+_GRID = 64
+
+
+def train(args: Args) -> int:
+  """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
+  run, optimisation = args.run, args.optimisation
+  stop = hosts.StopRequest()
+  hosts.connect(run)
+  devices, process = jax.device_count(), jax.process_index()
+  if optimisation.batch_size < 1 or optimisation.batch_size % devices:
+    raise ValueError(
+        f"--batch-size must be a positive multiple of the {devices} devices, got {optimisation.batch_size}"
+    )
+
+  source = configs.build_source(args.data)
+  model = configs.build_model(args.model, source.shape[-1], len(source.classes))
+  optimizer = configs.build_optimizer(optimisation)
+  state = _initial_state(model, source.shape, optimizer, optimisation.seed)
+  saved = {
+      "config": configs.to_json(args.config), "image": list(source.shape), "classes": list(source.classes)
+  }  # fmt: skip
+  run.workdir.mkdir(parents=True, exist_ok=True)
+  manager = checkpoints.open_manager(
+      run.workdir / "checkpoints", keep=run.keep, keep_every=run.keep_every
+  )
+  state = _resume(manager, state, args)
+  start = int(state.step)
+  update = _pmapped_update(args, model, optimizer)
+
+  make_batch = partial(_local_batch, source, args)
+  if process == 0:
+    print(_header(args, source, model, state, update, make_batch), flush=True)
+  log = logs.Metrics(run.workdir, start) if process == 0 else None
+  bar = logs.Progress(start, run.steps, optimisation.batch_size, quiet=process != 0)
+  draw = _grid_sampler(args, model, source.shape)
+  key = jax.random.key(optimisation.seed)
+  pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
+  stopping = 0
+
+  def collect(limit: int) -> int:
+    """Logs metrics until at most ``limit`` steps are unread; returns the latest stop level."""
+    level = 0
+    while len(pending) > limit:
+      number, metrics = pending.popleft()
+      values = {name: np.asarray(value).item() for name, value in metrics.items()}
+      level = max(level, int(values.pop("stop")))
+      if log is not None:
+        log.write(number, values)
+      bar.step(values["loss"])
+      if values["skipped"] > run.max_skipped:
+        raise FloatingPointError(
+            f"loss or gradient was not finite at step {number} (loss {values['loss']}); the update was left"
+            f" out. Last checkpoint: step {manager.latest_step()}. Lower the learning rate, or allow"
+            " some such updates with --max-skipped."
+        )
+    return level
+
+  def save(step: int) -> None:
+    if log is not None:
+      log.flush()
+    checkpoints.save(manager, step, state, saved)
+
+  step = start
+  for step, (images, labels) in enumerate(data.prefetch(make_batch, start, run.steps), start + 1):
+    flags = np.full(jax.local_device_count(), stop.level, np.int32)
+    state, metrics = update(state, key, images, labels, flags)
+    pending.append((step, metrics))
+    last = step == run.steps
+    due = last or step % run.save_every == 0
+    stopping = collect(0 if due else _LAG)
+    if due or stopping:
+      collect(0)
+      save(step)
+    if process == 0 and (last or step % run.sample_every == 0):
+      plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw(state.ema))
+    if stopping:
+      break
+
+  manager.wait_until_finished()
+  manager.close()
+  bar.close()
+  if log is not None:
+    log.close()
+    print(_farewell(args, step, stopping), flush=True)
+  return hosts.StopRequest.STATUS[stopping]
+
+
+def _initial_state(model, shape, optimizer, seed) -> training.TrainState:
+  @jax.jit
+  def create(key):
+    params = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32))["params"]
+    return training.create_state(params, optimizer)
+
+  return jax.device_get(create(jax.random.key(seed)))
+
+
+def _resume(manager, state: training.TrainState, args: Args) -> training.TrainState:
+  """The newest sound checkpoint, or the initial state if there is none.
+
+  Raises:
+    ValueError: If the checkpoint is of another configuration; names what differs.
+  """
+  for step in sorted(manager.all_steps(), reverse=True):
+    try:
+      restored = checkpoints.restore(manager, step)
+    except checkpoints.DamagedError as error:
+      print(f"warning: {error}; going on from the one before", flush=True)
+      manager.delete(step)
+      continue
+    if wrong := configs.differences(configs.from_json(restored.config["config"]), args.config):
+      raise ValueError(f"{args.run.workdir} holds another run: {'; '.join(wrong)}")
+    return checkpoints.fill(state, restored.arrays)
+  return state
+
+
+def _pmapped_update(args: Args, model, optimizer):
+  """``(state, key, images, labels, stop) -> (state, metrics)`` over the local devices of all hosts.
+
+  State and metrics have no device axis: they are the same everywhere. The state is donated.
+  """
+  step = training.make_train_step(
+      configs.build_loss(args.config, model),
+      configs.build_levels(args.diffusion),
+      optimizer,
+      training.warm_decay(args.optimisation.ema),
+      axis_name=_AXIS,
+  )
+
+  def update(state, key, images, labels, stop):
+    state, metrics = step(state, key, data.from_uint8(images), labels)
+    return state, metrics | {"stop": jax.lax.pmax(stop, _AXIS)}
+
+  return jax.pmap(
+      update, axis_name=_AXIS, in_axes=(None, None, 0, 0, 0), out_axes=(None, None), donate_argnums=0
+  )
+
+
+def _local_batch(source: data.Source, args: Args, step: int) -> tuple[np.ndarray, np.ndarray]:
+  """This process's rows of a batch, split over its devices: ``u8[D, b, H, W, C]``, ``i32[D, b]``."""
+  images, labels = data.batch_at(
+      source, step, batch_size=args.optimisation.batch_size, seed=args.optimisation.seed,
+      flip=args.data.flip, part=(jax.process_index(), jax.process_count()),
+  )  # fmt: skip
+  split = lambda x: x.reshape(jax.local_device_count(), -1, *x.shape[1:])
+  return split(images), split(labels)
+
+
+def _grid_sampler(args: Args, model, shape):
+  """``(ema) -> picture`` of samples from fixed keys, with 50 deterministic steps."""
+  schedule = configs.build_schedule(args.diffusion)
+  ts = ddim_jax.timesteps.uniform(schedule.T, min(50, schedule.T))
+  keys = ddim_jax.image_keys(jax.random.key(args.optimisation.seed), np.arange(_GRID))
+  labels = None if model.num_classes is None else jnp.arange(_GRID) % model.num_classes
+  noise = ddim_jax.initial_noise(keys, (_GRID, *shape))
+
+  @jax.jit
+  def sample(ema, schedule):
+    network = lambda x, t: model.apply({"params": ema}, x, t, labels)
+    predict = configs.PARAMETERISATIONS[args.diffusion.predict]
+    denoise = ddim_jax.clip_x0(ddim_jax.as_denoiser(network, schedule, predict), schedule)
+    return ddim_jax.sample(keys, denoise, schedule, noise, ts)[0]
+
+  # Through the host: one device samples, whatever the number that hold the average.
+  return lambda ema: plots.grid(data.to_uint8(sample(jax.device_get(ema), schedule)))
+
+
+def _header(args: Args, source, model, state, update, make_batch) -> str:
+  images, labels = make_batch(0)
+  flags = np.zeros(jax.local_device_count(), np.int32)
+  key = jax.random.key(0)
+  cost: Any = update.lower(state, key, images, labels, flags).cost_analysis()
+  flops = (cost or {}).get("flops", 0) * jax.device_count()
+  parameters = sum(x.size for x in jax.tree.leaves(state.params))
+  device = jax.devices()[0]
+  classes = f", {len(source.classes)} classes" if source.classes else ""
+  lines = (
+      f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {jax.process_count()} process(es)",
+      f"network     {parameters:,} parameters, {model.dtype.__name__ if hasattr(model.dtype, '__name__') else model.dtype}",
+      f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
+      f"batch       {args.optimisation.batch_size} = {jax.device_count()} x {images.shape[1]}",
+      f"a step      about {flops / 1e9:,.1f} GFLOP",
+      f"run         {Path(args.run.workdir).absolute()}, step {int(state.step):,} of {args.run.steps:,}",
+  )
+  return "\n".join(lines)
+
+
+def _farewell(args: Args, step: int, stopping: int) -> str:
+  workdir = args.run.workdir
+  if stopping:
+    return f"stopped and saved at step {step:,} in {workdir}; the same command goes on from there"
+  return f"done: {step:,} steps. Next: python -m experiments.sample --workdir {workdir}"

@@ -1,0 +1,112 @@
+"""Presets: a starting point for every command line, with its command and its result."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.config import Config, Data, Diffusion, Model, Optimisation
+
+
+@dataclass(frozen=True)
+class Run:
+  """Where and how long; none of it changes the model that a step number stands for."""
+
+  workdir: Path
+  """Folder of the run: checkpoints, metrics, samples. A run that is already there goes on."""
+  steps: int = 800_000
+  """Train until this many updates."""
+  save_every: int = 5_000
+  """Updates between checkpoints."""
+  keep: int = 2
+  """Newest checkpoints to keep."""
+  keep_every: int | None = None
+  """Also keep, for ever, checkpoints whose step is a multiple of this."""
+  sample_every: int = 5_000
+  """Updates between grids of samples in WORKDIR/samples."""
+  max_skipped: int = 0
+  """Updates that may be left out because loss or gradient was not finite, before the run stops."""
+  distributed: bool = False
+  """Several hosts, found by themselves on TPU pods and Slurm."""
+  coordinator: str | None = None
+  """ADDRESS:PORT of process 0, where hosts are not found by themselves; implies --distributed."""
+  num_processes: int | None = None
+  """Number of processes, with --coordinator."""
+  process_id: int | None = None
+  """Number of this process, from 0, with --coordinator."""
+
+
+@dataclass(frozen=True)
+class Args:
+  """Trains a diffusion model, or goes on with the run in --workdir."""
+
+  run: Run
+  data: Data = field(default_factory=Data)
+  model: Model = field(default_factory=Model)
+  diffusion: Diffusion = field(default_factory=Diffusion)
+  optimisation: Optimisation = field(default_factory=Optimisation)
+
+  @property
+  def config(self) -> Config:
+    """What decides the model."""
+    return Config(self.data, self.model, self.diffusion, self.optimisation)
+
+
+def cifar10() -> Args:
+  """The paper's recipe on CIFAR-10: 35.7 M parameters, 800,000 steps of 128 images.
+
+  python -m experiments.train cifar10 --workdir runs/cifar10. Result: not yet measured.
+  """
+  return Args(Run(Path("runs/cifar10")), Data("cifar10", flip=True))
+
+
+def celeba64() -> Args:
+  """The paper's network for CelebA at 64x64, on a data set prepared with TFDS.
+
+  python -m experiments.train celeba64 --workdir runs/celeba64. Result: not yet measured.
+  """
+  return Args(
+      Run(Path("runs/celeba64"), steps=500_000),
+      Data("tfds:celeb_a", image_size=64, crop=140, flip=True),
+      Model(multipliers=(1, 2, 2, 2, 4)),
+  )
+
+
+def fashion_mnist() -> Args:
+  """A small network on Fashion-MNIST at 28x28: 1.8 M parameters, for two CPU cores.
+
+  python -m experiments.train fashion_mnist --workdir runs/fashion_mnist. Result: see the README.
+  """
+  return Args(
+      Run(Path("runs/fashion_mnist"), steps=20_000, save_every=250, sample_every=1000, keep_every=5000),
+      Data("fashion_mnist"),
+      Model(channels=32, multipliers=(1, 2, 3), blocks=1, attention=(7,), dropout=0.0, groups=8),
+      Diffusion(antithetic=True),
+      Optimisation(batch_size=64, learning_rate=6e-4, warmup=500, ema=0.9995),
+  )
+
+
+def digits() -> Args:
+  """A small network on scikit-learn's 8x8 digits: 0.7 M parameters, minutes on two CPU cores.
+
+  python -m experiments.train digits --workdir runs/digits. Result: see the README (make demo).
+  """
+  return Args(
+      Run(Path("runs/digits"), steps=1_000, save_every=250, sample_every=500),
+      Data("digits"),
+      Model(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0, groups=8),
+      Diffusion(antithetic=True),
+      Optimisation(batch_size=128, learning_rate=2e-3, warmup=50, ema=0.99),
+  )
+
+
+def folder() -> Args:
+  """Your own folder of images; classes are its subfolders, if it has any. The paper's network at 64x64.
+
+  python -m experiments.train folder --data folder:PATH --image-size 64 --workdir runs/mine.
+  Result: depends on the folder.
+  """
+  return Args(
+      Run(Path("runs/folder")), Data("folder:images", image_size=64), Model(multipliers=(1, 2, 2, 2, 4))
+  )
+
+
+PRESETS = {f.__name__: f for f in (cifar10, celeba64, fashion_mnist, digits, folder)}
