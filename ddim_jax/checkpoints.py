@@ -40,7 +40,7 @@ def open_manager(directory: Path, *, keep: int = 2, keep_every: int | None = Non
   if keep_every:
     policies.append(checkpoint_managers.EveryNSteps(keep_every))
   options = ocp.CheckpointManagerOptions(
-      preservation_policy=checkpoint_managers.preservation_policy.AnyPreservationPolicy(policies)
+    preservation_policy=checkpoint_managers.preservation_policy.AnyPreservationPolicy(policies)
   )
   return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
@@ -72,7 +72,7 @@ def save(manager: ocp.CheckpointManager, step: int, state, config: dict[str, Any
   arrays = {name: np.array(leaf) for name, leaf in flatten(jax.device_get(state)).items()}
   meta = {"config": config, "arrays": _describe(arrays)}
   manager.save(
-      step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
+    step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
   )
 
 

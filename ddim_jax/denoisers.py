@@ -5,6 +5,7 @@ around denoisers; each keeps the pair consistent, ``x_t = alpha * x0 + sigma * e
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,9 @@ Denoiser = Callable[[jax.Array, jax.Array], Prediction]
 
 
 def as_denoiser(
-    network: Callable[[jax.Array, jax.Array], jax.Array],
-    schedule: Schedule,
-    parameterisation: Parameterisation = EPS,
+  network: Callable[[jax.Array, jax.Array], Any],
+  schedule: Schedule,
+  parameterisation: Parameterisation = EPS,
 ) -> Denoiser:
   """Turns a network into a denoiser.
 
@@ -38,8 +39,8 @@ def as_denoiser(
     output = network(x_t, t)
     if output.shape != x_t.shape:
       raise ValueError(
-          f"the network must return the shape of x_t, {x_t.shape}, got {output.shape}"
-          " (a network that also predicts variances: pass the first half of its channels)"
+        f"the network must return the shape of x_t, {x_t.shape}, got {output.shape}"
+        " (a network that also predicts variances: pass the first half of its channels)"
       )
     alpha, sigma = coefficients(schedule, t, x_t)
     return parameterisation.decode(output.astype(x_t.dtype), x_t, alpha, sigma)
@@ -63,7 +64,7 @@ def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: floa
 
 
 def dynamic_threshold(
-    denoise: Denoiser, schedule: Schedule, quantile: float = 0.995, maximum: float = jnp.inf
+  denoise: Denoiser, schedule: Schedule, quantile: float = 0.995, maximum: float = jnp.inf
 ) -> Denoiser:
   """Clips x0 at a quantile of its own magnitude and scales it back to [-1, 1].
 
@@ -82,11 +83,11 @@ def dynamic_threshold(
 
 
 def guide(
-    conditional: Denoiser,
-    unconditional: Denoiser,
-    schedule: Schedule,
-    weight: float | jax.Array,
-    interval: tuple[float, float] = (-jnp.inf, jnp.inf),
+  conditional: Denoiser,
+  unconditional: Denoiser,
+  schedule: Schedule,
+  weight: float | jax.Array,
+  interval: tuple[float, float] = (-jnp.inf, jnp.inf),
 ) -> Denoiser:
   """Classifier-free guidance: ``eps_u + weight * (eps_c - eps_u)``, and the same for x0.
 

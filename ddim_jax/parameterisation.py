@@ -41,16 +41,16 @@ class Parameterisation(NamedTuple):
 
 
 EPS = Parameterisation(
-    target=lambda x0, eps, alpha, sigma: eps,
-    decode=lambda output, x_t, alpha, sigma: Prediction((x_t - sigma * output) / alpha, output),
+  target=lambda x0, eps, alpha, sigma: eps,
+  decode=lambda output, x_t, alpha, sigma: Prediction((x_t - sigma * output) / alpha, output),
 )
 X0 = Parameterisation(
-    target=lambda x0, eps, alpha, sigma: x0,
-    decode=lambda output, x_t, alpha, sigma: Prediction(output, (x_t - alpha * output) / sigma),
+  target=lambda x0, eps, alpha, sigma: x0,
+  decode=lambda output, x_t, alpha, sigma: Prediction(output, (x_t - alpha * output) / sigma),
 )
 V = Parameterisation(
-    target=lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0,
-    decode=lambda output, x_t, alpha, sigma: Prediction(
-        alpha * x_t - sigma * output, sigma * x_t + alpha * output
-    ),
+  target=lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0,
+  decode=lambda output, x_t, alpha, sigma: Prediction(
+    alpha * x_t - sigma * output, sigma * x_t + alpha * output
+  ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -61,7 +62,7 @@ def save_animation(path: Path, frames: np.ndarray, seconds: float = 3.0) -> None
   path.parent.mkdir(parents=True, exist_ok=True)
   first, *rest = (to_image(enlarge(frame, 256)) for frame in frames)
   durations = [round(1000 * seconds / len(frames))] * (len(frames) - 1) + [1000]
-  options = {"lossless": True} if path.suffix == ".webp" else {}
+  options: dict[str, Any] = {"lossless": True} if path.suffix == ".webp" else {}
   first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, **options)
 
 
@@ -77,9 +78,10 @@ def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: 
     ``u8[..., 3]``.
   """
   height, width = blocks[0][0].shape[:2]
-  font = ImageFont.load_default(size=max(12, height // 12))
+  font_size = max(12, height // 12)
+  font = ImageFont.load_default(size=font_size)
   margin = int(max(font.getlength(label) for label in rows)) + 16
-  line, gap = int(font.size * 1.8), 8
+  line, gap = int(font_size * 1.8), 8
   size = (margin + len(columns) * (width + gap), line + len(rows) * (height + gap))
   page = Image.new("RGB", size, (_PAPER,) * 3)
   draw = ImageDraw.Draw(page)

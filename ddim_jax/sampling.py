@@ -81,15 +81,15 @@ def _check(x, ts, name):
 
 
 def sample(
-    key: jax.Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    x_T: jax.Array,
-    ts,
-    *,
-    solver: Solver | None = None,
-    observe: Callable[[Step], Any] | None = None,
-    remat: bool = False,
+  key: jax.Array,
+  denoise: Denoiser,
+  schedule: Schedule,
+  x_T: jax.Array,
+  ts,
+  *,
+  solver: Solver | None = None,
+  observe: Callable[[Step], Any] | None = None,
+  remat: bool = False,
 ) -> tuple[jax.Array, Any]:
   """Runs the reverse process from ``x_T`` at level ``ts[0]`` to level ``ts[-1]``.
 
@@ -205,15 +205,15 @@ def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:
 
 
 def interpolate(
-    key: jax.Array,
-    denoise: Denoiser,
-    schedule: Schedule,
-    x_a: jax.Array,
-    x_b: jax.Array,
-    ts,
-    weights,
-    *,
-    solver: Solver | None = None,
+  key: jax.Array,
+  denoise: Denoiser,
+  schedule: Schedule,
+  x_a: jax.Array,
+  x_b: jax.Array,
+  ts,
+  weights,
+  *,
+  solver: Solver | None = None,
 ) -> jax.Array:
   """Samples along the great circle between two noises, all weights in one batch.
 

@@ -75,7 +75,7 @@ def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
   """
   if not isinstance(t, jax.Array):
     t = np.asarray(t)
-    if t.size and not (0 <= t.min() and t.max() <= schedule.T):
+    if t.size and not (t.min() >= 0 and t.max() <= schedule.T):
       raise ValueError(f"level t must be in [0, {schedule.T}], got {t}")
   if not jnp.issubdtype(t.dtype, jnp.integer):
     raise ValueError(f"level t must be an integer, got dtype {t.dtype}")
@@ -190,7 +190,7 @@ def jsd_schedule(T: int = 1000) -> Schedule:
 
 
 def warmup_schedule(
-    T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, fraction: float = 0.1
+  T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, fraction: float = 0.1
 ) -> Schedule:
   """Betas rise linearly over the first ``fraction`` of the levels and stay at ``beta_end``.
 

@@ -41,7 +41,7 @@ def _fresh_noise(schedule, t, s, like):
 def _check(prediction):
   if prediction.x0.shape != prediction.eps.shape:
     raise ValueError(
-        f"prediction.x0 and prediction.eps differ in shape: {prediction.x0.shape} and {prediction.eps.shape}"
+      f"prediction.x0 and prediction.eps differ in shape: {prediction.x0.shape} and {prediction.eps.shape}"
     )
 
 

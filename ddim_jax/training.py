@@ -111,10 +111,10 @@ def variational() -> Weighting:
 
 
 def example_loss(
-    network: Network,
-    schedule: Schedule,
-    parameterisation: Parameterisation = EPS,
-    weighting: Weighting | None = None,
+  network: Network,
+  schedule: Schedule,
+  parameterisation: Parameterisation = EPS,
+  weighting: Weighting | None = None,
 ) -> Callable[..., jax.Array]:
   """The loss of one example: the squared error of the network's output, averaged over its elements.
 
@@ -149,12 +149,12 @@ def example_loss(
 
 
 def make_train_step(
-    loss: Callable[..., jax.Array],
-    levels: Levels,
-    optimizer: optax.GradientTransformation,
-    decay: Callable[[jax.Array], jax.Array],
-    *,
-    axis_name: str | None = None,
+  loss: Callable[..., jax.Array],
+  levels: Levels,
+  optimizer: optax.GradientTransformation,
+  decay: Callable[[jax.Array], jax.Array],
+  *,
+  axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """One update: gradient, optimiser, moving average.
 
@@ -197,11 +197,11 @@ def make_train_step(
     ema = optax.incremental_update(params, state.ema, 1 - decay(state.step))
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     state = TrainState(
-        step=state.step + 1,
-        params=keep(params, state.params),
-        ema=keep(ema, state.ema),
-        opt_state=keep(opt_state, state.opt_state),
-        skipped=state.skipped + jnp.where(finite, 0, 1),
+      step=state.step + 1,
+      params=keep(params, state.params),
+      ema=keep(ema, state.ema),
+      opt_state=keep(opt_state, state.opt_state),
+      skipped=state.skipped + jnp.where(finite, 0, 1),
     )
     return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped}
 

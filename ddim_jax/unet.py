@@ -69,9 +69,7 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x):
     batch, height, width, channels = x.shape
-    dense = lambda name, scale=1.0: nn.Dense(
-        channels, dtype=self.dtype, kernel_init=_init(scale), name=name
-    )
+    dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=_init(scale), name=name)
     h = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     h = h.reshape(batch, height * width, channels)
     q, k, v = (dense(name)(h) for name in ("q", "k", "v"))
@@ -118,8 +116,8 @@ class UNet(nn.Module):
   def _check(self, x_t, t, labels):
     if self.channels % 2 or any(self.channels * m % self.groups for m in self.multipliers):
       raise ValueError(
-          f"channels must be even and every width a multiple of groups = {self.groups}, got"
-          f" channels {self.channels} with multipliers {self.multipliers}"
+        f"channels must be even and every width a multiple of groups = {self.groups}, got"
+        f" channels {self.channels} with multipliers {self.multipliers}"
       )
     expected = self.out_channels if self.in_channels is None else self.in_channels
     if x_t.ndim != 4 or x_t.shape[-1] != expected:
@@ -127,13 +125,13 @@ class UNet(nn.Module):
     factor = 2 ** (len(self.multipliers) - 1)
     if x_t.shape[1] % factor or x_t.shape[2] % factor:
       raise ValueError(
-          f"image height and width must be multiples of {factor} for {len(self.multipliers)} levels,"
-          f" got {x_t.shape[1]}x{x_t.shape[2]}"
+        f"image height and width must be multiples of {factor} for {len(self.multipliers)} levels,"
+        f" got {x_t.shape[1]}x{x_t.shape[2]}"
       )
     heights = [x_t.shape[1] >> level for level in range(len(self.multipliers))]
     if missing := set(self.attention) - set(heights):
       raise ValueError(
-          f"attention at heights {sorted(missing)}, but an image {x_t.shape[1]} high has levels of {heights}"
+        f"attention at heights {sorted(missing)}, but an image {x_t.shape[1]} high has levels of {heights}"
       )
     if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x_t.shape[0])):
       raise ValueError(f"t must be a scalar or [{x_t.shape[0]}], got shape {t.shape}")
@@ -188,8 +186,14 @@ class UNet(nn.Module):
           h = attend(h, f"down_{level}_attention_{i}")
         skips.append(h)
       if level != last:
-        halve = {"strides": 2, "padding": ((0, 1), (0, 1))}
-        h = _conv(h.shape[-1], dtype=self.dtype, name=f"down_{level}_downsample", **halve)(h)
+        halve = _conv(
+          h.shape[-1],
+          dtype=self.dtype,
+          name=f"down_{level}_downsample",
+          strides=2,
+          padding=((0, 1), (0, 1)),
+        )
+        h = halve(h)
         skips.append(h)
 
     h = block(h, self.multipliers[-1], "middle_block_0")

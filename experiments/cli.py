@@ -1,5 +1,6 @@
 """What all programs share: the compilation cache, and errors as one line."""
 
+import logging
 import os
 import sys
 import traceback
@@ -27,6 +28,7 @@ def run(program: Callable[[], int | None]) -> None:
   Anything else is a fault and keeps its traceback.
   """
   use_compilation_cache()
+  logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and TFDS report every detail there
   try:
     status = program()
   except (ValueError, OSError) as error:
@@ -36,4 +38,7 @@ def run(program: Callable[[], int | None]) -> None:
       raise
     sys.stderr.write(f"error: {error}\n")
     status = 2
+  except FloatingPointError as error:
+    sys.stderr.write(f"error: {error}\n")
+    status = 1
   sys.exit(status or 0)

@@ -126,7 +126,9 @@ def from_json(values: dict[str, Any]) -> Config:
     fields = {field.name for field in dataclasses.fields(kind)}
     found = values.get(name, {})
     if fields != set(found):
-      raise ValueError(f"saved configuration: {name} has fields {sorted(fields ^ set(found))} too many or few")
+      raise ValueError(
+        f"saved configuration: {name} has fields {sorted(fields ^ set(found))} too many or few"
+      )
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
     if found.get("data_dir"):
       found["data_dir"] = Path(found["data_dir"])
@@ -138,10 +140,10 @@ def differences(saved: Config, asked: Config) -> list[str]:
   """Fields that decide the model and differ, as ``name: saved, asked``; where the data lies does not."""
   old, new = to_json(saved), to_json(asked)
   return [
-      f"{name}: {old[section][name]!r} in the checkpoint, {value!r} asked for"
-      for section in _SECTIONS
-      for name, value in new[section].items()
-      if name != "data_dir" and old[section][name] != value
+    f"{name}: {old[section][name]!r} in the checkpoint, {value!r} asked for"
+    for section in _SECTIONS
+    for name, value in new[section].items()
+    if name != "data_dir" and old[section][name] != value
   ]
 
 
@@ -167,29 +169,29 @@ def build_model(config: Model, source_channels: int, num_classes: int) -> ddim_j
   if not 0 <= config.dropout < 1 or not 0 <= config.label_dropout < 1:
     raise ValueError(f"dropout rates must be in [0, 1), got {config.dropout} and {config.label_dropout}")
   return ddim_jax.UNet(
-      channels=config.channels,
-      multipliers=config.multipliers,
-      blocks=config.blocks,
-      attention=config.attention,
-      dropout=config.dropout,
-      out_channels=source_channels,
-      num_classes=num_classes if config.conditional else None,
-      groups=config.groups,
-      dtype=jnp.dtype(config.dtype),
-      remat=config.remat,
+    channels=config.channels,
+    multipliers=config.multipliers,
+    blocks=config.blocks,
+    attention=config.attention,
+    dropout=config.dropout,
+    out_channels=source_channels,
+    num_classes=num_classes if config.conditional else None,
+    groups=config.groups,
+    dtype=jnp.dtype(config.dtype),
+    remat=config.remat,
   )
 
 
 def build_schedule(config: Diffusion) -> ddim_jax.Schedule:
   """The noise schedule."""
   factories: dict[str, Callable[[int], ddim_jax.Schedule]] = {
-      "linear": ddim_jax.linear_schedule,
-      "cosine": ddim_jax.cosine_schedule,
-      "quadratic": ddim_jax.quadratic_schedule,
-      "constant": ddim_jax.constant_schedule,
-      "sigmoid": ddim_jax.sigmoid_schedule,
-      "jsd": ddim_jax.jsd_schedule,
-      "warmup": ddim_jax.warmup_schedule,
+    "linear": ddim_jax.linear_schedule,
+    "cosine": ddim_jax.cosine_schedule,
+    "quadratic": ddim_jax.quadratic_schedule,
+    "constant": ddim_jax.constant_schedule,
+    "sigmoid": ddim_jax.sigmoid_schedule,
+    "jsd": ddim_jax.jsd_schedule,
+    "warmup": ddim_jax.warmup_schedule,
   }
   schedule = factories[config.schedule](config.levels)
   return ddim_jax.zero_terminal_snr(schedule) if config.zero_terminal_snr else schedule
@@ -197,23 +199,23 @@ def build_schedule(config: Diffusion) -> ddim_jax.Schedule:
 
 PARAMETERISATIONS = {"eps": ddim_jax.EPS, "x0": ddim_jax.X0, "v": ddim_jax.V}
 SPACINGS = {
-    "uniform": ddim_jax.timesteps.uniform,
-    "quadratic": ddim_jax.timesteps.quadratic,
-    "leading": ddim_jax.timesteps.leading,
-    "trailing": ddim_jax.timesteps.trailing,
-    "linspace": ddim_jax.timesteps.linspace,
+  "uniform": ddim_jax.timesteps.uniform,
+  "quadratic": ddim_jax.timesteps.quadratic,
+  "leading": ddim_jax.timesteps.leading,
+  "trailing": ddim_jax.timesteps.trailing,
+  "linspace": ddim_jax.timesteps.linspace,
 }
 
 
 def build_loss(config: Config, model: ddim_jax.UNet) -> Callable[..., jax.Array]:
   """The loss of one example, with dropout and label dropout."""
   schedule = build_schedule(config.diffusion)
-  weighting = {
-      "none": lambda: None,
-      "min_snr": training.min_snr,
-      "p2": training.p2,
-      "variational": training.variational,
-  }[config.diffusion.weighting]()
+  weightings: dict[str, Callable[[], training.Weighting | None]] = {
+    "none": lambda: None,
+    "min_snr": training.min_snr,
+    "p2": training.p2,
+    "variational": training.variational,
+  }
 
   def network(params, x_t, t, labels, key):
     dropout_key, label_key = jax.random.split(key)
@@ -224,7 +226,7 @@ def build_loss(config: Config, model: ddim_jax.UNet) -> Callable[..., jax.Array]
     return model.apply({"params": params}, x_t, t, labels, train=True, rngs={"dropout": dropout_key})
 
   return training.example_loss(
-      network, schedule, PARAMETERISATIONS[config.diffusion.predict], weighting
+    network, schedule, PARAMETERISATIONS[config.diffusion.predict], weightings[config.diffusion.weighting]()
   )
 
 

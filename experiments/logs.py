@@ -1,5 +1,6 @@
 """What a training run leaves behind: metrics as JSON lines and TensorBoard events, a progress bar."""
 
+import contextlib
 import json
 import os
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tqdm
+
+from experiments.presets import Run
 
 _LOG_SECONDS = 10.0
 
@@ -21,6 +24,40 @@ def read_metrics(path: Path) -> Iterator[tuple[dict, str]]:
           yield json.loads(line), line
         except json.JSONDecodeError:
           return
+
+
+@contextlib.contextmanager
+def open_log(run: Run, step: int, batch_size: int, chief: bool) -> Iterator["Log"]:
+  """The log of a run that is at ``step``; it is flushed at the end, whatever happens."""
+  log = Log(Metrics(run.workdir, step) if chief else None, Progress(step, run.steps, batch_size, not chief))
+  try:
+    yield log
+  finally:
+    log.close()
+
+
+class Log:
+  """Metrics and progress together; without metrics on hosts other than the first."""
+
+  def __init__(self, metrics: "Metrics | None", progress: "Progress"):
+    self._metrics, self._progress = metrics, progress
+
+  def step(self, step: int, values: dict[str, float]) -> None:
+    """Records a step's metrics."""
+    if self._metrics is not None:
+      self._metrics.write(step, values)
+    self._progress.step(values["loss"])
+
+  def flush(self) -> None:
+    """Puts everything recorded so far on the disk."""
+    if self._metrics is not None:
+      self._metrics.flush()
+
+  def close(self) -> None:
+    """Flushes and closes."""
+    if self._metrics is not None:
+      self._metrics.close()
+    self._progress.close()
 
 
 class Metrics:
@@ -70,7 +107,8 @@ class Progress:
         total=steps, initial=start, unit="step", mininterval=interval, dynamic_ncols=True, disable=quiet,
         ascii=None if self._terminal else True,
     )  # fmt: skip
-    self._since, self._count, self._loss, self._rate = time.monotonic(), 0, None, 0.0
+    self._since, self._count, self._rate = time.monotonic(), 0, 0.0
+    self._loss: float | None = None
 
   def step(self, loss: float) -> None:
     """Advances by one step."""
@@ -82,10 +120,6 @@ class Progress:
       self._since, self._count = time.monotonic(), 0
       self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate:.0f} images/s", refresh=False)
     self._bar.update()
-
-  def say(self, text: str) -> None:
-    """Prints a line above the bar."""
-    self._bar.write(text, file=sys.stderr)
 
   def close(self) -> None:
     """Leaves the bar where it is."""

@@ -1,5 +1,6 @@
 """The training loop: pmapped over all devices of all hosts, resumed from its folder."""
 
+import contextlib
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -23,84 +24,75 @@ _GRID = 64
 
 def train(args: Args) -> int:
   """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
-  run, optimisation = args.run, args.optimisation
-  stop = hosts.StopRequest()
-  hosts.connect(run)
-  devices, process = jax.device_count(), jax.process_index()
-  if optimisation.batch_size < 1 or optimisation.batch_size % devices:
-    raise ValueError(
-        f"--batch-size must be a positive multiple of the {devices} devices, got {optimisation.batch_size}"
-    )
+  hosts.connect(args.run)
+  with hosts.StopRequest(args.run.max_minutes) as stop:
+    return _train(args, stop)
 
+
+def _train(args: Args, stop: hosts.StopRequest) -> int:
+  run, optimisation = args.run, args.optimisation
+  if optimisation.batch_size < 1 or optimisation.batch_size % jax.device_count():
+    raise ValueError(
+      f"--batch-size must be a positive multiple of the {jax.device_count()} devices,"
+      f" got {optimisation.batch_size}"
+    )
   source = configs.build_source(args.data)
   model = configs.build_model(args.model, source.shape[-1], len(source.classes))
   optimizer = configs.build_optimizer(optimisation)
-  state = _initial_state(model, source.shape, optimizer, optimisation.seed)
-  saved = {
+  update = _pmapped_update(args, model, optimizer)
+  draw_grid = _grid_sampler(args, model, source.shape)
+  make_batch = partial(_local_batch, source, args)
+  key = jax.random.key(optimisation.seed)
+
+  run.workdir.mkdir(parents=True, exist_ok=True)
+  manager = checkpoints.open_manager(run.workdir / "checkpoints", keep=run.keep, keep_every=run.keep_every)
+  state = _resume(manager, _initial_state(model, source.shape, optimizer, optimisation.seed), args)
+  description = {
       "config": configs.to_json(args.config), "image": list(source.shape), "classes": list(source.classes)
   }  # fmt: skip
-  run.workdir.mkdir(parents=True, exist_ok=True)
-  manager = checkpoints.open_manager(
-      run.workdir / "checkpoints", keep=run.keep, keep_every=run.keep_every
-  )
-  state = _resume(manager, state, args)
-  start = int(state.step)
-  update = _pmapped_update(args, model, optimizer)
-
-  make_batch = partial(_local_batch, source, args)
-  if process == 0:
+  step = start = int(state.step)
+  chief = jax.process_index() == 0
+  if chief:
     print(_header(args, source, model, state, update, make_batch), flush=True)
-  log = logs.Metrics(run.workdir, start) if process == 0 else None
-  bar = logs.Progress(start, run.steps, optimisation.batch_size, quiet=process != 0)
-  draw = _grid_sampler(args, model, source.shape)
-  key = jax.random.key(optimisation.seed)
   pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
   stopping = 0
 
-  def collect(limit: int) -> int:
-    """Logs metrics until at most ``limit`` steps are unread; returns the latest stop level."""
-    level = 0
-    while len(pending) > limit:
-      number, metrics = pending.popleft()
-      values = {name: np.asarray(value).item() for name, value in metrics.items()}
-      level = max(level, int(values.pop("stop")))
-      if log is not None:
-        log.write(number, values)
-      bar.step(values["loss"])
-      if values["skipped"] > run.max_skipped:
-        raise FloatingPointError(
-            f"loss or gradient was not finite at step {number} (loss {values['loss']}); the update was left"
-            f" out. Last checkpoint: step {manager.latest_step()}. Lower the learning rate, or allow"
+  with contextlib.closing(manager), logs.open_log(run, start, optimisation.batch_size, chief) as log:
+
+    def collect(limit: int) -> int:
+      """Logs metrics until at most ``limit`` steps are unread; returns the highest stop level seen."""
+      level = 0
+      while len(pending) > limit:
+        number, metrics = pending.popleft()
+        values = {name: np.asarray(value).item() for name, value in metrics.items()}
+        level = max(level, int(values.pop("stop")))
+        log.step(number, values)
+        if values["skipped"] > run.max_skipped:
+          raise FloatingPointError(
+            f"loss or gradient was not finite at step {number} (loss {values['loss']}); that update was"
+            f" left out. Last checkpoint: step {manager.latest_step()}. Lower the learning rate, or allow"
             " some such updates with --max-skipped."
-        )
-    return level
+          )
+      return level
 
-  def save(step: int) -> None:
-    if log is not None:
-      log.flush()
-    checkpoints.save(manager, step, state, saved)
+    for step, (images, labels) in enumerate(data.prefetch(make_batch, start, run.steps), start + 1):
+      flags = np.full(jax.local_device_count(), stop.level(), np.int32)
+      state, metrics = update(state, key, images, labels, flags)
+      pending.append((step, metrics))
+      last = step == run.steps
+      due = last or step % run.save_every == 0
+      stopping = collect(0 if due else _LAG)
+      if due or stopping:
+        stopping = max(stopping, collect(0))
+        log.flush()
+        checkpoints.save(manager, step, state, description)
+      if chief and (last or step % run.sample_every == 0):
+        plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw_grid(state.ema))
+      if stopping:
+        break
+    manager.wait_until_finished()
 
-  step = start
-  for step, (images, labels) in enumerate(data.prefetch(make_batch, start, run.steps), start + 1):
-    flags = np.full(jax.local_device_count(), stop.level, np.int32)
-    state, metrics = update(state, key, images, labels, flags)
-    pending.append((step, metrics))
-    last = step == run.steps
-    due = last or step % run.save_every == 0
-    stopping = collect(0 if due else _LAG)
-    if due or stopping:
-      collect(0)
-      save(step)
-    if process == 0 and (last or step % run.sample_every == 0):
-      plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw(state.ema))
-    if stopping:
-      break
-
-  manager.wait_until_finished()
-  manager.close()
-  bar.close()
-  if log is not None:
-    log.close()
+  if chief:
     print(_farewell(args, step, stopping), flush=True)
   return hosts.StopRequest.STATUS[stopping]
 
@@ -139,11 +131,11 @@ def _pmapped_update(args: Args, model, optimizer):
   State and metrics have no device axis: they are the same everywhere. The state is donated.
   """
   step = training.make_train_step(
-      configs.build_loss(args.config, model),
-      configs.build_levels(args.diffusion),
-      optimizer,
-      training.warm_decay(args.optimisation.ema),
-      axis_name=_AXIS,
+    configs.build_loss(args.config, model),
+    configs.build_levels(args.diffusion),
+    optimizer,
+    training.warm_decay(args.optimisation.ema),
+    axis_name=_AXIS,
   )
 
   def update(state, key, images, labels, stop):
@@ -151,7 +143,7 @@ def _pmapped_update(args: Args, model, optimizer):
     return state, metrics | {"stop": jax.lax.pmax(stop, _AXIS)}
 
   return jax.pmap(
-      update, axis_name=_AXIS, in_axes=(None, None, 0, 0, 0), out_axes=(None, None), donate_argnums=0
+    update, axis_name=_AXIS, in_axes=(None, None, 0, 0, 0), out_axes=(None, None), donate_argnums=0
   )
 
 
@@ -193,13 +185,14 @@ def _header(args: Args, source, model, state, update, make_batch) -> str:
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
   device = jax.devices()[0]
   classes = f", {len(source.classes)} classes" if source.classes else ""
+  processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
   lines = (
-      f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {jax.process_count()} process(es)",
-      f"network     {parameters:,} parameters, {model.dtype.__name__ if hasattr(model.dtype, '__name__') else model.dtype}",
-      f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
-      f"batch       {args.optimisation.batch_size} = {jax.device_count()} x {images.shape[1]}",
-      f"a step      about {flops / 1e9:,.1f} GFLOP",
-      f"run         {Path(args.run.workdir).absolute()}, step {int(state.step):,} of {args.run.steps:,}",
+    f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
+    f"network     {parameters:,} parameters, computing in {args.model.dtype}",
+    f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
+    f"batch       {args.optimisation.batch_size} = {jax.device_count()} x {images.shape[1]}",
+    f"a step      about {flops / 1e9:,.1f} GFLOP",
+    f"run         {Path(args.run.workdir).absolute()}, step {int(state.step):,} of {args.run.steps:,}",
   )
   return "\n".join(lines)
 

@@ -14,6 +14,8 @@ class Run:
   """Folder of the run: checkpoints, metrics, samples. A run that is already there goes on."""
   steps: int = 800_000
   """Train until this many updates."""
+  max_minutes: float | None = None
+  """Stop and save after this time, compilation included; the same command goes on from there."""
   save_every: int = 5_000
   """Updates between checkpoints."""
   keep: int = 2
@@ -64,9 +66,9 @@ def celeba64() -> Args:
   python -m experiments.train celeba64 --workdir runs/celeba64. Result: not yet measured.
   """
   return Args(
-      Run(Path("runs/celeba64"), steps=500_000),
-      Data("tfds:celeb_a", image_size=64, crop=140, flip=True),
-      Model(multipliers=(1, 2, 2, 2, 4)),
+    Run(Path("runs/celeba64"), steps=500_000),
+    Data("tfds:celeb_a", image_size=64, crop=140, flip=True),
+    Model(multipliers=(1, 2, 2, 2, 4)),
   )
 
 
@@ -76,11 +78,11 @@ def fashion_mnist() -> Args:
   python -m experiments.train fashion_mnist --workdir runs/fashion_mnist. Result: see the README.
   """
   return Args(
-      Run(Path("runs/fashion_mnist"), steps=20_000, save_every=250, sample_every=1000, keep_every=5000),
-      Data("fashion_mnist"),
-      Model(channels=32, multipliers=(1, 2, 3), blocks=1, attention=(7,), dropout=0.0, groups=8),
-      Diffusion(antithetic=True),
-      Optimisation(batch_size=64, learning_rate=6e-4, warmup=500, ema=0.9995),
+    Run(Path("runs/fashion_mnist"), steps=20_000, save_every=250, sample_every=1000, keep_every=5000),
+    Data("fashion_mnist"),
+    Model(channels=32, multipliers=(1, 2, 3), blocks=1, attention=(7,), dropout=0.0, groups=8),
+    Diffusion(antithetic=True),
+    Optimisation(batch_size=64, learning_rate=6e-4, warmup=500, ema=0.9995),
   )
 
 
@@ -90,11 +92,11 @@ def digits() -> Args:
   python -m experiments.train digits --workdir runs/digits. Result: see the README (make demo).
   """
   return Args(
-      Run(Path("runs/digits"), steps=1_000, save_every=250, sample_every=500),
-      Data("digits"),
-      Model(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0, groups=8),
-      Diffusion(antithetic=True),
-      Optimisation(batch_size=128, learning_rate=2e-3, warmup=50, ema=0.99),
+    Run(Path("runs/digits"), steps=1_000, save_every=250, sample_every=500),
+    Data("digits"),
+    Model(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0, groups=8),
+    Diffusion(antithetic=True),
+    Optimisation(batch_size=128, learning_rate=2e-3, warmup=50, ema=0.99),
   )
 
 
@@ -105,7 +107,7 @@ def folder() -> Args:
   Result: depends on the folder.
   """
   return Args(
-      Run(Path("runs/folder")), Data("folder:images", image_size=64), Model(multipliers=(1, 2, 2, 2, 4))
+    Run(Path("runs/folder")), Data("folder:images", image_size=64), Model(multipliers=(1, 2, 2, 2, 4))
   )
 
 

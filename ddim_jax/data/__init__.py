@@ -7,15 +7,15 @@ from ddim_jax.data.batches import Batch, batch_at, batch_indices, from_uint8, pr
 from ddim_jax.data.sources import Source, in_memory, load_builtin, load_folder, load_tfds
 
 __all__ = [
-    "Batch",
-    "Source",
-    "batch_at",
-    "batch_indices",
-    "from_uint8",
-    "in_memory",
-    "load_builtin",
-    "load_folder",
-    "load_tfds",
-    "prefetch",
-    "to_uint8",
+  "Batch",
+  "Source",
+  "batch_at",
+  "batch_indices",
+  "from_uint8",
+  "in_memory",
+  "load_builtin",
+  "load_folder",
+  "load_tfds",
+  "prefetch",
+  "to_uint8",
 ]

@@ -59,13 +59,13 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> np.ndarra
 
 
 def batch_at(
-    source: Source,
-    step: int,
-    *,
-    batch_size: int,
-    seed: int = 0,
-    flip: bool = False,
-    part: tuple[int, int] = (0, 1),
+  source: Source,
+  step: int,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  flip: bool = False,
+  part: tuple[int, int] = (0, 1),
 ) -> Batch:
   """The batch of a training step, or one process's part of it.
 

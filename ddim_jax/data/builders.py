@@ -4,6 +4,7 @@ TFDS's own builders for these use TensorFlow to extract, to encode and to store.
 files with the standard library, store PNG as array_record, and take addresses and checksums from TFDS.
 """
 
+import abc
 import gzip
 import hashlib
 import io
@@ -35,7 +36,7 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 """Images ``u8[N, H, W, C]`` and labels ``i64[N]`` of each split."""
 
 
-class _PngBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _PngBuilder(tfds.core.GeneratorBasedBuilder):
   """Stores arrays as PNG in array_record; a subclass says which arrays."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -45,13 +46,14 @@ class _PngBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def __init__(self, **kwargs):
     super().__init__(file_format="array_record", **kwargs)
 
+  @abc.abstractmethod
   def read_splits(self, dl_manager) -> Splits:
-    raise NotImplementedError
+    """The arrays of every split."""
 
   def _info(self):
     features = {
-        "image": tfds.features.Image(shape=self.SHAPE),
-        "label": tfds.features.ClassLabel(names=self.CLASSES),
+      "image": tfds.features.Image(shape=self.SHAPE),
+      "label": tfds.features.ClassLabel(names=self.CLASSES),
     }
     return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
@@ -85,8 +87,8 @@ class _PngBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     except (urllib.error.URLError, OSError) as error:
       files = "\n".join(f"  {name}  sha256 {known[name][1].checksum}" for name in filenames)
       raise FileNotFoundError(
-          f"{title} is not on this machine and cannot be downloaded ({error}).\n"
-          f"Place these files in {manual} and run again:\n{files}"
+        f"{title} is not on this machine and cannot be downloaded ({error}).\n"
+        f"Place these files in {manual} and run again:\n{files}"
       ) from error
     return [Path(dl_manager.download(known[name][0])) for name in filenames]
 
@@ -145,8 +147,8 @@ class Cifar10Png(_PngBuilder):
       raise ValueError(f"{path} has no {' and no '.join(missing)} batches: is it the binary version?")
     joined = {split: np.concatenate(parts) for split, parts in records.items()}
     return {
-        split: (rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
-        for split, rows in joined.items()
+      split: (rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0])
+      for split, rows in joined.items()
     }
 
 

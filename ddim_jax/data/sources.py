@@ -67,7 +67,8 @@ def _random_access(name, size, shape, classes, fetch: Callable[[list[int]], Iter
     return np.stack(images), np.asarray(labels, np.int32)
 
   if size * int(np.prod(shape)) <= MEMORY_LIMIT:
-    return in_memory(name, *read(np.arange(size)), classes)
+    images, labels = read(np.arange(size))
+    return in_memory(name, images, labels, classes)
   return Source(name, size, shape, classes, read)
 
 
@@ -106,11 +107,11 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
 
 
 def load_tfds(
-    name: str,
-    split: str = "train",
-    data_dir: Path | None = None,
-    image_size: int | None = None,
-    crop: int | None = None,
+  name: str,
+  split: str = "train",
+  data_dir: Path | None = None,
+  image_size: int | None = None,
+  crop: int | None = None,
 ) -> Source:
   """Any image data set that TFDS has already prepared as array_record.
 
@@ -133,14 +134,14 @@ def load_tfds(
     raise ValueError(f"TFDS knows no data set {name!r} and {data_dir} holds none") from error
   if not builder.data_path.exists():
     raise ValueError(
-        f"{name} is not prepared below {data_dir}. With TensorFlow installed, run: tfds build {name}"
-        f" --file_format=array_record --data_dir={data_dir}"
+      f"{name} is not prepared below {data_dir}. With TensorFlow installed, run: tfds build {name}"
+      f" --file_format=array_record --data_dir={data_dir}"
     )
   stored = builder.info.file_format
   if stored is None or stored.value != "array_record":
     raise ValueError(
-        f"{name} was prepared as {stored and stored.value}, which needs TensorFlow to read. Prepare it again:"
-        f" tfds build {name} --file_format=array_record --data_dir={data_dir}"
+      f"{name} was prepared as {stored and stored.value}, which needs TensorFlow to read. Prepare it again:"
+      f" tfds build {name} --file_format=array_record --data_dir={data_dir}"
     )
   if "image" not in builder.info.features:
     raise ValueError(f"{name} has no feature 'image', only {sorted(builder.info.features)}")

@@ -1,0 +1,227 @@
+"""Draws images from a trained model: ``python -m experiments.sample --workdir DIR``."""
+
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import ddim_jax
+from ddim_jax import checkpoints, data, plots
+from experiments import cli, outputs, sampler
+from experiments import config as configs
+
+_LARGEST_GRID = 1024
+
+
+@dataclass(frozen=True)
+class Args:
+  """Draws images from the newest checkpoint of a run."""
+
+  workdir: Path
+  """Folder of the run, as given to experiments.train."""
+  step: int | None = None
+  """Checkpoint to use; the newest by default."""
+  num: int = 64
+  """How many images (or pairs, with --interpolate)."""
+  out: Path | None = None
+  """A .png file for a grid, a .npz file, or a folder for numbered PNG files; WORKDIR/sample.png by
+  default. A folder or .npz that was interrupted is completed."""
+  steps: int = 50
+  """Number of sampling steps S, from 1 to T."""
+  spacing: Literal["uniform", "quadratic", "leading", "trailing", "linspace"] = "uniform"
+  """Which levels to visit; quadratic is the paper's choice for CIFAR-10."""
+  solver: Literal["ddim", "ddpm", "ddpm-large"] = "ddim"
+  """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat."""
+  eta: float = 0.0
+  """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
+  clip: bool = True
+  """Clip predicted images to [-1, 1]; the paper's eta rows do not."""
+  seed: int = 0
+  """Image i of a seed is always the same image."""
+  batch_size: int = 64
+  """Images at a time on each device."""
+  label: int | None = None
+  """Class to draw, for a conditional model; by default image i is of class i modulo their number."""
+  guidance: float | None = None
+  """Weight of classifier-free guidance, for a conditional model; 1 is none."""
+  trajectory: bool = False
+  """Draw how images emerge: a strip (.png) and animations (.gif, .webp)."""
+  interpolate: bool = False
+  """Draw great-circle interpolations between noises, a row a pair."""
+  reconstruct: bool = False
+  """Encode real images, decode them, and print the error."""
+  refine: int = 0
+  """Fixed-point iterations a step when encoding."""
+
+
+def _check(args: Args, trained: sampler.Trained) -> None:
+  """Raises ValueError on options that do not go with each other or with the model."""
+  if args.num < 1 or args.batch_size < 1:
+    raise ValueError(f"--num and --batch-size must be positive, got {args.num} and {args.batch_size}")
+  if not 0 <= args.eta <= 1:
+    raise ValueError(f"--eta must be in [0, 1], got {args.eta}")
+  if sum((args.trajectory, args.interpolate, args.reconstruct)) > 1:
+    raise ValueError("--trajectory, --interpolate and --reconstruct exclude each other")
+  if args.refine < 0:
+    raise ValueError(f"--refine must be at least 0, got {args.refine}")
+  for name, value in (("--label", args.label), ("--guidance", args.guidance)):
+    if value is not None and not trained.classes:
+      raise ValueError(f"{name} needs a conditional model; {args.workdir} holds an unconditional one")
+  if args.label is not None and not 0 <= args.label < len(trained.classes):
+    raise ValueError(f"--label must be in [0, {len(trained.classes) - 1}], got {args.label}")
+
+
+def _out(args: Args, name: str) -> Path:
+  """Where a picture goes."""
+  path = args.out or args.workdir / name
+  if path.suffix != ".png":
+    raise ValueError(f"--out must end in .png here, got {path}")
+  return path
+
+
+def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
+  """A grid, a folder or an npz of samples."""
+  per_device = min(args.batch_size, -(-args.num // jax.local_device_count()))
+  size, draw = sampler.numbered_images(
+      trained, ts, solver=args.solver, eta=args.eta, seed=args.seed, label=args.label,
+      guidance=args.guidance, clip=args.clip, per_device=per_device,
+  )  # fmt: skip
+  out = args.out or args.workdir / "sample.png"
+  if out.suffix == ".png":
+    if args.num > _LARGEST_GRID:
+      raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
+    blocks = [draw(np.arange(i, i + size)) for i in range(0, args.num, size)]
+    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num]))
+  else:
+    weights = checkpoints.flatten(trained.params).values()
+    settings = {
+        "step": trained.step, "weights_crc32": zlib.crc32(b"".join(w.tobytes() for w in weights)),
+        "levels": ts.tolist(), "solver": args.solver, "eta": args.eta, "clip": args.clip,
+        "seed": args.seed, "label": args.label, "guidance": args.guidance,
+    }  # fmt: skip
+    if out.suffix == ".npz":
+      outputs.write_npz(out, args.num, size, draw, settings, trained.shape)
+    else:
+      outputs.write_pngs(out, args.num, size, draw, settings)
+  print(f"wrote {args.num} images to {out}")
+
+
+def _labels(args: Args, trained: sampler.Trained, num: int):
+  if not trained.classes:
+    return None
+  return jnp.arange(num) % len(trained.classes) if args.label is None else jnp.full(num, args.label)
+
+
+def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
+  """How a few images emerge: samples above, predictions of the final image below."""
+  num = min(args.num, 8)
+  keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(num))
+  noise = ddim_jax.initial_noise(keys, (num, *trained.shape))
+  observe = lambda step: (step.x_s, step.prediction.x0)
+
+  @jax.jit
+  def run(params, schedule, eta, guidance, ts):
+    denoise = sampler.denoiser(trained, params, schedule, _labels(args, trained, num), guidance, args.clip)
+    solver = sampler.SOLVERS[args.solver](eta)
+    return ddim_jax.sample(keys, denoise, schedule, noise, ts, solver=solver, observe=observe)[1]
+
+  seen = run(trained.params, trained.schedule, args.eta, args.guidance, ts)
+  samples, predictions = (data.to_uint8(x) for x in seen)
+  shown = np.unique(np.linspace(0, len(ts) - 2, 12).round().astype(int))
+  rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
+  out = _out(args, "trajectory.png")
+  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)))
+  frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
+  for suffix in (".gif", ".webp"):
+    plots.save_animation(out.with_suffix(suffix), frames)
+  print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
+
+
+def draw_interpolation(args: Args, trained: sampler.Trained, ts: np.ndarray, columns: int = 11) -> None:
+  """The paper's figure 6: a row for every pair of noises."""
+  rows = min(args.num, 8)
+  keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(2 * rows))
+  noise = ddim_jax.initial_noise(keys, (2 * rows, *trained.shape))
+  weights = jnp.linspace(0, 1, columns)
+  labels = _labels(args, trained, rows)
+
+  @jax.jit
+  def run(params, schedule, eta, guidance, ts):
+    tiled = None if labels is None else jnp.tile(labels, columns)
+    denoise = sampler.denoiser(trained, params, schedule, tiled, guidance, args.clip)
+    solver = sampler.SOLVERS[args.solver](eta)
+    return ddim_jax.interpolate(
+      keys[:rows], denoise, schedule, noise[:rows], noise[rows:], ts, weights, solver=solver
+    )
+
+  images = data.to_uint8(run(trained.params, trained.schedule, args.eta, args.guidance, ts))
+  out = _out(args, "interpolation.png")
+  plots.save_png(out, plots.grid(images.swapaxes(0, 1).reshape(-1, *trained.shape), columns=columns))
+  print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
+
+
+def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
+  """Real images encoded and decoded: originals above, reconstructions below."""
+  split = "test" if trained.config.data.data in ("cifar10", "fashion_mnist") else None
+  source = configs.build_source(trained.config.data, split)
+  num = min(args.num, source.size)
+
+  @jax.jit
+  def run(params, schedule, ts, x0, labels):
+    labels = labels if trained.classes else None
+    denoise = sampler.denoiser(trained, params, schedule, labels)
+    x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=args.refine)
+    return ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
+
+  originals, decoded = [], []
+  for start in range(0, num, args.batch_size):
+    images, labels = source.read(np.arange(start, start + args.batch_size) % source.size)
+    originals.append(images)
+    result = run(trained.params, trained.schedule, ts, data.from_uint8(images), labels)
+    decoded.append(np.asarray(result))
+  real, made = np.concatenate(originals)[:num], np.concatenate(decoded)[:num]
+  error = float(np.mean((np.asarray(data.from_uint8(real)) - made) ** 2) / 4)
+  columns = min(num, 16)
+  pairs = np.stack([real[:columns], data.to_uint8(made[:columns])]).reshape(-1, *trained.shape)
+  out = _out(args, "reconstruction.png")
+  plots.save_png(out, plots.grid(pairs, columns=columns))
+  print(
+    f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
+    f" (S = {len(ts) - 1}, {args.spacing}, refine {args.refine}); wrote {out}"
+  )
+
+
+def main(args: Args) -> None:
+  """Loads the model and does what was asked for."""
+  trained = sampler.load(args.workdir, args.step)
+  _check(args, trained)
+  ts = configs.SPACINGS[args.spacing](trained.schedule.T, args.steps)
+  print(f"checkpoint of step {trained.step:,}; {len(ts) - 1} steps over levels {' '.join(map(str, ts))}")
+  began = time.monotonic()
+  if args.trajectory:
+    draw_trajectory(args, trained, ts)
+  elif args.interpolate:
+    draw_interpolation(args, trained, ts)
+  elif args.reconstruct:
+    draw_reconstruction(args, trained, ts)
+  else:
+    draw_images(args, trained, ts)
+  print(f"{time.monotonic() - began:.1f} s, compilation included")
+
+
+def parse(argv: Sequence[str]) -> Args:
+  """The command line as `Args`."""
+  return tyro.cli(Args, args=argv, prog="experiments.sample")
+
+
+if __name__ == "__main__":
+  arguments = parse(sys.argv[1:])
+  cli.run(lambda: main(arguments))

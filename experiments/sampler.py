@@ -1,0 +1,124 @@
+"""From a checkpoint to a function that draws images by number."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ddim_jax
+from ddim_jax import checkpoints, data
+from experiments import config as configs
+
+SOLVERS: dict[str, Callable[[Any], ddim_jax.Solver]] = {
+  "ddim": ddim_jax.ddim,
+  "ddpm": lambda eta: ddim_jax.ddpm("small"),
+  "ddpm-large": lambda eta: ddim_jax.ddpm("large"),
+}
+
+
+class Trained(NamedTuple):
+  """A model read from a checkpoint, with its averaged weights.
+
+  Attributes:
+    step: Updates behind it.
+    config: Configuration of the run.
+    model: The network.
+    params: Averaged parameters, numpy.
+    schedule: Noise schedule.
+    shape: ``(H, W, C)`` of its images.
+    classes: Names of the classes it is conditioned on; empty if it is not.
+  """
+
+  step: int
+  config: configs.Config
+  model: ddim_jax.UNet
+  params: Any
+  schedule: ddim_jax.Schedule
+  shape: tuple[int, int, int]
+  classes: tuple[str, ...]
+
+
+def load(workdir: Path, step: int | None = None) -> Trained:
+  """Reads the newest checkpoint of a run, or the one of ``step``; nothing else is needed."""
+  restored = checkpoints.restore_latest(workdir / "checkpoints", step)
+  config = configs.from_json(restored.config["config"])
+  height, width, channels = restored.config["image"]
+  classes = tuple(restored.config["classes"])
+  model = configs.build_model(config.model, channels, len(classes))
+  return Trained(
+    step=restored.step,
+    config=config,
+    model=model,
+    params=checkpoints.subtree(restored.arrays, "ema"),
+    schedule=configs.build_schedule(config.diffusion),
+    shape=(height, width, channels),
+    classes=classes if config.model.conditional else (),
+  )
+
+
+def denoiser(trained: Trained, params, schedule, labels=None, guidance=None, clip: bool = False):
+  """The trained network as a denoiser; its parameters may be traced.
+
+  Args:
+    trained: From `load`.
+    params: ``trained.params``, or their traced form.
+    schedule: ``trained.schedule``, or its traced form.
+    labels: ``i32[B]`` or None.
+    guidance: Weight of classifier-free guidance, or None for the plain conditional model.
+    clip: Clip predicted images to [-1, 1].
+  """
+  predict = configs.PARAMETERISATIONS[trained.config.diffusion.predict]
+
+  def with_labels(labels):
+    network = lambda x, t: trained.model.apply({"params": params}, x, t, labels)
+    return ddim_jax.as_denoiser(network, schedule, predict)
+
+  denoise = with_labels(labels)
+  if guidance is not None:
+    denoise = ddim_jax.guide(denoise, with_labels(None), schedule, guidance)
+  return ddim_jax.clip_x0(denoise, schedule) if clip else denoise
+
+
+def numbered_images(
+  trained: Trained,
+  ts: np.ndarray,
+  *,
+  solver: str = "ddim",
+  eta: float = 0.0,
+  seed: int = 0,
+  label: int | None = None,
+  guidance: float | None = None,
+  clip: bool = True,
+  per_device: int = 64,
+) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+  """A sampler over all local devices.
+
+  Returns:
+    ``(size, draw)``: ``draw(indices: i32[size]) -> u8[size, H, W, C]``. Image i depends on the seed and
+    i alone, not on the other indices, the size or the number of devices.
+  """
+  devices = jax.local_device_count()
+  classes = len(trained.classes)
+
+  def sample(params, schedule, key, eta, guidance, ts, indices):
+    keys = ddim_jax.image_keys(key, indices)
+    noise = ddim_jax.initial_noise(keys, (indices.shape[0], *trained.shape))
+    labels = None
+    if classes:
+      labels = indices % classes if label is None else jnp.full_like(indices, label)
+    denoise = denoiser(trained, params, schedule, labels, guidance, clip)
+    return ddim_jax.sample(keys, denoise, schedule, noise, ts, solver=SOLVERS[solver](eta))[0]
+
+  mapped = jax.pmap(sample, in_axes=(None, None, None, None, None, None, 0))
+  params = jax.device_put(trained.params)
+  key = jax.random.key(seed)
+
+  def draw(indices: np.ndarray) -> np.ndarray:
+    split = np.asarray(indices, np.int32).reshape(devices, per_device)
+    images = mapped(params, trained.schedule, key, eta, guidance, ts, split)
+    return data.to_uint8(images).reshape(-1, *trained.shape)
+
+  return devices * per_device, draw
