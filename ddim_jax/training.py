@@ -61,7 +61,12 @@ def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
 
   A short memory at first, so that the average forgets the initialisation. ``decay`` is in [0, 1).
   """
-  return lambda step: jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+  def at(step):
+    n = jnp.asarray(step, jnp.float32)
+    return jnp.minimum(decay, (1 + n) / (10 + n))
+
+  return at
 
 
 def uniform_levels(T: int) -> Levels:
@@ -135,7 +140,7 @@ def example_loss(
     eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
     x_t = add_noise(schedule, x0, eps, t)
     alpha, sigma = coefficients(schedule, t, x0)
-    output = network(params, x_t, t, label[None], network_key).astype(x0.dtype)
+    output = network(params, x_t, t, jnp.reshape(label, (1,)), network_key).astype(x0.dtype)
     error = jnp.mean((output - parameterisation.target(x0, eps, alpha, sigma)) ** 2)
     if weighting is None:
       return error
@@ -189,7 +194,7 @@ def make_train_step(
     value, grads = jax.value_and_grad(batch_loss)(state.params)
     if axis_name is not None:
       value, grads = jax.lax.pmean((value, grads), axis_name)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

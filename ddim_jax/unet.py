@@ -24,6 +24,16 @@ def _conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str,
   return nn.Conv(features, (size, size), dtype=dtype, kernel_init=_init(scale), name=name, **kwargs)
 
 
+def _at_least_float32(dtype):
+  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def _norm(x: jax.Array, groups: int, dtype, name: str) -> jax.Array:
+  """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
+  wide = _at_least_float32(dtype)
+  return nn.GroupNorm(groups, epsilon=1e-6, dtype=wide, name=name)(x.astype(wide)).astype(dtype)
+
+
 def time_embedding(t: jax.Array, channels: int) -> jax.Array:
   """``[sin, cos]`` of ``t`` at ``channels / 2`` frequencies from 1 down to 1e-4: ``f32[B, channels]``.
 
@@ -48,12 +58,13 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x, embedding, train: bool):
-    norm = lambda name: nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name=name)
-    h = nn.swish(norm("norm1")(x))
+    h = nn.swish(_norm(x, self.groups, self.dtype, "norm1"))
     h = _conv(self.channels, dtype=self.dtype, name="conv1")(h)
     shift = nn.Dense(self.channels, dtype=self.dtype, kernel_init=_init(), name="time")
     h = h + shift(nn.swish(embedding))[:, None, None, :]
-    h = nn.Dropout(self.dropout, deterministic=not train)(nn.swish(norm("norm2")(h)))
+    h = nn.Dropout(self.dropout, deterministic=not train)(
+      nn.swish(_norm(h, self.groups, self.dtype, "norm2"))
+    )
     h = _conv(self.channels, dtype=self.dtype, scale=0, name="conv2")(h)
     if x.shape[-1] != self.channels:
       x = _conv(self.channels, 1, dtype=self.dtype, name="shortcut")(x)
@@ -70,8 +81,7 @@ class Attention(nn.Module):
   def __call__(self, x):
     batch, height, width, channels = x.shape
     dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=_init(scale), name=name)
-    h = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x)
-    h = h.reshape(batch, height * width, channels)
+    h = _norm(x, self.groups, self.dtype, "norm").reshape(batch, height * width, channels)
     q, k, v = (dense(name)(h) for name in ("q", "k", "v"))
     scores = jnp.einsum("bqc,bkc->bqk", q, k) * channels**-0.5
     weights = nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
@@ -209,6 +219,6 @@ class UNet(nn.Module):
         h = h.repeat(2, axis=1).repeat(2, axis=2)
         h = _conv(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
 
-    h = nn.swish(nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm_out")(h))
+    h = nn.swish(_norm(h, self.groups, self.dtype, "norm_out"))
     h = _conv(self.out_channels, dtype=self.dtype, scale=0, name="conv_out")(h)
-    return h.astype(jnp.float32)
+    return h.astype(_at_least_float32(self.dtype))

@@ -92,11 +92,11 @@ def digits() -> Args:
   python -m experiments.train digits --workdir runs/digits. Result: see the README (make demo).
   """
   return Args(
-    Run(Path("runs/digits"), steps=1_000, save_every=250, sample_every=500),
+    Run(Path("runs/digits"), steps=1_400, save_every=250, sample_every=500),
     Data("digits"),
     Model(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0, groups=8),
-    Diffusion(antithetic=True),
-    Optimisation(batch_size=128, learning_rate=2e-3, warmup=50, ema=0.99),
+    Diffusion(schedule="cosine", predict="v", antithetic=True),
+    Optimisation(batch_size=128, learning_rate=2e-3, warmup=50, ema=0.995),
   )
 
 

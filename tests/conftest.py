@@ -1,0 +1,46 @@
+"""Four CPU devices, and JAX at its strictest, for every test."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  """A folder for TFDS, shared by the tests of a session."""
+  return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, data_dir):
+  """Runs a program in a process of its own: ``run("experiments.train", "digits", ..., devices=4)``."""
+  cache = tmp_path_factory.mktemp("xla_cache")
+
+  def start(module, *args, devices=1, status=0, timeout=300):
+    environment = os.environ | {
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "TFDS_DATA_DIR": str(data_dir),
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
+    }
+    command = [sys.executable, "-m", module, *map(str, args)]
+    done = subprocess.run(
+      command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == status, f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+  return start

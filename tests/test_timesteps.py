@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from ddim_jax import timesteps
+
+EXACT = [timesteps.uniform, timesteps.leading, timesteps.trailing, timesteps.linspace]
+
+
+@pytest.mark.parametrize("spacing", EXACT)
+@pytest.mark.parametrize("T", [1, 2, 10, 37, 1000])
+def test_exactly_S_distinct_steps_down_to_0(spacing, T):
+  for S in range(1, T + 1) if T < 100 else (1, 2, 3, 7, 10, 50, 300, 333, 501, 999, 1000):
+    ts = spacing(T, S)
+    assert ts.dtype == np.int32
+    assert ts.shape == (S + 1,)
+    assert ts[-1] == 0
+    assert ts[0] <= T
+    assert np.all(np.diff(ts) < 0)
+  np.testing.assert_array_equal(spacing(T, T), np.arange(T, -1, -1))
+
+
+@pytest.mark.parametrize("S", [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
+def test_uniform_is_the_papers_where_S_divides_T(S):
+  code = np.array(range(0, 1000, 1000 // S))[::-1]
+  np.testing.assert_array_equal(timesteps.uniform(1000, S)[:-1], code + 1)
+
+
+@pytest.mark.parametrize(("S", "distinct"), [(10, 10), (20, 20), (50, 49), (100, 96), (1000, 688)])
+def test_quadratic_is_the_papers_without_its_idle_steps(S, distinct):
+  code = [int(s) for s in np.linspace(0, np.sqrt(1000 * 0.8), S) ** 2]
+  np.testing.assert_array_equal(timesteps.quadratic(1000, S)[:-1][::-1] - 1, sorted(set(code)))
+  assert len(timesteps.quadratic(1000, S)) == distinct + 1
+
+
+def test_quadratic_covers_every_S():
+  for T in (1, 2, 10, 1000):
+    for S in {1, 2, T // 2 + 1, T} - {0}:
+      if S <= T:
+        ts = timesteps.quadratic(T, S)
+        assert ts[-1] == 0
+        assert ts[-2] == 1
+        assert np.all(np.diff(ts) < 0)
+
+
+@pytest.mark.parametrize("S", [1, 2, 7, 10, 20, 50, 300, 1000])
+@pytest.mark.parametrize("name", ["leading", "trailing", "linspace"])
+def test_equals_diffusers(name, S):
+  diffusers = pytest.importorskip("diffusers")
+  scheduler = diffusers.DDIMScheduler(timestep_spacing=name)
+  scheduler.set_timesteps(S)
+  np.testing.assert_array_equal(getattr(timesteps, name)(1000, S)[:-1], scheduler.timesteps.numpy() + 1)
+
+
+def test_leading_with_offset_equals_diffusers():
+  diffusers = pytest.importorskip("diffusers")
+  scheduler = diffusers.DDIMScheduler(timestep_spacing="leading", steps_offset=1)
+  scheduler.set_timesteps(50)
+  np.testing.assert_array_equal(timesteps.leading(1000, 50, 1)[:-1], scheduler.timesteps.numpy() + 1)
+
+
+def test_explicit_appends_the_clean_level():
+  for levels in ([9, 4, 1], [9, 4, 1, 0], np.array([9, 4, 1])):
+    np.testing.assert_array_equal(timesteps.explicit(10, levels), [9, 4, 1, 0])
+
+
+@pytest.mark.parametrize("spacing", [*EXACT, timesteps.quadratic])
+@pytest.mark.parametrize("S", [0, -1, 11, 2.0, "3"])
+def test_refuses_a_bad_S(spacing, S):
+  with pytest.raises(ValueError, match=r"S must be .*" + str(S).replace("-", r"\-")):
+    spacing(10, S) if S != 11 else spacing(10, 11)
+
+
+@pytest.mark.parametrize("levels", [[], [0], [1, 1], [1, 2], [11, 3], [3, -1], [2.5, 1.0], [[3, 1]]])
+def test_explicit_refuses(levels):
+  with pytest.raises(ValueError, match="levels must"):
+    timesteps.explicit(10, levels)
+
+
+def test_leading_refuses_an_offset_beyond_T():
+  with pytest.raises(ValueError, match="at most T = 10"):
+    timesteps.leading(10, 10, offset=1)

@@ -1,0 +1,182 @@
+import chex
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ddim_jax
+from ddim_jax.unet import time_embedding
+from tests import oracles
+
+KEY = jax.random.key(0)
+SMALL = {"channels": 32, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "groups": 8}
+
+
+def shapes(model, shape):
+  """Shapes and dtypes of the variables."""
+  return jax.eval_shape(model.init, KEY, jnp.zeros(shape), jnp.ones((), jnp.int32))
+
+
+def random_variables(model, shape):
+  """Variables of ordinary size everywhere, so that every part of the network shows in its output."""
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    noise = rng.standard_normal(leaf.shape).astype(np.float32)
+    return noise / np.float32(np.prod(leaf.shape[:-1]) ** 0.5) if leaf.ndim > 1 else 0.5 + 0.1 * noise
+
+  return jax.tree.map(draw, shapes(model, shape))
+
+
+def initial_variables(model, shape):
+  """Variables as training starts with them."""
+  return jax.jit(model.init)(KEY, jnp.zeros(shape), jnp.ones((), jnp.int32))
+
+
+def count(model, shape):
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes(model, shape)))
+
+
+def test_parameter_counts_of_the_published_networks():
+  """DDPM, appendix B, gives 35.7 M for CIFAR-10 and 114 M for LSUN and CelebA-HQ at 256."""
+  assert count(ddim_jax.UNet(), (1, 32, 32, 3)) == 35_746_307
+  assert count(ddim_jax.UNet(multipliers=(1, 2, 2, 2, 4)), (1, 64, 64, 3)) == 78_700_803
+  large = ddim_jax.UNet(multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0)
+  assert count(large, (1, 256, 256, 3)) == 113_673_219
+
+
+@pytest.mark.parametrize("size", [32])
+def test_count_equals_diffusers(size):
+  diffusers = pytest.importorskip("diffusers")
+  theirs = diffusers.UNet2DModel(
+    sample_size=size,
+    block_out_channels=(128, 256, 256, 256),
+    layers_per_block=2,
+    attention_head_dim=None,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+  )
+  assert count(ddim_jax.UNet(), (1, size, size, 3)) == theirs.num_parameters()
+
+
+@pytest.mark.parametrize(
+  ("config", "size"),
+  [
+    (SMALL, 8),
+    (SMALL | {"num_classes": 3}, 8),
+    (SMALL | {"blocks": 2, "multipliers": (1, 2, 3), "attention": (8, 4)}, 16),
+    (SMALL | {"channels": 64, "multipliers": (1, 1, 2, 2), "groups": 32, "attention": (4,)}, 32),
+  ],
+)
+def test_equals_a_torch_composition_of_the_same_network(config, size):
+  pytest.importorskip("torch")
+  model = ddim_jax.UNet(**config, out_channels=2)
+  variables = random_variables(model, (1, size, size, 2))
+  x = jax.random.normal(KEY, (3, size, size, 2))
+  t, label = jnp.array([1, 500, 1000]), jnp.array([0, 2, 3])
+  label = label if "num_classes" in config else None
+  ours = jax.jit(model.apply)(variables, x, t, label)
+  arguments = {k: v for k, v in config.items() if k != "num_classes"}
+  flat = flax.traverse_util.flatten_dict(variables["params"], sep="/")
+  theirs = oracles.torch_unet(flat, x, t, label=label, **arguments)
+  assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 5e-6
+  assert np.std(theirs) > 0.05
+
+
+def test_time_embedding_of_levels_is_of_t_minus_1():
+  embedding = time_embedding(jnp.array([1, 2]), 8)
+  np.testing.assert_allclose(embedding[0], [0, 0, 0, 0, 1, 1, 1, 1], atol=1e-7)
+  angles = 10000.0 ** -(np.arange(4) / 3)
+  np.testing.assert_allclose(embedding[1], np.concatenate([np.sin(angles), np.cos(angles)]), rtol=1e-5)
+
+
+def test_initial_output_is_nearly_zero_and_blocks_are_the_identity():
+  model = ddim_jax.UNet(**SMALL)
+  variables = initial_variables(model, (1, 8, 8, 3))
+  output = jax.jit(model.apply)(variables, jax.random.normal(KEY, (4, 8, 8, 3)), jnp.array(500))
+  assert 0 < np.abs(output).max() < 1e-4
+
+
+def test_initialisers_are_the_ddpm_codes():
+  """Uniform of variance 1 / fan_avg; 1e-10 of it where the network starts as the identity."""
+  flat = flax.traverse_util.flatten_dict(
+    initial_variables(ddim_jax.UNet(**SMALL | {"blocks": 2}), (1, 8, 8, 3))["params"], sep="/"
+  )
+  for name, leaf in flat.items():
+    if name.endswith("kernel"):
+      fan_in, fan_out = np.prod(leaf.shape[:-1]), np.prod(leaf.shape[:-2]) * leaf.shape[-1]
+      near_zero = any(part in name for part in ("conv2", "attention_0/out", "attention_1/out", "conv_out"))
+      near_zero |= name == "middle_attention/out/kernel" or "attention_2/out" in name
+      bound = np.sqrt(3 * (1e-10 if near_zero else 1.0) / ((fan_in + fan_out) / 2))
+      assert 0.97 * bound < np.abs(leaf).max() <= bound * (1 + 1e-6), name
+    else:
+      assert np.all(np.asarray(leaf) == (1 if name.endswith("scale") else 0)), name
+
+
+def test_bfloat16_is_close_and_keeps_float32_parameters():
+  x, t = jax.random.normal(KEY, (4, 8, 8, 3)), jnp.array([1, 10, 500, 1000])
+  model = ddim_jax.UNet(**SMALL)
+  half = ddim_jax.UNet(**SMALL, dtype=jnp.bfloat16)
+  variables = random_variables(model, x.shape)
+  chex.assert_trees_all_equal_shapes_and_dtypes(shapes(model, x.shape), shapes(half, x.shape))
+  full, low = jax.jit(model.apply)(variables, x, t), jax.jit(half.apply)(variables, x, t)
+  assert low.dtype == jnp.float32
+  assert 1e-4 < np.linalg.norm(full - low) / np.linalg.norm(full) < 0.03
+
+
+def test_remat_changes_neither_parameters_nor_gradients_with_dropout():
+  x, t = jax.random.normal(KEY, (2, 8, 8, 3)), jnp.array(300)
+  variables = random_variables(ddim_jax.UNet(**SMALL), x.shape)
+
+  def gradient(remat):
+    model = ddim_jax.UNet(**SMALL, remat=remat)
+    chex.assert_trees_all_equal_shapes(variables, shapes(model, x.shape))
+    loss = lambda v: jnp.sum(model.apply(v, x, t, train=True, rngs={"dropout": KEY}) ** 2)
+    return jax.jit(jax.grad(loss))(variables)
+
+  chex.assert_trees_all_close(gradient(False), gradient(True), rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_acts_in_training_only():
+  model, x = ddim_jax.UNet(**SMALL, dropout=0.5), jnp.ones((1, 8, 8, 3))
+  variables = random_variables(model, x.shape)
+  train = lambda seed: model.apply(variables, x, 5, train=True, rngs={"dropout": jax.random.key(seed)})
+  assert np.abs(train(0) - train(1)).max() > 1e-3
+  np.testing.assert_array_equal(model.apply(variables, x, 5), model.apply(variables, x, 5))
+
+
+def test_no_label_is_the_null_class():
+  model, x = ddim_jax.UNet(**SMALL, num_classes=4), jnp.ones((2, 8, 8, 3))
+  variables = random_variables(model, x.shape)
+  none = model.apply(variables, x, 5)
+  np.testing.assert_array_equal(none, model.apply(variables, x, 5, jnp.array([4, 4])))
+  assert np.abs(none - model.apply(variables, x, 5, jnp.array([0, 1]))).max() > 1e-3
+
+
+def test_scalar_and_vector_levels_agree():
+  model, x = ddim_jax.UNet(**SMALL), jax.random.normal(KEY, (3, 8, 8, 3))
+  variables = random_variables(model, x.shape)
+  apply = jax.jit(model.apply)
+  for same in (jnp.full(3, 7), 7.0, jnp.full(3, 7.0)):
+    np.testing.assert_allclose(apply(variables, x, same), apply(variables, x, 7), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("config", "x", "kwargs", "message"),
+  [
+    ({}, (1, 8, 8, 1), {}, r"\[B, H, W, 3\], got \(1, 8, 8, 1\)"),
+    ({}, (8, 8, 3), {}, "B, H, W, 3"),
+    ({}, (1, 9, 8, 3), {}, "multiples of 2 for 2 levels, got 9x8"),
+    ({}, (1, 16, 16, 3), {}, r"attention at heights \[4\].*levels of \[16, 8\]"),
+    ({}, (2, 8, 8, 3), {"t": jnp.ones(3, int)}, r"t must be a scalar or \[2\]"),
+    ({}, (2, 8, 8, 3), {"labels": jnp.ones(2, int)}, "without num_classes"),
+    ({"num_classes": 3}, (2, 8, 8, 3), {"labels": jnp.ones(3, int)}, r"labels must be \[2\]"),
+    ({"groups": 5}, (2, 8, 8, 3), {}, "multiple of groups = 5"),
+    ({"channels": 33, "groups": 1}, (2, 8, 8, 3), {}, "channels must be even"),
+  ],
+)
+def test_refuses(config, x, kwargs, message):
+  arguments = {"t": jnp.array(5)} | kwargs
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(lambda: ddim_jax.UNet(**SMALL | config).init(KEY, jnp.zeros(x), **arguments))
