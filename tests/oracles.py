@@ -1,5 +1,7 @@
 """The same mathematics written a second time, straight from the papers, in numpy float64 or torch."""
 
+import itertools
+
 import numpy as np
 
 
@@ -42,7 +44,7 @@ def gaussian_moments(alpha_bar, ts, eta, mean, variance):
   Every step is affine in x_t and z, so that two numbers follow it exactly.
   """
   m, v = 0.0, 1.0
-  for t, s in zip(ts[:-1], ts[1:], strict=True):
+  for t, s in itertools.pairwise(ts):
     step = lambda x, z, t=t, s=s: paper_step(
       x, gaussian_eps(x, alpha_bar[t], mean, variance), alpha_bar[t], alpha_bar[s], eta, z
     )

@@ -30,7 +30,7 @@ def step_coefficients(move):
 @pytest.mark.parametrize("eta", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_marginals_are_right_for_every_eta_and_spacing(grid, eta):
-  """Given true x0 and eps, x_s | x0 has mean alpha_s x0 and variance 1 - alpha_bar_s: lemma 1 of the paper."""
+  """Given true x0 and eps, x_s has mean alpha_s x0 and variance 1 - alpha_bar_s (lemma 1 of the paper)."""
   for t, s in zip(GRIDS[grid][:-1], GRIDS[grid][1:], strict=True):
     move = lambda p, z, t=t, s=s: ddim_jax.ddim_step(SCHEDULE, p, t, s, eta=eta, z=z)
     x0, eps, z = step_coefficients(move)

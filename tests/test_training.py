@@ -37,7 +37,8 @@ def params():
   return jax.jit(MODEL.init)(KEY, IMAGES, 5)["params"]
 
 
-def make_step(optimizer, axis_name=None, levels=training.antithetic_levels(1000)):
+def make_step(optimizer, axis_name=None):
+  levels = training.antithetic_levels(1000)
   loss = training.example_loss(network, SCHEDULE)
   return training.make_train_step(loss, levels, optimizer, training.warm_decay(0.9), axis_name=axis_name)
 

@@ -1,0 +1,85 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddim_jax import checkpoints, training
+
+CONFIG = {"name": "test", "sizes": [1, 2]}
+
+
+def make_state(seed=0):
+  params = {"dense": {"kernel": jax.random.normal(jax.random.key(seed), (8, 16)), "bias": jnp.zeros(16)}}
+  return training.create_state(params, optax.adam(1e-3)).replace(step=jnp.array(seed, jnp.int32))
+
+
+@pytest.fixture
+def saved(tmp_path):
+  with checkpoints.open_manager(tmp_path / "c") as manager:
+    for step in (1, 2):
+      checkpoints.save(manager, step, make_state(step), CONFIG)
+  return tmp_path / "c"
+
+
+def test_what_is_saved_comes_back_bit_for_bit(saved):
+  restored = checkpoints.restore_latest(saved)
+  assert (restored.step, restored.config) == (2, CONFIG)
+  template = jax.tree.map(np.zeros_like, make_state())
+  chex.assert_trees_all_equal(checkpoints.fill(template, restored.arrays), jax.device_get(make_state(2)))
+  assert checkpoints.restore_latest(saved, step=1).step == 1
+  average = checkpoints.subtree(restored.arrays, "ema")
+  chex.assert_trees_all_equal(average, jax.device_get(make_state(2).ema))
+
+
+def test_a_save_is_a_snapshot(tmp_path):
+  state = {"x": np.ones((2000, 1000), np.float32)}
+  with checkpoints.open_manager(tmp_path / "c") as manager:
+    checkpoints.save(manager, 1, state, CONFIG)
+    state["x"][:] = 5  # what donation does to the buffer
+  assert np.all(checkpoints.restore_latest(tmp_path / "c").arrays["x"] == 1)
+
+
+def test_a_flipped_byte_is_noticed(saved):
+  files = [f for f in (saved / "2" / "state").rglob("*") if f.is_file()]
+  largest = max(files, key=lambda f: f.stat().st_size)
+  raw = bytearray(largest.read_bytes())
+  raw[len(raw) // 2] ^= 1
+  largest.write_bytes(raw)
+  with pytest.raises(checkpoints.DamagedError, match="step 2"):
+    checkpoints.restore_latest(saved)
+
+
+def test_keeps_the_newest_and_every_nth(tmp_path):
+  with checkpoints.open_manager(tmp_path / "c", keep=2, keep_every=4) as manager:
+    for step in range(1, 12):
+      checkpoints.save(manager, step, {"x": np.zeros(3)}, CONFIG)
+    manager.wait_until_finished()
+    assert sorted(manager.all_steps()) == [4, 8, 10, 11]
+
+
+def test_nothing_there(tmp_path, saved):
+  with pytest.raises(FileNotFoundError, match="does not exist"):
+    checkpoints.restore_latest(tmp_path / "nowhere")
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(FileNotFoundError, match="no checkpoint of step any"):
+    checkpoints.restore_latest(tmp_path / "empty")
+  with pytest.raises(FileNotFoundError, match=r"step 7 .*\[1, 2\]"):
+    checkpoints.restore_latest(saved, step=7)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"b": np.zeros(2)}, "b is not part of this model"),
+    ({"a": None}, "a is missing"),
+    ({"a": np.zeros(4, np.float32)}, r"a is float32\[4\], expected float32\[3\]"),
+    ({"a": np.zeros(3, np.float64)}, r"a is float64\[3\], expected float32\[3\]"),
+  ],
+)
+def test_fill_refuses_what_does_not_fit(change, message):
+  arrays = {"a": np.zeros(3, np.float32)} | change
+  arrays = {name: array for name, array in arrays.items() if array is not None}
+  with pytest.raises(ValueError, match=message):
+    checkpoints.fill({"a": np.zeros(3, np.float32)}, arrays)

@@ -1,0 +1,66 @@
+"""What the package promises as a whole."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import ddim_jax
+from tests.conftest import ROOT
+
+HEAVY = {"tensorflow", "torch", "matplotlib", "tensorflow_datasets", "orbax", "optax", "PIL", "sklearn"}
+
+
+def test_the_import_is_light():
+  code = f"import ddim_jax, sys; sys.exit(', '.join(sorted({HEAVY} & set(sys.modules))) or 0)"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+  assert done.returncode == 0, done.stderr
+
+
+def test_public_names():
+  names = """Schedule linear_schedule cosine_schedule from_betas from_alpha_bar timesteps add_noise
+    Prediction Parameterisation EPS X0 V as_denoiser clip_x0 dynamic_threshold guide Solver ddim ddpm ddim_step sample invert
+    slerp interpolate UNet"""
+  assert set(names.split()) <= set(ddim_jax.__all__)
+  for name in ddim_jax.__all__:
+    assert getattr(ddim_jax, name) is not None
+  for spacing in ("uniform", "quadratic", "leading", "trailing", "linspace", "explicit"):
+    assert callable(getattr(ddim_jax.timesteps, spacing))
+
+
+def test_imports_point_one_way():
+  """The core's layers import only what lies below them."""
+  below = {
+    "schedules": set(),
+    "timesteps": set(),
+    "parameterisation": set(),
+    "unet": set(),
+    "process": {"schedules"},
+    "denoisers": {"schedules", "parameterisation"},
+    "solvers": {"schedules", "parameterisation"},
+    "sampling": {"schedules", "parameterisation", "denoisers", "solvers"},
+    "training": {"schedules", "parameterisation", "process"},
+    "checkpoints": set(),
+    "plots": set(),
+  }
+  for name, allowed in below.items():
+    source = (ROOT / "ddim_jax" / f"{name}.py").read_text()
+    assert set(re.findall(r"(?:from|import) ddim_jax\.(\w+)", source)) <= allowed, name
+  for path in (ROOT / "ddim_jax").rglob("*.py"):
+    assert "experiments" not in re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
+
+
+def test_public_functions_have_docstrings():
+  for path in [*(ROOT / "ddim_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), path
+    for node in tree.body:
+      if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+        assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_nothing_unpickles_and_nothing_is_extracted():
+  forbidden = r"pickle|allow_pickle|torch\.load|extractall|\bassert\b|except:"
+  for path in [*(ROOT / "ddim_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
+    found = re.findall(forbidden, path.read_text())
+    assert not found, f"{path}: {found}"
