@@ -99,6 +99,19 @@ def _first_line(error: Exception) -> str:
   return (str(error).splitlines() or [""])[0][:200]
 
 
+def steps(directory: Path) -> list[int]:
+  """Steps saved in a folder, oldest first; none if the folder does not exist."""
+  directory = Path(directory).absolute()
+  if not directory.is_dir():
+    return []
+  with _reader(directory) as manager:
+    return sorted(manager.all_steps())
+
+
+def _reader(directory: Path) -> ocp.CheckpointManager:
+  return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True))
+
+
 def restore_latest(directory: Path, step: int | None = None) -> Restored:
   """The newest step of a folder, or the one asked for, for reading only.
 
@@ -107,14 +120,13 @@ def restore_latest(directory: Path, step: int | None = None) -> Restored:
     DamagedError: If it is damaged.
   """
   directory = Path(directory).absolute()
-  options = ocp.CheckpointManagerOptions(read_only=True)
   if not directory.is_dir():
     raise FileNotFoundError(f"no checkpoints: {directory} does not exist")
-  with ocp.CheckpointManager(directory, options=options) as manager:
-    steps = sorted(manager.all_steps())
-    if not steps or step not in (None, *steps):
-      raise FileNotFoundError(f"no checkpoint of step {step or 'any'} in {directory}, which has {steps}")
-    return restore(manager, steps[-1] if step is None else step)
+  there = steps(directory)
+  if not there or step not in (None, *there):
+    raise FileNotFoundError(f"no checkpoint of step {step or 'any'} in {directory}, which has {there}")
+  with _reader(directory) as manager:
+    return restore(manager, there[-1] if step is None else step)
 
 
 def fill(template, arrays: dict[str, np.ndarray]):

@@ -198,6 +198,7 @@ def build_schedule(config: Diffusion) -> ddim_jax.Schedule:
 
 
 PARAMETERISATIONS = {"eps": ddim_jax.EPS, "x0": ddim_jax.X0, "v": ddim_jax.V}
+Spacing = Literal["uniform", "quadratic", "leading", "trailing", "linspace"]
 SPACINGS = {
   "uniform": ddim_jax.timesteps.uniform,
   "quadratic": ddim_jax.timesteps.quadratic,

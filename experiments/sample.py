@@ -1,5 +1,6 @@
 """Draws images from a trained model: ``python -m experiments.sample --workdir DIR``."""
 
+import functools
 import sys
 import time
 import zlib
@@ -36,7 +37,7 @@ class Args:
   default. A folder or .npz that was interrupted is completed."""
   steps: int = 50
   """Number of sampling steps S, from 1 to T."""
-  spacing: Literal["uniform", "quadratic", "leading", "trailing", "linspace"] = "uniform"
+  spacing: configs.Spacing = "uniform"
   """Which levels to visit; quadratic is the paper's choice for CIFAR-10."""
   solver: Literal["ddim", "ddpm", "ddpm-large"] = "ddim"
   """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat."""
@@ -89,11 +90,12 @@ def _out(args: Args, name: str) -> Path:
 
 def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
   """A grid, a folder or an npz of samples."""
-  per_device = min(args.batch_size, -(-args.num // jax.local_device_count()))
+  at_once = min(args.batch_size * jax.local_device_count(), args.num)
   size, draw = sampler.numbered_images(
-      trained, ts, solver=args.solver, eta=args.eta, seed=args.seed, label=args.label,
-      guidance=args.guidance, clip=args.clip, per_device=per_device,
+      trained, ts, solver=args.solver, seed=args.seed, label=args.label,
+      guidance=args.guidance, clip=args.clip, at_once=at_once,
   )  # fmt: skip
+  draw = functools.partial(draw, eta=args.eta)
   out = args.out or args.workdir / "sample.png"
   if out.suffix == ".png":
     if args.num > _LARGEST_GRID:

@@ -19,6 +19,10 @@ SOLVERS: dict[str, Callable[[Any], ddim_jax.Solver]] = {
 }
 
 
+Draw = Callable[..., np.ndarray]
+"""``(indices: i32[size], eta=0.0) -> u8[size, H, W, C]``."""
+
+
 class Trained(NamedTuple):
   """A model read from a checkpoint, with its averaged weights.
 
@@ -87,20 +91,30 @@ def numbered_images(
   ts: np.ndarray,
   *,
   solver: str = "ddim",
-  eta: float = 0.0,
   seed: int = 0,
   label: int | None = None,
   guidance: float | None = None,
   clip: bool = True,
-  per_device: int = 64,
-) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+  at_once: int = 64,
+) -> tuple[int, Draw]:
   """A sampler over all local devices.
 
+  Args:
+    trained: From `load`.
+    ts: Levels to visit.
+    solver: A key of `SOLVERS`.
+    seed: With an image's index, decides the image.
+    label: Class of every image; None takes the index modulo the number of classes.
+    guidance: Weight of classifier-free guidance, or None.
+    clip: Clip predicted images to [-1, 1].
+    at_once: Images wanted at a time, rounded up to a multiple of the devices.
+
   Returns:
-    ``(size, draw)``: ``draw(indices: i32[size]) -> u8[size, H, W, C]``. Image i depends on the seed and
-    i alone, not on the other indices, the size or the number of devices.
+    ``(size, draw)``. Image i depends on the seed and i alone, not on the other indices, the size or
+    the number of devices.
   """
   devices = jax.local_device_count()
+  per_device = -(-at_once // devices)
   classes = len(trained.classes)
 
   def sample(params, schedule, key, eta, guidance, ts, indices):
@@ -116,7 +130,7 @@ def numbered_images(
   params = jax.device_put(trained.params)
   key = jax.random.key(seed)
 
-  def draw(indices: np.ndarray) -> np.ndarray:
+  def draw(indices: np.ndarray, eta: float = 0.0) -> np.ndarray:
     split = np.asarray(indices, np.int32).reshape(devices, per_device)
     images = mapped(params, trained.schedule, key, eta, guidance, ts, split)
     return data.to_uint8(images).reshape(-1, *trained.shape)

@@ -19,8 +19,8 @@ def test_the_import_is_light():
 
 def test_public_names():
   names = """Schedule linear_schedule cosine_schedule from_betas from_alpha_bar timesteps add_noise
-    Prediction Parameterisation EPS X0 V as_denoiser clip_x0 dynamic_threshold guide Solver ddim ddpm ddim_step sample invert
-    slerp interpolate UNet"""
+    Prediction Parameterisation EPS X0 V as_denoiser clip_x0 dynamic_threshold guide Solver ddim ddpm
+    ddim_step sample invert slerp interpolate UNet"""
   assert set(names.split()) <= set(ddim_jax.__all__)
   for name in ddim_jax.__all__:
     assert getattr(ddim_jax, name) is not None
