@@ -5,7 +5,10 @@ run's configuration and a CRC-32 of every array: Orbax restores a flipped byte w
 casts a wrong dtype. What is restored here has the names, shapes, dtypes and bytes that were saved.
 """
 
+import contextlib
+import json
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,21 +31,64 @@ class DamagedError(ValueError):
   """A step that cannot be read, or not as it was written."""
 
 
-def open_manager(directory: Path, *, keep: int = 2, keep_every: int | None = None) -> ocp.CheckpointManager:
-  """Opens or creates a folder of checkpoints; saves are asynchronous.
+class SaveError(OSError):
+  """A step that could not be written; those saved before are untouched."""
+
+
+@contextlib.contextmanager
+def open_manager(
+  directory: Path, *, keep: int = 2, keep_every: int | None = None, lowest_is_best: bool = True
+) -> Iterator[ocp.CheckpointManager]:
+  """Opens or creates a folder of checkpoints; saves are asynchronous, and finished on leaving.
 
   Args:
     directory: The folder.
-    keep: How many of the newest steps to keep.
+    keep: How many of the newest steps to keep, at least 1.
     keep_every: Steps divisible by this are kept for ever; None keeps no others.
+    lowest_is_best: Of the steps saved with a metric, the one with the lowest (or highest) is kept too.
+
+  Raises:
+    ValueError: If ``keep`` or ``keep_every`` is not positive.
+    SaveError: On leaving, if the last save failed.
   """
-  policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+  if keep < 1 or (keep_every is not None and keep_every < 1):
+    raise ValueError(f"keep and keep_every must be positive, got {keep} and {keep_every}")
+  policies: list[Any] = [
+    checkpoint_managers.LatestN(keep),
+    checkpoint_managers.BestN(
+      get_metric_fn=lambda metrics: metrics["metric"],
+      reverse=lowest_is_best,
+      n=1,
+      keep_checkpoints_without_metrics=False,
+    ),
+  ]
   if keep_every:
     policies.append(checkpoint_managers.EveryNSteps(keep_every))
   options = ocp.CheckpointManagerOptions(
-    preservation_policy=checkpoint_managers.preservation_policy.AnyPreservationPolicy(policies)
+    preservation_policy=checkpoint_managers.preservation_policy.AnyPreservationPolicy(policies),
+    cleanup_tmp_directories=True,
   )
-  return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+  manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+  try:
+    yield manager
+  except BaseException:
+    with contextlib.suppress(SaveError), _saving(manager):
+      manager.close()
+    raise
+  with _saving(manager):
+    manager.wait_until_finished()
+    manager.close()
+
+
+@contextlib.contextmanager
+def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
+  """Turns whatever goes wrong in writing into a `SaveError` of one line."""
+  try:
+    yield
+  except Exception as error:  # Orbax and TensorStore raise nearly any type, from any thread
+    known = ("No space left on device", "Read-only file system", "Permission denied")
+    reason = next((k for k in known if k in str(error)), f"{type(error).__name__}: {_first_line(error)}")
+    raise SaveError(f"cannot save a checkpoint in {manager.directory}: {reason}") from error
 
 
 def flatten(tree) -> dict[str, Any]:
@@ -59,7 +105,9 @@ def _describe(arrays: dict[str, np.ndarray]) -> dict[str, list]:
   return {name: [str(a.dtype), list(a.shape), _checksum(a)] for name, a in arrays.items()}
 
 
-def save(manager: ocp.CheckpointManager, step: int, state, config: dict[str, Any]) -> None:
+def save(
+  manager: ocp.CheckpointManager, step: int, state, config: dict[str, Any], metric: float | None = None
+) -> None:
   """Starts saving ``state``; returns once it has been copied, so that it may be donated at once.
 
   Args:
@@ -67,17 +115,28 @@ def save(manager: ocp.CheckpointManager, step: int, state, config: dict[str, Any
     step: Number of updates behind this state.
     state: Any pytree of arrays, each whole on this process.
     config: JSON values from which the program can rebuild the model.
+    metric: By which the best step is kept, if there is one.
+
+  Raises:
+    SaveError: If this save cannot begin, or the one before it failed.
   """
   # A copy: on the CPU, device_get gives views of buffers that the next step donates.
   arrays = {name: np.array(leaf) for name, leaf in flatten(jax.device_get(state)).items()}
   meta = {"config": config, "arrays": _describe(arrays)}
-  manager.save(
-    step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
+  args = ocp.args.Composite(
+    state=ocp.args.StandardSave(arrays),
+    meta=ocp.args.JsonSave(meta | {"crc32": _meta_checksum(meta)}),
   )
+  with _saving(manager):
+    manager.save(step, args=args, metrics=None if metric is None else {"metric": metric})
+
+
+def _meta_checksum(meta: dict[str, Any]) -> int:
+  return zlib.crc32(json.dumps([meta["config"], meta["arrays"]], sort_keys=True).encode())
 
 
 def restore(manager: ocp.CheckpointManager, step: int) -> Restored:
-  """Reads one step and checks every array against what was saved.
+  """Reads one step and checks every array and the configuration against what was saved.
 
   Raises:
     DamagedError: If anything is missing, unreadable or changed; names what.
@@ -86,13 +145,30 @@ def restore(manager: ocp.CheckpointManager, step: int) -> Restored:
   try:
     items = manager.restore(step, args=args)
     arrays = {name: np.asarray(array) for name, array in items["state"].items()}
-    config, expected = items["meta"]["config"], items["meta"]["arrays"]
+    meta = items["meta"]
+    config, expected, checksum = meta["config"], meta["arrays"], meta["crc32"]
   except Exception as error:  # damage surfaces as nearly any type, plain Exception included
     raise DamagedError(f"step {step} cannot be read: {type(error).__name__}: {_first_line(error)}") from error
+  if checksum != _meta_checksum(meta):
+    raise DamagedError(f"step {step} is damaged: its configuration or checksums are not as saved")
   found = _describe(arrays)
   if wrong := sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)):
     raise DamagedError(f"step {step} is damaged: {len(wrong)} arrays are not as saved, such as {wrong[0]}")
   return Restored(step, arrays, config)
+
+
+def restore_newest_sound(manager: ocp.CheckpointManager, report: Callable[[str], None]) -> Restored | None:
+  """The newest step that is as it was written; damaged ones are reported and removed.
+
+  Removed, because a step that exists cannot be saved again when the run comes back to it.
+  """
+  for step in sorted(manager.all_steps(), reverse=True):
+    try:
+      return restore(manager, step)
+    except DamagedError as error:
+      report(f"{error}; going on from the checkpoint before it")
+      manager.delete(step)
+  return None
 
 
 def _first_line(error: Exception) -> str:

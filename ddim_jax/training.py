@@ -50,10 +50,22 @@ def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
   return TrainState(zero, params, jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.copy(zero))
 
 
-def adam(learning_rate: float = 2e-4, warmup: int = 5000, clip: float = 1.0) -> optax.GradientTransformation:
-  """The paper's optimiser: Adam, linear warm-up over ``warmup`` steps, gradients clipped to a global norm."""
+def warmed_up(
+  optimizer: Callable[..., optax.GradientTransformation],
+  learning_rate: float = 2e-4,
+  warmup: int = 5000,
+  clip: float = 1.0,
+) -> optax.GradientTransformation:
+  """An optimiser as the paper uses Adam: clipped gradients, a learning rate that rises linearly.
+
+  Args:
+    optimizer: ``(learning_rate) -> optimiser``, such as ``optax.adam``.
+    learning_rate: Its value after the warm-up.
+    warmup: Steps over which it rises from 0; 0 for none.
+    clip: Largest global norm of a gradient.
+  """
   rate = optax.linear_schedule(0.0, learning_rate, warmup) if warmup else learning_rate
-  return optax.chain(optax.clip_by_global_norm(clip), optax.adam(rate))
+  return optax.chain(optax.clip_by_global_norm(clip), optimizer(rate))
 
 
 def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
@@ -169,7 +181,7 @@ def make_train_step(
   Args:
     loss: See `example_loss`.
     levels: `uniform_levels` or `antithetic_levels`.
-    optimizer: Any optax optimiser, see `adam`.
+    optimizer: Any optax optimiser, see `warmed_up`.
     decay: Decay of the average by step, see `warm_decay`.
     axis_name: Axis of ``pmap`` or ``shard_map`` (with ``check_vma=False``) over which the batch is
       split in equal parts; None when the whole batch is here.

@@ -12,7 +12,7 @@ from ddim_jax import plots
 from experiments import cli, sampler
 from experiments import config as configs
 
-_MIN_BLOCK = 176
+_MIN_BLOCK = 240
 """Smallest side of a block of the table, in pixels."""
 
 

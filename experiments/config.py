@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import ddim_jax
 from ddim_jax import data, training
@@ -81,10 +82,12 @@ class Diffusion:
 class Optimisation:
   """How to train; the defaults are the paper's for CIFAR-10."""
 
+  optimizer: Literal["adam", "sgd"] = "adam"
+  """Adam is the paper's; plain gradient descent is for comparisons."""
   batch_size: int = 128
   """Size of the global batch, over all devices and hosts."""
   learning_rate: float = 2e-4
-  """Adam's learning rate."""
+  """Learning rate after the warm-up."""
   warmup: int = 5000
   """Steps over which the learning rate rises from 0."""
   clip: float = 1.0
@@ -116,19 +119,16 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> Config:
-  """The inverse of `to_json`.
+  """The inverse of `to_json`; a field younger than the checkpoint has its default.
 
   Raises:
-    ValueError: If a section or field is missing or unknown.
+    ValueError: If a section or field is unknown.
   """
   sections = {}
   for name, kind in _SECTIONS.items():
-    fields = {field.name for field in dataclasses.fields(kind)}
     found = values.get(name, {})
-    if fields != set(found):
-      raise ValueError(
-        f"saved configuration: {name} has fields {sorted(fields ^ set(found))} too many or few"
-      )
+    if unknown := set(found) - {field.name for field in dataclasses.fields(kind)}:
+      raise ValueError(f"the checkpoint is of a newer version: {name} has {sorted(unknown)}")
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
     if found.get("data_dir"):
       found["data_dir"] = Path(found["data_dir"])
@@ -236,6 +236,7 @@ def build_levels(config: Diffusion) -> training.Levels:
   return (training.antithetic_levels if config.antithetic else training.uniform_levels)(config.levels)
 
 
-def build_optimizer(config: Optimisation):
-  """Adam with warm-up and clipping."""
-  return training.adam(config.learning_rate, config.warmup, config.clip)
+def build_optimizer(config: Optimisation) -> optax.GradientTransformation:
+  """The optimiser, with warm-up and clipping."""
+  optimizer = {"adam": optax.adam, "sgd": optax.sgd}[config.optimizer]
+  return training.warmed_up(optimizer, config.learning_rate, config.warmup, config.clip)

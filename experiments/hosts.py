@@ -1,7 +1,12 @@
 """Several hosts, and being told to stop."""
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -10,10 +15,15 @@ import jax
 from experiments.presets import Run
 
 _HEARTBEAT_SECONDS = 20
+_WATCHER = "import sys; sys.stdin.buffer.read() or sys.stderr.write(sys.argv[1])"
 
 
-def connect(run: Run) -> None:
+@contextlib.contextmanager
+def connected(run: Run) -> Iterator[None]:
   """Joins the other processes of this run, if there are any.
+
+  When one of them dies, the JAX runtime ends this process too, from a thread of its own: a small
+  watcher then says what to do.
 
   Raises:
     ValueError: If only some of --coordinator, --num-processes and --process-id are given.
@@ -24,10 +34,33 @@ def connect(run: Run) -> None:
       "--coordinator, --num-processes and --process-id go together, got"
       f" {run.coordinator}, {run.num_processes} and {run.process_id}"
     )
-  if run.distributed or run.coordinator is not None:
-    jax.distributed.initialize(
-      run.coordinator, run.num_processes, run.process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
-    )
+  if not run.distributed and run.coordinator is None:
+    yield
+    return
+  jax.distributed.initialize(
+    run.coordinator, run.num_processes, run.process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+  )
+  process, count = jax.process_index(), jax.process_count()
+  advice = (
+    f"error: process {process} of {count} has ended because another process of this run died or lost its"
+    " connection (the runtime's message above names it). Start all of them again with the same commands:"
+    f" the run goes on from its last checkpoint in {run.workdir.absolute()}.\n"
+  )
+  watcher = subprocess.Popen(
+    [sys.executable, "-c", _WATCHER, advice], stdin=subprocess.PIPE, start_new_session=True
+  )
+  try:
+    yield
+    watcher.communicate(b"ended by itself")
+  except (ValueError, OSError, FloatingPointError):
+    watcher.communicate(b"ended by itself")
+    raise
+  except jax.errors.JaxRuntimeError as error:
+    # Leave at once: an orderly end would wait for the process that is gone.
+    sys.stderr.write(f"{error}\n")
+    sys.stderr.flush()
+    watcher.communicate()
+    os._exit(1)
 
 
 class StopRequest:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import tqdm
 
 from experiments.presets import Run
 
-_LOG_SECONDS = 10.0
+_FLUSH_SECONDS = 10.0
 
 
 def read_metrics(path: Path) -> Iterator[tuple[dict, str]]:
@@ -28,10 +29,15 @@ def read_metrics(path: Path) -> Iterator[tuple[dict, str]]:
 
 @contextlib.contextmanager
 def open_log(run: Run, step: int, batch_size: int, chief: bool) -> Iterator["Log"]:
-  """The log of a run that is at ``step``; it is flushed at the end, whatever happens."""
+  """The log of a run that is at ``step``; what was recorded is written at the end, whatever happens."""
   log = Log(Metrics(run.workdir, step) if chief else None, Progress(step, run.steps, batch_size, not chief))
   try:
     yield log
+    log.flush()
+  except BaseException:
+    with contextlib.suppress(OSError):  # the error on its way out says more
+      log.flush()
+    raise
   finally:
     log.close()
 
@@ -41,22 +47,24 @@ class Log:
 
   def __init__(self, metrics: "Metrics | None", progress: "Progress"):
     self._metrics, self._progress = metrics, progress
+    self._flushed = time.monotonic()
 
   def step(self, step: int, values: dict[str, float]) -> None:
     """Records a step's metrics."""
     if self._metrics is not None:
       self._metrics.write(step, values)
     self._progress.step(values["loss"])
+    if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+      self.flush()
 
   def flush(self) -> None:
     """Puts everything recorded so far on the disk."""
+    self._flushed = time.monotonic()
     if self._metrics is not None:
       self._metrics.flush()
 
   def close(self) -> None:
-    """Flushes and closes."""
-    if self._metrics is not None:
-      self._metrics.close()
+    """Leaves the progress bar where it is."""
     self._progress.close()
 
 
@@ -64,36 +72,64 @@ class Metrics:
   """One line of JSON for every step, exactly once, across restarts; events for TensorBoard.
 
   The lines depend on the run alone, not on the clock, so that an interrupted run writes the same file.
+  Nothing is written but in `flush`, where an error can be told.
   """
 
   def __init__(self, workdir: Path, step: int):
     """Opens the log of a run that is at ``step``: what was written beyond it is dropped."""
-    from tensorboardX import SummaryWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    path = workdir / "metrics.jsonl"
-    kept = [line for values, line in read_metrics(path) if values["step"] <= step]
-    partial = path.with_suffix(".partial")
+    self._path = workdir / "metrics.jsonl"
+    kept = [line for values, line in read_metrics(self._path) if values["step"] <= step]
+    partial = self._path.with_suffix(".partial")
     partial.write_text("".join(kept))
-    partial.replace(path)
-    self._file = path.open("a")
-    self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step)
+    partial.replace(self._path)
+    self._events_path = workdir / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.ddim_jax"
+    self._events_path.parent.mkdir(exist_ok=True)
+    start = Event(step=step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
+    self._lines: list[str] = []
+    self._events = [Event(wall_time=time.time(), file_version="brain.Event:2"), start]
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Adds the values of a step."""
-    self._file.write(json.dumps({"step": step, **values}) + "\n")
-    for name, value in values.items():
-      self._events.add_scalar(name, value, step)
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    self._lines.append(json.dumps({"step": step, **values}) + "\n")
+    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    self._events.append(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
 
   def flush(self) -> None:
-    """Puts everything written so far on the disk."""
-    self._file.flush()
-    os.fsync(self._file.fileno())
+    """Writes what was added.
 
-  def close(self) -> None:
-    """Flushes and closes."""
-    self.flush()
-    self._file.close()
-    self._events.close()
+    Raises:
+      OSError: If it cannot be written; names the file.
+    """
+    _append(self._path, "".join(self._lines).encode())
+    self._lines.clear()
+    _append(self._events_path, b"".join(map(_record, self._events)))
+    self._events.clear()
+
+
+def _record(event) -> bytes:
+  """A TFRecord: length and payload, each followed by its checksum."""
+  from tensorboardX.record_writer import masked_crc32c
+
+  payload = event.SerializeToString()
+  length = struct.pack("<Q", len(payload))
+  checksums = (struct.pack("<I", masked_crc32c(data)) for data in (length, payload))
+  return length + next(checksums) + payload + next(checksums)
+
+
+def _append(path: Path, content: bytes) -> None:
+  """Appends to a file and waits until that is on the disk; an error names the file."""
+  try:
+    with path.open("ab", buffering=0) as file:
+      while content:
+        content = content[file.write(content) :]
+      os.fsync(file.fileno())
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class Progress:
@@ -102,11 +138,15 @@ class Progress:
   def __init__(self, start: int, steps: int, batch_size: int, quiet: bool = False):
     self._batch_size = batch_size
     self._terminal = sys.stderr.isatty()
-    interval = 0.5 if self._terminal else _LOG_SECONDS
     self._bar = tqdm.tqdm(
-        total=steps, initial=start, unit="step", mininterval=interval, dynamic_ncols=True, disable=quiet,
-        ascii=None if self._terminal else True,
-    )  # fmt: skip
+      total=steps,
+      initial=start,
+      unit="step",
+      mininterval=0.5 if self._terminal else _FLUSH_SECONDS,
+      dynamic_ncols=True,
+      disable=quiet,
+      ascii=None if self._terminal else True,
+    )
     self._since, self._count, self._rate = time.monotonic(), 0, 0.0
     self._loss: float | None = None
 
@@ -115,7 +155,7 @@ class Progress:
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
     elapsed = time.monotonic() - self._since
-    if elapsed > (1.0 if self._terminal else _LOG_SECONDS):
+    if elapsed > (1.0 if self._terminal else _FLUSH_SECONDS):
       self._rate = self._count * self._batch_size / elapsed
       self._since, self._count = time.monotonic(), 0
       self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate:.0f} images/s", refresh=False)

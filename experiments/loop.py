@@ -24,8 +24,7 @@ _GRID = 64
 
 def train(args: Args) -> int:
   """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
-  hosts.connect(args.run)
-  with hosts.StopRequest(args.run.max_minutes) as stop:
+  with hosts.connected(args.run), hosts.StopRequest(args.run.max_minutes) as stop:
     return _train(args, stop)
 
 
@@ -45,19 +44,17 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   key = jax.random.key(optimisation.seed)
 
   run.workdir.mkdir(parents=True, exist_ok=True)
-  manager = checkpoints.open_manager(run.workdir / "checkpoints", keep=run.keep, keep_every=run.keep_every)
-  state = _resume(manager, _initial_state(model, source.shape, optimizer, optimisation.seed), args)
-  description = {
-      "config": configs.to_json(args.config), "image": list(source.shape), "classes": list(source.classes)
-  }  # fmt: skip
-  step = start = int(state.step)
   chief = jax.process_index() == 0
-  if chief:
-    print(_header(args, source, model, state, update, make_batch), flush=True)
-  pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
-  stopping = 0
-
-  with contextlib.closing(manager), logs.open_log(run, start, optimisation.batch_size, chief) as log:
+  with contextlib.ExitStack() as stack:
+    folder = run.workdir / "checkpoints"
+    manager = stack.enter_context(checkpoints.open_manager(folder, keep=run.keep, keep_every=run.keep_every))
+    state = _initial_state(model, source.shape, optimizer, optimisation.seed)
+    state = _resume(manager, state, args)
+    start = int(state.step)
+    if chief:
+      print(_header(args, source, model, state, update, make_batch), flush=True)
+    log = stack.enter_context(logs.open_log(run, start, optimisation.batch_size, chief))
+    pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
     def collect(limit: int) -> int:
       """Logs metrics until at most ``limit`` steps are unread; returns the highest stop level seen."""
@@ -70,11 +67,12 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
         if values["skipped"] > run.max_skipped:
           raise FloatingPointError(
             f"loss or gradient was not finite at step {number} (loss {values['loss']}); that update was"
-            f" left out. Last checkpoint: step {manager.latest_step()}. Lower the learning rate, or allow"
+            f" left out. Last checkpoint: {_last(manager)}. Lower the learning rate, or allow"
             " some such updates with --max-skipped."
           )
       return level
 
+    step, stopping = start, 0
     for step, (images, labels) in enumerate(data.prefetch(make_batch, start, run.steps), start + 1):
       flags = np.full(jax.local_device_count(), stop.level(), np.int32)
       state, metrics = update(state, key, images, labels, flags)
@@ -85,16 +83,25 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       if due or stopping:
         stopping = max(stopping, collect(0))
         log.flush()
-        checkpoints.save(manager, step, state, description)
+        checkpoints.save(manager, step, state, _description(args, source))
       if chief and (last or step % run.sample_every == 0):
         plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw_grid(state.ema))
       if stopping:
         break
-    manager.wait_until_finished()
 
   if chief:
     print(_farewell(args, step, stopping), flush=True)
   return hosts.StopRequest.STATUS[stopping]
+
+
+def _description(args: Args, source: data.Source) -> dict[str, Any]:
+  """What a checkpoint needs beside its arrays to be sampled from."""
+  config = configs.to_json(args.config)
+  return {"config": config, "image": list(source.shape), "classes": list(source.classes)}
+
+
+def _last(manager) -> str:
+  return "none" if manager.latest_step() is None else f"step {manager.latest_step()}"
 
 
 def _initial_state(model, shape, optimizer, seed) -> training.TrainState:
@@ -112,17 +119,13 @@ def _resume(manager, state: training.TrainState, args: Args) -> training.TrainSt
   Raises:
     ValueError: If the checkpoint is of another configuration; names what differs.
   """
-  for step in sorted(manager.all_steps(), reverse=True):
-    try:
-      restored = checkpoints.restore(manager, step)
-    except checkpoints.DamagedError as error:
-      print(f"warning: {error}; going on from the one before", flush=True)
-      manager.delete(step)
-      continue
-    if wrong := configs.differences(configs.from_json(restored.config["config"]), args.config):
-      raise ValueError(f"{args.run.workdir} holds another run: {'; '.join(wrong)}")
-    return checkpoints.fill(state, restored.arrays)
-  return state
+  warn = lambda text: print(f"warning: {text}", flush=True)
+  restored = checkpoints.restore_newest_sound(manager, warn)
+  if restored is None:
+    return state
+  if wrong := configs.differences(configs.from_json(restored.config["config"]), args.config):
+    raise ValueError(f"{args.run.workdir} holds another run: {'; '.join(wrong)}")
+  return checkpoints.fill(state, restored.arrays)
 
 
 def _pmapped_update(args: Args, model, optimizer):

@@ -26,21 +26,43 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, data_dir):
-  """Runs a program in a process of its own: ``run("experiments.train", "digits", ..., devices=4)``."""
+def spawn(tmp_path_factory, data_dir):
+  """Starts a program in a process of its own: ``spawn("experiments.train", "digits", ..., devices=4)``."""
   cache = tmp_path_factory.mktemp("xla_cache")
 
-  def start(module, *args, devices=1, status=0, timeout=300):
+  def start(module, *args, devices=1):
     environment = os.environ | {
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
       "TFDS_DATA_DIR": str(data_dir),
       "JAX_COMPILATION_CACHE_DIR": str(cache),
     }
     command = [sys.executable, "-m", module, *map(str, args)]
-    done = subprocess.run(
-      command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert done.returncode == status, f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
   return start
+
+
+@pytest.fixture(scope="session")
+def finish():
+  """Waits for a process and checks its exit status; returns what it wrote."""
+
+  def wait(process, status=0, timeout=300):
+    try:
+      stdout, stderr = process.communicate(timeout=timeout)
+    finally:
+      process.kill()
+    assert process.returncode == status, f"{process.args} exited {process.returncode}\n{stdout}\n{stderr}"
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+  return wait
+
+
+@pytest.fixture(scope="session")
+def run(spawn, finish):
+  """Starts a program, waits for it and checks its exit status."""
+
+  def run_to_end(module, *args, devices=1, status=0, timeout=300):
+    return finish(spawn(module, *args, devices=devices), status, timeout)
+
+  return run_to_end

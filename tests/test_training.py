@@ -182,7 +182,7 @@ def test_levels():
 
 @adam_mixes_dtypes
 def test_an_update_that_is_not_finite_is_left_out(params):
-  optimizer = training.adam(warmup=0)
+  optimizer = training.warmed_up(optax.adam, warmup=0)
   step = jax.jit(make_step(optimizer))
   state = training.create_state(params, optimizer)
   after, metrics = step(state, KEY, IMAGES.at[0, 0, 0, 0].set(jnp.nan), LABELS)
@@ -200,7 +200,7 @@ def test_an_update_that_is_not_finite_is_left_out(params):
 def test_warm_up_of_learning_rate_and_average():
   rates = [float(training.warm_decay(0.999)(jnp.array(n))) for n in (0, 10, 10**6)]
   assert rates == pytest.approx([0.1, 0.55, 0.999])
-  optimizer = training.adam(1.0, warmup=10, clip=1e9)
+  optimizer = training.warmed_up(optax.adam, 1.0, warmup=10, clip=1e9)
   state, sizes = optimizer.init(jnp.zeros(())), []
   for _ in range(12):
     update, state = optimizer.update(jnp.ones(()), state)
@@ -210,7 +210,7 @@ def test_warm_up_of_learning_rate_and_average():
 
 @adam_mixes_dtypes
 def test_gradients_are_clipped_to_a_global_norm():
-  optimizer = optax.chain(*[training.adam(1.0, 0, clip=1.0)])
+  optimizer = training.warmed_up(optax.adam, 1.0, 0, clip=1.0)
   params = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
   state = optimizer.init(params)
   big = jax.tree.map(lambda p: 100 * jnp.ones_like(p), params)
@@ -220,6 +220,6 @@ def test_gradients_are_clipped_to_a_global_norm():
 
 
 def test_state_has_no_shared_buffers(params):
-  state = training.create_state(params, training.adam())
+  state = training.create_state(params, training.warmed_up(optax.adam))
   addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
   assert len(addresses) == len(set(addresses))
