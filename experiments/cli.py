@@ -21,6 +21,23 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+def _quieten() -> None:
+  """Keeps what Orbax and TFDS say to themselves off the terminal.
+
+  When one of Orbax's reads or writes fails, it closes its event loop while others still report to it:
+  the failure itself is raised, the rest is noise in the middle of the message.
+  """
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  usual = sys.unraisablehook
+
+  def hook(unraisable) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      usual(unraisable)
+
+  sys.unraisablehook = hook
+
+
 def run(program: Callable[[], int | None]) -> None:
   """Runs a program and exits with its status; bad input is one line and status 2.
 
@@ -28,7 +45,7 @@ def run(program: Callable[[], int | None]) -> None:
   Anything else is a fault and keeps its traceback.
   """
   use_compilation_cache()
-  logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and TFDS report every detail there
+  _quieten()
   try:
     status = program()
   except (ValueError, OSError) as error:

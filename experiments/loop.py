@@ -38,9 +38,9 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   source = configs.build_source(args.data)
   model = configs.build_model(args.model, source.shape[-1], len(source.classes))
   optimizer = configs.build_optimizer(optimisation)
-  update = _pmapped_update(args, model, optimizer)
+  update = pmapped_update(args, model, optimizer)
   draw_grid = _grid_sampler(args, model, source.shape)
-  make_batch = partial(_local_batch, source, args)
+  make_batch = partial(local_batch, source, args)
   key = jax.random.key(optimisation.seed)
 
   run.workdir.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   with contextlib.ExitStack() as stack:
     folder = run.workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=run.keep, keep_every=run.keep_every))
-    state = _initial_state(model, source.shape, optimizer, optimisation.seed)
+    state = initial_state(model, source.shape, optimizer, optimisation.seed)
     state = _resume(manager, state, args)
     start = int(state.step)
     if chief:
@@ -104,7 +104,9 @@ def _last(manager) -> str:
   return "none" if manager.latest_step() is None else f"step {manager.latest_step()}"
 
 
-def _initial_state(model, shape, optimizer, seed) -> training.TrainState:
+def initial_state(model, shape, optimizer, seed) -> training.TrainState:
+  """The state before the first step, as numpy arrays."""
+
   @jax.jit
   def create(key):
     params = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32))["params"]
@@ -128,7 +130,7 @@ def _resume(manager, state: training.TrainState, args: Args) -> training.TrainSt
   return checkpoints.fill(state, restored.arrays)
 
 
-def _pmapped_update(args: Args, model, optimizer):
+def pmapped_update(args: Args, model, optimizer):
   """``(state, key, images, labels, stop) -> (state, metrics)`` over the local devices of all hosts.
 
   State and metrics have no device axis: they are the same everywhere. The state is donated.
@@ -150,7 +152,7 @@ def _pmapped_update(args: Args, model, optimizer):
   )
 
 
-def _local_batch(source: data.Source, args: Args, step: int) -> tuple[np.ndarray, np.ndarray]:
+def local_batch(source: data.Source, args: Args, step: int) -> tuple[np.ndarray, np.ndarray]:
   """This process's rows of a batch, split over its devices: ``u8[D, b, H, W, C]``, ``i32[D, b]``."""
   images, labels = data.batch_at(
       source, step, batch_size=args.optimisation.batch_size, seed=args.optimisation.seed,

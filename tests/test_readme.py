@@ -27,5 +27,8 @@ def test_pictures_files_and_programs_exist():
     assert (ROOT / picture).is_file(), picture
   for program in re.findall(r"python -m experiments\.(\w+)", TEXT):
     assert (ROOT / "experiments" / f"{program}.py").is_file(), program
+  tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+  for test in re.findall(r"`(test_\w+)`", TEXT):
+    assert f"def {test}(" in tests, test
   for path in re.findall(r"`(\w+\.py)`", TEXT):
     assert (ROOT / "ddim_jax" / path).is_file(), path

@@ -100,8 +100,8 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
   if name not in BUILDERS:
     raise ValueError(f"data set must be one of {sorted(BUILDERS)}, got {name!r}")
   data_dir = data_dir or default_data_dir()
-  builder = BUILDERS[name](data_dir=str(data_dir))
   with _only_one(data_dir / f".{name}.lock"):
+    builder = BUILDERS[name](data_dir=str(data_dir))  # looks at what is there
     builder.download_and_prepare()
   return _from_builder(builder, name, split, None, None)
 

@@ -1,0 +1,98 @@
+"""Benchmarks that measure both sides in one run: ``python -m experiments.bench checkpoint``."""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+from ddim_jax import checkpoints, data
+from experiments import cli, loop, presets
+from experiments import config as configs
+
+
+def machine() -> str:
+  """The machine in a line."""
+  device = jax.devices()[0]
+  return f"{platform.machine()}, {os.cpu_count()} cores, {device.platform}, jax {jax.__version__}"
+
+
+def checkpoint(batch_size: int = 8, steps: int = 100, rounds: int = 2, workdir: Path | None = None) -> None:
+  """What saving costs in training the full CIFAR-10 network, and how long a restore takes.
+
+  Args:
+    batch_size: Images a step.
+    steps: Steps between saves: a round is so many without a save, then so many with one at their start.
+    rounds: How many rounds.
+    workdir: Where to save, on the disk to be measured; a temporary folder by default.
+  """
+  preset = presets.cifar10()
+  settings = presets.Args(
+    presets.Run(Path()),
+    preset.data,
+    preset.model,
+    preset.diffusion,
+    configs.Optimisation(batch_size=batch_size),
+  )
+  images = np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), np.uint8)
+  source = data.in_memory("noise", images)
+  model, optimizer = configs.build_model(settings.model, 3, 0), configs.build_optimizer(settings.optimisation)
+  state = loop.initial_state(model, source.shape, optimizer, 0)
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  update = loop.pmapped_update(settings, model, optimizer)
+  make_batch = partial(loop.local_batch, source, settings)
+  key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
+  folder = Path(tempfile.mkdtemp(dir=workdir))
+
+  def train(state, manager=None, number=0):
+    began, snapshot = time.monotonic(), 0.0
+    for step in range(steps):
+      if step == 0 and manager is not None:
+        checkpoints.save(manager, number, state, {})
+        snapshot = time.monotonic() - began
+      state, metrics = update(state, key, *make_batch(step), flags)
+      jax.block_until_ready(metrics)
+    return state, time.monotonic() - began, snapshot
+
+  state, metrics = update(state, key, *make_batch(0), flags)  # compiles
+  jax.block_until_ready(metrics)
+  ratios, plain, snapshots = [], [], []
+  try:
+    with checkpoints.open_manager(folder / "checkpoints") as manager:
+      for number in range(rounds):
+        state, without, _ = train(state)
+        state, with_save, snapshot = train(state, manager, number)
+        manager.wait_until_finished()
+        plain.append(without)
+        snapshots.append(snapshot)
+        ratios.append(with_save / without)
+        print(f"round {number}: {without:.1f} s without, {with_save:.1f} s with a save", flush=True)
+    began = time.monotonic()
+    checkpoints.fill(state, checkpoints.restore_latest(folder / "checkpoints").arrays)
+    restore = time.monotonic() - began
+  finally:
+    shutil.rmtree(folder)
+  results = {
+    "machine": machine(),
+    "state_megabytes": round(size / 1e6, 1),
+    "batch_size": batch_size,
+    "steps_between_saves": steps,
+    "seconds_per_step": round(statistics.median(plain) / steps, 3),
+    "seconds_of_snapshot": round(statistics.median(snapshots), 2),
+    "ratio_median": round(statistics.median(ratios), 4),
+    "ratios": [round(ratio, 4) for ratio in ratios],
+    "seconds_of_restore": round(restore, 2),
+  }
+  print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+  cli.run(lambda: tyro.extras.subcommand_cli_from_dict({"checkpoint": checkpoint}, prog="experiments.bench"))

@@ -1,0 +1,55 @@
+import json
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from experiments import logs
+
+
+def read_events(path):
+  """TensorBoard's format: length, its checksum, payload, its checksum, and so on."""
+  raw, events = path.read_bytes(), []
+  while raw:
+    length = struct.unpack("<Q", raw[:8])[0]
+    payload = raw[12 : 12 + length]
+    checksums = struct.unpack("<I", raw[8:12])[0], struct.unpack("<I", raw[12 + length : 16 + length])[0]
+    assert checksums == (masked_crc32c(raw[:8]), masked_crc32c(payload))
+    events.append(Event.FromString(payload))
+    raw = raw[16 + length :]
+  return events
+
+
+def test_every_step_once_across_a_restart(tmp_path):
+  first = logs.Metrics(tmp_path, 0)
+  for step in (1, 2, 3):
+    first.write(step, {"loss": 1 / step})
+  first.flush()
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 4, "lo')  # killed in the middle of a line
+  second = logs.Metrics(tmp_path, 2)
+  for step in (3, 4):
+    second.write(step, {"loss": 1 / step})
+  second.flush()
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert lines == [{"step": step, "loss": 1 / step} for step in (1, 2, 3, 4)]
+
+
+def test_tensorboard_events(tmp_path):
+  log = logs.Metrics(tmp_path, 7)
+  log.write(8, {"loss": 0.5, "grad_norm": 2.0})
+  log.flush()
+  log.write(9, {"loss": 0.25})
+  log.flush()
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  head, start, *steps = read_events(path)
+  assert head.file_version == "brain.Event:2"
+  assert (start.step, start.session_log.status) == (7, 1)
+  values = [(event.step, {v.tag: v.simple_value for v in event.summary.value}) for event in steps]
+  assert values == [(8, {"loss": 0.5, "grad_norm": 2.0}), (9, {"loss": 0.25})]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path):
+  with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+    logs._append(type(tmp_path)("/dev/full"), b"x")
