@@ -19,6 +19,7 @@ def use_compilation_cache() -> None:
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _quieten() -> None:
