@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 
 demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
 
 test: .venv/test.stamp
 	$(BIN)/python -m pytest
+
+quick: .venv/test.stamp
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

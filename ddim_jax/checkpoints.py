@@ -7,6 +7,8 @@ casts a wrong dtype. What is restored here has the names, shapes, dtypes and byt
 
 import contextlib
 import json
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 
@@ -72,8 +75,11 @@ def open_manager(
   try:
     yield manager
   except BaseException:
-    with contextlib.suppress(SaveError), _saving(manager):
-      manager.close()
+    try:
+      with _saving(manager):
+        manager.close()
+    except SaveError as error:  # the error on its way out says more, but this must not be lost
+      sys.stderr.write(f"warning: {error}\n")
     raise
   with _saving(manager):
     manager.wait_until_finished()
@@ -158,17 +164,39 @@ def restore(manager: ocp.CheckpointManager, step: int) -> Restored:
 
 
 def restore_newest_sound(manager: ocp.CheckpointManager, report: Callable[[str], None]) -> Restored | None:
-  """The newest step that is as it was written; damaged ones are reported and removed.
+  """The newest step that is as it was written, or None in an empty folder.
 
-  Removed, because a step that exists cannot be saved again when the run comes back to it.
+  Damaged steps above it are reported and set aside, in a folder ``damaged`` beside this one: a step
+  that exists could not be saved again when the run comes back to it. Nothing is deleted.
+
+  Raises:
+    DamagedError: If there are steps and none of them is sound; all stay where they are.
   """
+  damaged: dict[int, DamagedError] = {}
   for step in sorted(manager.all_steps(), reverse=True):
     try:
-      return restore(manager, step)
+      restored = restore(manager, step)
     except DamagedError as error:
-      report(f"{error}; going on from the checkpoint before it")
-      manager.delete(step)
+      damaged[step] = error
+      continue
+    for above, reason in damaged.items():
+      report(f"{reason}; going on from step {step}")
+      _set_aside(manager, above)
+    return restored
+  if damaged:
+    reasons = "; ".join(map(str, damaged.values()))
+    raise DamagedError(f"none of the checkpoints in {manager.directory} is sound: {reasons}")
   return None
+
+
+def _set_aside(manager: ocp.CheckpointManager, step: int) -> None:
+  if jax.process_index() == 0:
+    aside = Path(manager.directory).parent / "damaged"
+    aside.mkdir(exist_ok=True)
+    (Path(manager.directory) / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f"set aside step {step}")
+  manager.reload()
 
 
 def _first_line(error: Exception) -> str:
@@ -200,7 +228,9 @@ def restore_latest(directory: Path, step: int | None = None) -> Restored:
     raise FileNotFoundError(f"no checkpoints: {directory} does not exist")
   there = steps(directory)
   if not there or step not in (None, *there):
-    raise FileNotFoundError(f"no checkpoint of step {step or 'any'} in {directory}, which has {there}")
+    raise FileNotFoundError(
+      f"no checkpoint of step {'any' if step is None else step} in {directory}, which has {there}"
+    )
   with _reader(directory) as manager:
     return restore(manager, there[-1] if step is None else step)
 

@@ -59,16 +59,16 @@ def _alpha(log_snr):
 
 
 def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
-  """Log-SNR at level ``t``, shaped and typed to combine with ``like``.
+  """Log-SNR at level ``t``, shaped to combine with ``like``; in the schedule's own precision.
 
   Args:
     schedule: Noise schedule.
     t: Level, ``i32[]`` or one per example, ``i32[B]``, in ``[0, T]``. Traced. A level outside the
       range gives NaN when traced, so that it cannot pass for another level.
-    like: Array ``[B, ...]`` whose rank and floating dtype the result takes.
+    like: Floating-point array ``[B, ...]`` whose rank the result takes.
 
   Returns:
-    ``[1, 1, ...]`` or ``[B, 1, ...]``, in the dtype of ``like``.
+    ``[1, 1, ...]`` or ``[B, 1, ...]``, in the dtype of the schedule.
 
   Raises:
     ValueError: If ``t`` is not an integer, has another shape, or is on the host and out of range.
@@ -84,13 +84,13 @@ def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
   if t.ndim > 1 or (t.ndim == 1 and (like.ndim == 0 or t.shape[0] not in (1, like.shape[0]))):
     raise ValueError(f"level t must be a scalar or one per example, got t{t.shape} for x{like.shape}")
   value = schedule.log_snr.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-  return jnp.reshape(value, t.shape + (1,) * (like.ndim - t.ndim)).astype(like.dtype)
+  return jnp.reshape(value, t.shape + (1,) * (like.ndim - t.ndim))
 
 
 def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """``(alpha_t, sigma_t)`` at level ``t``, broadcastable against ``like``. See `log_snr_at`."""
+  """``(alpha_t, sigma_t)`` at level ``t``, to multiply ``like`` with, in its dtype. See `log_snr_at`."""
   log_snr = log_snr_at(schedule, t, like)
-  return _alpha(log_snr), _alpha(-log_snr)
+  return _alpha(log_snr).astype(like.dtype), _alpha(-log_snr).astype(like.dtype)
 
 
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:

@@ -35,7 +35,7 @@ def _sqrt(x):
 def _fresh_noise(schedule, t, s, like):
   """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew."""
   change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
-  return _sqrt(-jnp.expm1(jnp.minimum(change, 0)))
+  return _sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
 
 
 def _check(prediction):

@@ -160,9 +160,13 @@ def example_loss(
     one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
     decode = lambda output: parameterisation.decode(output, zero, alpha, sigma).x0
     slope = decode(one) - decode(zero)
-    return jnp.squeeze(weighting(schedule, t, x0) * slope**2) * error
+    return jnp.squeeze(weighting(schedule, t, x0).astype(x0.dtype) * slope**2) * error
 
   return loss
+
+
+def _all_finite(tree) -> jax.Array:
+  return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
 
 
 def make_train_step(
@@ -175,8 +179,8 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """One update: gradient, optimiser, moving average.
 
-  An update whose loss or gradient is not finite leaves parameters, average and optimiser as they
-  were and counts in ``skipped``.
+  An update with anything in it that is not finite, from the loss to the new state, is not applied:
+  parameters, average and optimiser stay, and ``skipped`` counts it.
 
   Args:
     loss: See `example_loss`.
@@ -207,10 +211,9 @@ def make_train_step(
     if axis_name is not None:
       value, grads = jax.lax.pmean((value, grads), axis_name)
     grad_norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    finite = _all_finite((value, grad_norm, params, opt_state))
     ema = optax.incremental_update(params, state.ema, 1 - decay(state.step))
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     state = TrainState(

@@ -124,9 +124,11 @@ class UNet(nn.Module):
   remat: bool = False
 
   def _check(self, x_t, t, labels):
-    if self.channels % 2 or any(self.channels * m % self.groups for m in self.multipliers):
+    if (
+      self.channels < 4 or self.channels % 2 or any(self.channels * m % self.groups for m in self.multipliers)
+    ):
       raise ValueError(
-        f"channels must be even and every width a multiple of groups = {self.groups}, got"
+        f"channels must be even, at least 4, and every width a multiple of groups = {self.groups}, got"
         f" channels {self.channels} with multipliers {self.multipliers}"
       )
     expected = self.out_channels if self.in_channels is None else self.in_channels

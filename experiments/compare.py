@@ -40,6 +40,8 @@ def compare(args: Args) -> None:
   """Draws the table; prints levels, times and where the picture is."""
   if args.side < 1 or not args.steps or not args.etas:
     raise ValueError("--side must be positive, and --steps and --etas not empty")
+  if not all(0 <= eta <= 1 for eta in args.etas):
+    raise ValueError(f"--etas must be in [0, 1], got {args.etas}")
   trained = sampler.load(args.workdir)
   indices = np.arange(args.side**2)
   rows: list[list[np.ndarray]] = [[] for _ in args.etas]

@@ -1,25 +1,36 @@
 """``make demo``: trains a real DDIM on real digits in minutes, then shows what S and eta do."""
 
 import dataclasses
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import cli, loop
-from experiments.compare import Args, compare
+import tyro
+
+from experiments import cli, compare, loop
 from experiments.presets import Run, digits
 
-WORKDIR = Path("runs/demo")
-_MINUTES = 4.0
+
+@dataclass(frozen=True)
+class Args:
+  """Trains on digits (or goes on, or finds it done), samples, and writes one picture."""
+
+  workdir: Path = Path("runs/demo")
+  """Folder of the run; the picture is demo.png in it."""
+  max_minutes: float = 4.0
+  """Longest time to train."""
 
 
-def main() -> int:
-  """Trains (or goes on, or finds it done), samples, and writes one picture."""
+def main(args: Args) -> int:
+  """Trains and draws; returns the exit status."""
   preset = digits()
-  run = Run(WORKDIR, steps=preset.run.steps, save_every=500, sample_every=500, max_minutes=_MINUTES)
+  run = Run(args.workdir, preset.run.steps, max_minutes=args.max_minutes, save_every=500, sample_every=500)
   if status := loop.train(dataclasses.replace(preset, run=run)):
     return status
-  compare(Args(WORKDIR, steps=(5, 10, 20, 50), out=WORKDIR / "demo.png"))
+  compare.compare(compare.Args(args.workdir, steps=(5, 10, 20, 50), out=args.workdir / "demo.png"))
   return 0
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.demo")
+  cli.run(lambda: main(arguments))

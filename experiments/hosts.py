@@ -42,25 +42,23 @@ def connected(run: Run) -> Iterator[None]:
   )
   process, count = jax.process_index(), jax.process_count()
   advice = (
-    f"error: process {process} of {count} has ended because another process of this run died or lost its"
-    " connection (the runtime's message above names it). Start all of them again with the same commands:"
-    f" the run goes on from its last checkpoint in {run.workdir.absolute()}.\n"
+    f"error: process {process} of {count} was ended by the error above; most likely another process of this"
+    " run died or lost its connection. Start all of them again with the same commands: the run goes on from"
+    f" its last checkpoint in {run.workdir.absolute()}.\n"
   )
   watcher = subprocess.Popen(
     [sys.executable, "-c", _WATCHER, advice], stdin=subprocess.PIPE, start_new_session=True
   )
   try:
     yield
-    watcher.communicate(b"ended by itself")
-  except (ValueError, OSError, FloatingPointError):
-    watcher.communicate(b"ended by itself")
-    raise
   except jax.errors.JaxRuntimeError as error:
     # Leave at once: an orderly end would wait for the process that is gone.
     sys.stderr.write(f"{error}\n")
     sys.stderr.flush()
     watcher.communicate()
     os._exit(1)
+  finally:
+    watcher.communicate(b"ended by itself")
 
 
 class StopRequest:
@@ -94,5 +92,6 @@ class StopRequest:
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     self._level = max(self._level, 2 if number == signal.SIGINT else 1)
+    os.write(2, b"\nstopping after this step, then saving\n")
     if number == signal.SIGINT:
       signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -35,6 +35,11 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       f"--batch-size must be a positive multiple of the {jax.device_count()} devices,"
       f" got {optimisation.batch_size}"
     )
+  if run.save_every < 1 or run.sample_every < 0:
+    raise ValueError(
+      "--save-every must be positive and --sample-every at least 0 (no grids),"
+      f" got {run.save_every} and {run.sample_every}"
+    )
   source = configs.build_source(args.data)
   model = configs.build_model(args.model, source.shape[-1], len(source.classes))
   optimizer = configs.build_optimizer(optimisation)
@@ -49,7 +54,8 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     folder = run.workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=run.keep, keep_every=run.keep_every))
     state = initial_state(model, source.shape, optimizer, optimisation.seed)
-    state = _resume(manager, state, args)
+    description = _description(args, source)
+    state = _resume(manager, state, args, description)
     start = int(state.step)
     if chief:
       print(_header(args, source, model, state, update, make_batch), flush=True)
@@ -83,8 +89,8 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       if due or stopping:
         stopping = max(stopping, collect(0))
         log.flush()
-        checkpoints.save(manager, step, state, _description(args, source))
-      if chief and (last or step % run.sample_every == 0):
+        checkpoints.save(manager, step, state, description)
+      if chief and run.sample_every and (last or step % run.sample_every == 0):
         plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw_grid(state.ema))
       if stopping:
         break
@@ -97,10 +103,12 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
 def _description(args: Args, source: data.Source) -> dict[str, Any]:
   """What a checkpoint needs beside its arrays to be sampled from."""
   config = configs.to_json(args.config)
-  return {"config": config, "image": list(source.shape), "classes": list(source.classes)}
+  classes = list(source.classes)
+  return {"config": config, "images": source.size, "image": list(source.shape), "classes": classes}
 
 
 def _last(manager) -> str:
+  manager.wait_until_finished()
   return "none" if manager.latest_step() is None else f"step {manager.latest_step()}"
 
 
@@ -115,17 +123,23 @@ def initial_state(model, shape, optimizer, seed) -> training.TrainState:
   return jax.device_get(create(jax.random.key(seed)))
 
 
-def _resume(manager, state: training.TrainState, args: Args) -> training.TrainState:
+def _resume(manager, state: training.TrainState, args: Args, description: dict) -> training.TrainState:
   """The newest sound checkpoint, or the initial state if there is none.
 
   Raises:
-    ValueError: If the checkpoint is of another configuration; names what differs.
+    ValueError: If the checkpoint is of another configuration or other data; names what differs.
   """
   warn = lambda text: print(f"warning: {text}", flush=True)
   restored = checkpoints.restore_newest_sound(manager, warn)
   if restored is None:
     return state
-  if wrong := configs.differences(configs.from_json(restored.config["config"]), args.config):
+  wrong = configs.differences(configs.from_json(restored.config["config"]), args.config)
+  wrong += [
+    f"{name} of the data: {restored.config[name]} in the checkpoint, {description[name]} now"
+    for name in ("images", "image", "classes")
+    if restored.config.get(name, description[name]) != description[name]
+  ]
+  if wrong:
     raise ValueError(f"{args.run.workdir} holds another run: {'; '.join(wrong)}")
   return checkpoints.fill(state, restored.arrays)
 

@@ -14,14 +14,22 @@ Draw = Callable[[np.ndarray], np.ndarray]
 """``indices -> images``, see `experiments.sampler.numbered_images`."""
 
 
-def _same_settings(path: Path, settings: dict) -> None:
+def _replace_text(path: Path, text: str) -> None:
+  partial = path.with_name(path.name + ".tmp")
+  partial.write_text(text)
+  partial.replace(path)
+
+
+def _same_settings(path: Path, settings: dict, occupied: bool) -> None:
   """Records the settings at ``path``, or checks that they are the recorded ones.
 
   Raises:
-    ValueError: If other images were begun there; names what differs.
+    ValueError: If there are images of unknown origin, or of other settings; names what differs.
   """
   if not path.exists():
-    path.write_text(json.dumps(settings, indent=1))
+    if occupied:
+      raise ValueError(f"there are images without {path}: choose another --out or remove them")
+    _replace_text(path, json.dumps(settings, indent=1))
     return
   found = json.loads(path.read_text())
   if wrong := [f"{k} {found.get(k)!r}, not {v!r}" for k, v in settings.items() if found.get(k) != v]:
@@ -50,7 +58,7 @@ def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict) ->
     settings: What decides the images, kept in ``settings.json``.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  _same_settings(folder / "settings.json", settings)
+  _same_settings(folder / "settings.json", settings, occupied=any(folder.glob("*.png")))
   name = lambda i: folder / f"{i:06d}.png"
   missing = lambda indices: not all(name(i).exists() for i in indices)
   for indices, images in _blocks(0, num, size, draw, missing):
@@ -68,7 +76,7 @@ def write_npz(path: Path, num: int, size: int, draw: Draw, settings: dict, shape
   path.parent.mkdir(parents=True, exist_ok=True)
   settings = settings | {"num": num}
   record = path.with_suffix(".settings.json")
-  _same_settings(record, settings)
+  _same_settings(record, settings, occupied=path.exists())
   if path.exists():
     return
   array_file, done_file = path.with_suffix(".partial.npy"), path.with_suffix(".partial.txt")
@@ -78,9 +86,7 @@ def write_npz(path: Path, num: int, size: int, draw: Draw, settings: dict, shape
   for indices, images in _blocks(done, num, size, draw, lambda indices: True):
     array[indices[0] : indices[-1] + 1] = images
     array.flush()
-    partial = done_file.with_suffix(".tmp")
-    partial.write_text(str(indices[-1] + 1))
-    partial.replace(done_file)
+    _replace_text(done_file, str(indices[-1] + 1))
   del array
   whole = path.with_suffix(".partial.npz")
   with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:

@@ -23,7 +23,7 @@ class Run:
   keep_every: int | None = None
   """Also keep, for ever, checkpoints whose step is a multiple of this."""
   sample_every: int = 5_000
-  """Updates between grids of samples in WORKDIR/samples."""
+  """Updates between grids of samples in WORKDIR/samples; 0 for none."""
   max_skipped: int = 0
   """Updates that may be left out because loss or gradient was not finite, before the run stops."""
   distributed: bool = False

@@ -31,7 +31,7 @@ class Args:
   step: int | None = None
   """Checkpoint to use; the newest by default."""
   num: int = 64
-  """How many images (or pairs, with --interpolate)."""
+  """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
   out: Path | None = None
   """A .png file for a grid, a .npz file, or a folder for numbered PNG files; WORKDIR/sample.png by
   default. A folder or .npz that was interrupted is completed."""
@@ -71,6 +71,12 @@ def _check(args: Args, trained: sampler.Trained) -> None:
     raise ValueError(f"--eta must be in [0, 1], got {args.eta}")
   if sum((args.trajectory, args.interpolate, args.reconstruct)) > 1:
     raise ValueError("--trajectory, --interpolate and --reconstruct exclude each other")
+  fixed = (args.eta != 0, args.solver != "ddim", args.label is not None, args.guidance is not None)
+  if args.reconstruct and any(fixed):
+    raise ValueError("--reconstruct is deterministic: leave out --eta, --solver, --label and --guidance")
+  special = args.trajectory or args.interpolate or args.reconstruct
+  if special and args.out is not None and args.out.suffix != ".png":
+    raise ValueError(f"--out must end in .png here, got {args.out}")
   if args.refine < 0:
     raise ValueError(f"--refine must be at least 0, got {args.refine}")
   for name, value in (("--label", args.label), ("--guidance", args.guidance)):
@@ -78,14 +84,6 @@ def _check(args: Args, trained: sampler.Trained) -> None:
       raise ValueError(f"{name} needs a conditional model; {args.workdir} holds an unconditional one")
   if args.label is not None and not 0 <= args.label < len(trained.classes):
     raise ValueError(f"--label must be in [0, {len(trained.classes) - 1}], got {args.label}")
-
-
-def _out(args: Args, name: str) -> Path:
-  """Where a picture goes."""
-  path = args.out or args.workdir / name
-  if path.suffix != ".png":
-    raise ValueError(f"--out must end in .png here, got {path}")
-  return path
 
 
 def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
@@ -139,7 +137,7 @@ def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> Non
   samples, predictions = (data.to_uint8(x) for x in seen)
   shown = np.unique(np.linspace(0, len(ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
-  out = _out(args, "trajectory.png")
+  out = args.out or args.workdir / "trajectory.png"
   plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)))
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
@@ -165,7 +163,7 @@ def draw_interpolation(args: Args, trained: sampler.Trained, ts: np.ndarray, col
     )
 
   images = data.to_uint8(run(trained.params, trained.schedule, args.eta, args.guidance, ts))
-  out = _out(args, "interpolation.png")
+  out = args.out or args.workdir / "interpolation.png"
   plots.save_png(out, plots.grid(images.swapaxes(0, 1).reshape(-1, *trained.shape), columns=columns))
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
@@ -193,7 +191,7 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   error = float(np.mean((np.asarray(data.from_uint8(real)) - made) ** 2) / 4)
   columns = min(num, 16)
   pairs = np.stack([real[:columns], data.to_uint8(made[:columns])]).reshape(-1, *trained.shape)
-  out = _out(args, "reconstruction.png")
+  out = args.out or args.workdir / "reconstruction.png"
   plots.save_png(out, plots.grid(pairs, columns=columns))
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"

@@ -83,3 +83,13 @@ def test_fill_refuses_what_does_not_fit(change, message):
   arrays = {name: array for name, array in arrays.items() if array is not None}
   with pytest.raises(ValueError, match=message):
     checkpoints.fill({"a": np.zeros(3, np.float32)}, arrays)
+
+
+def test_when_no_checkpoint_is_sound_nothing_is_touched(saved):
+  """An error that passes, such as of a network disk, must not cost a run its checkpoints."""
+  for step in ("1", "2"):
+    (saved / step / "meta" / "metadata").rename(saved / step / "meta" / "hidden")
+  with checkpoints.open_manager(saved) as manager:
+    with pytest.raises(checkpoints.DamagedError, match="none of the checkpoints"):
+      checkpoints.restore_newest_sound(manager, print)
+    assert sorted(manager.all_steps()) == [1, 2]

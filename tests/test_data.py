@@ -196,13 +196,24 @@ def test_folder_without_classes_and_its_errors(folder, tmp_path):
   with pytest.raises(ValueError, match=r"outside them, such as stray\.png"):
     data.load_folder(folder, 8)
   (folder / "cat" / "broken.png").write_bytes(b"no image")
-  with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
+  with pytest.raises(ValueError, match=r"broken\.png cannot be used"):
     data.load_folder(folder / "cat", 8)
   (tmp_path / "empty").mkdir()
   with pytest.raises(ValueError, match="holds no images"):
     data.load_folder(tmp_path / "empty", 8)
   with pytest.raises(ValueError, match="is not a folder"):
     data.load_folder(tmp_path / "nowhere", 8)
+
+
+def test_photographs_are_turned_upright(tmp_path):
+  picture = np.zeros((16, 16, 3), np.uint8)
+  picture[:8] = 200  # light above
+  image = Image.fromarray(picture)
+  exif = image.getexif()
+  exif[0x0112] = 3  # upside down
+  image.save(tmp_path / "x.png", exif=exif)
+  upright = data.load_folder(tmp_path, 16).read(np.array([0]))[0][0]
+  np.testing.assert_array_equal(upright, picture[::-1])
 
 
 def test_resize_takes_the_central_square():

@@ -6,19 +6,19 @@ from PIL import Image
 
 
 @pytest.mark.slow
-def test_the_demos_samples_are_digits(run):
+def test_the_demos_samples_are_digits(run, tmp_path):
   from sklearn.datasets import load_digits
   from sklearn.model_selection import train_test_split
   from sklearn.neural_network import MLPClassifier
 
   from ddim_jax import timesteps
-  from experiments import demo, sampler
+  from experiments import sampler
 
-  done = run("experiments.demo", timeout=900)
+  done = run("experiments.demo", "--workdir", tmp_path, timeout=900)
   for steps in (5, 10, 20, 50):
     for eta in (0, 1):
       assert f"S = {steps}, eta = {eta}:" in done.stdout
-  with Image.open(demo.WORKDIR / "demo.png") as picture:
+  with Image.open(tmp_path / "demo.png") as picture:
     assert picture.size[0] > 700
 
   digits = load_digits()
@@ -29,7 +29,7 @@ def test_the_demos_samples_are_digits(run):
   classifier = MLPClassifier((256,), max_iter=600, random_state=0).fit(train, train_labels)
   assert classifier.score(test, test_labels) >= 0.97
 
-  trained = sampler.load(demo.WORKDIR)
+  trained = sampler.load(tmp_path)
   for steps, eta in ((20, 0.0), (50, 0.0), (50, 1.0)):
     _, draw = sampler.numbered_images(trained, timesteps.uniform(1000, steps), at_once=500)
     images = draw(np.arange(500), eta).reshape(500, 64) / 255

@@ -59,3 +59,12 @@ def test_other_settings_are_refused(tmp_path):
   outputs.write_pngs(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS)
   with pytest.raises(ValueError, match=r"begun with seed 0, not 1: choose another --out"):
     outputs.write_pngs(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS | {"seed": 1})
+
+
+def test_images_of_unknown_origin_are_refused(tmp_path):
+  np.savez(tmp_path / "x.npz", np.zeros(3))
+  with pytest.raises(ValueError, match="images without"):
+    outputs.write_npz(tmp_path / "x.npz", 2, 2, counting_draw()[1], SETTINGS, (4, 5, 3))
+  (tmp_path / "000000.png").write_bytes(b"")
+  with pytest.raises(ValueError, match="images without"):
+    outputs.write_pngs(tmp_path, 2, 2, counting_draw()[1], SETTINGS)

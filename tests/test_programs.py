@@ -1,12 +1,18 @@
 """The programs from end to end, each in processes of its own, on real digits."""
 
 import json
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import ddim_jax
+from ddim_jax import checkpoints
 from experiments import config, presets, sampler
+from tests.conftest import ROOT
 from tests.test_data import cifar_archive
 
 SMALL = ("--channels", 16, "--batch-size", 32)
@@ -55,20 +61,35 @@ def test_a_restored_checkpoint_samples_the_same_images(workdir, run):
   )
 
 
-def test_weights_come_back_to_the_last_bit_and_make_the_same_images_in_floating_point(workdir):
-  import jax
+DRAW_FLOATS = """
+import sys
+from pathlib import Path
+import numpy as np
+from experiments import sampler
+from tests.test_programs import draw_floats
+np.save(sys.argv[2], draw_floats(sampler.load(Path(sys.argv[1]))))
+"""
 
-  import ddim_jax
 
-  def draw(trained):
-    keys = ddim_jax.image_keys(jax.random.key(0), np.arange(4))
-    x_T = ddim_jax.initial_noise(keys, (4, *trained.shape))
-    denoise = sampler.denoiser(trained, trained.params, trained.schedule)
-    ts = ddim_jax.timesteps.uniform(1000, 5)
-    return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts)[0]
+def draw_floats(trained):
+  """Four images in floating point."""
+  keys = ddim_jax.image_keys(jax.random.key(0), np.arange(4))
+  x_T = ddim_jax.initial_noise(keys, (4, *trained.shape))
+  denoise = sampler.denoiser(trained, trained.params, trained.schedule)
+  ts = ddim_jax.timesteps.uniform(1000, 5)
+  return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts)[0]
 
-  first, second = (sampler.load(workdir) for _ in range(2))
-  np.testing.assert_allclose(draw(first), draw(second), atol=1e-6)
+
+def test_a_new_process_makes_the_same_images_in_floating_point(workdir, tmp_path):
+  """Weights in memory against the same weights saved, and restored by another process."""
+  trained = sampler.load(workdir)
+  moved = trained._replace(params=jax.tree.map(lambda p: p * 1.5, trained.params))
+  saved = {"config": config.to_json(trained.config), "image": [8, 8, 1], "classes": []}
+  with checkpoints.open_manager(tmp_path / "checkpoints") as manager:
+    checkpoints.save(manager, 1, {"ema": moved.params}, saved)
+  command = [sys.executable, "-c", DRAW_FLOATS, str(tmp_path), str(tmp_path / "x.npy")]
+  subprocess.run(command, check=True, cwd=ROOT)
+  np.testing.assert_allclose(draw_floats(moved), np.load(tmp_path / "x.npy"), atol=1e-6)
 
 
 @pytest.mark.parametrize(("eta", "solver"), [(0, "ddim"), (1, "ddim"), (0, "ddpm-large")])
@@ -170,6 +191,10 @@ def test_folder_of_images(run, tmp_path):
     ("sample", ("--num", 5000), "a grid holds at most 1024 images"),
     ("sample", ("--label", 3), "--label needs a conditional model"),
     ("sample", ("--trajectory", "--reconstruct"), "exclude each other"),
+    ("sample", ("--reconstruct", "--eta", 1), "--reconstruct is deterministic"),
+    ("sample", ("--trajectory", "--out", "x.gif"), "--out must end in .png here, got x.gif"),
+    ("compare", ("--etas", 2.0), "--etas must be in [0, 1]"),
+    ("train", ("digits", "--save-every", 0), "--save-every must be positive"),
     ("sample", ("--step", 7), "no checkpoint of step 7"),
     ("sample", ("--solver", "euler"), "ddpm-large"),
   ],

@@ -170,27 +170,27 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(spawn, fin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_when_a_process_dies_the_other_ends_and_both_go_on(undisturbed, spawn, finish, tmp_path, victim):
-  more = ("--save-every", 20)
-  processes = two_processes(spawn, tmp_path, 10**6, *more)
-  wait_for(lambda: checkpoints.steps(tmp_path / "checkpoints"))
+def test_when_a_process_dies_the_other_ends_and_both_go_on(spawn, finish, run, tmp_path, victim):
+  workdir, more = tmp_path / "two", ("--save-every", 20, "--optimizer", "sgd", "--learning-rate", 0.1)
+  processes = two_processes(spawn, workdir, 10**6, *more)
+  wait_for(lambda: newest(workdir))
   processes[victim].kill()
   began = time.monotonic()
   survivor = processes[1 - victim]
   _, stderr = survivor.communicate(timeout=60)
   assert time.monotonic() - began < 40
   assert survivor.returncode not in (0, None)
-  assert "another process of this run died" in stderr
+  assert "another process of this run died" in " ".join(stderr.split())
   assert "Start all of them again with the same commands" in stderr
   processes[victim].communicate()
-  reached = max(checkpoints.steps(tmp_path / "checkpoints")) + 20
-  for process in two_processes(spawn, tmp_path, reached, *more):
+  reached = newest(workdir) + 20
+  for process in two_processes(spawn, workdir, reached, *more):
     finish(process)
-  losses = [json.loads(line)["loss"] for line in lines(tmp_path)]
-  assert len(losses) == reached
-  reference = [json.loads(line)["loss"] for line in lines(undisturbed)]
-  shared = min(20, reached)  # Adam amplifies rounding: the first steps must agree closely
-  np.testing.assert_allclose(losses[:shared], reference[:shared], rtol=1e-3)
+  run(*options(tmp_path / "one", reached, *more))
+  losses = [[json.loads(line)["loss"] for line in lines(tmp_path / name)] for name in ("two", "one")]
+  assert len(losses[0]) == reached
+  np.testing.assert_allclose(*losses, rtol=1e-3)
+  assert_same_state(arrays(workdir), arrays(tmp_path / "one"), atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(run, tmp_pat
   (step,) = re.findall(r"error: loss or gradient was not finite at step (\d+)", done.stderr)
   assert re.search(r"Last checkpoint: step \d+", done.stderr)
   for saved in checkpoints.steps(tmp_path / "a" / "checkpoints"):
-    assert saved < int(step) + 3
+    assert saved < int(step)
     assert all(np.isfinite(a).all() for a in arrays(tmp_path / "a", saved).values() if a.dtype == np.float32)
   done = run(*options(tmp_path / "b", 6, "--save-every", 1, *unstable, "--max-skipped", 10))
   assert int(arrays(tmp_path / "b")["skipped"]) > 0

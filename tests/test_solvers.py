@@ -147,6 +147,16 @@ def test_derivatives_are_finite_at_every_level_for_eta_and_schedule():
           chex.assert_tree_all_finite(gradient((factory(6), eta), t, s))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_samples_get_their_noise_at_every_level(dtype):
+  zero = jnp.zeros((1, 1), dtype)
+  for t in (2, 300, 700, 900, 1000):
+    fresh = ddim_jax.ddim_step(SCHEDULE, Prediction(zero, zero), t, t - 1, eta=1.0, z=zero + 1)
+    assert fresh.dtype == dtype
+    _, variance = oracles.posterior(0, 0, ALPHA_BAR[t], ALPHA_BAR[t - 1])
+    assert float(fresh.squeeze()) == pytest.approx(np.sqrt(variance), rel=0.01)
+
+
 def test_refuses():
   with pytest.raises(ValueError, match="differ in shape"):
     ddim_jax.ddim_step(SCHEDULE, Prediction(jnp.ones((1, 2)), jnp.ones((2, 2))), 5, 4)

@@ -196,6 +196,15 @@ def test_an_update_that_is_not_finite_is_left_out(params):
   assert int(again.skipped) == 1
 
 
+def test_an_update_that_overflows_is_left_out(params):
+  optimizer = optax.sgd(1e38)
+  state = training.create_state(jax.tree.map(lambda p: p + 1e3, params), optimizer)
+  after, metrics = jax.jit(make_step(optimizer))(state, KEY, IMAGES, LABELS)
+  assert np.isfinite(metrics["loss"])
+  assert int(after.skipped) == 1
+  chex.assert_trees_all_equal(after.params, state.params)
+
+
 @adam_mixes_dtypes
 def test_warm_up_of_learning_rate_and_average():
   rates = [float(training.warm_decay(0.999)(jnp.array(n))) for n in (0, 10, 10**6)]

@@ -100,9 +100,11 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
   if name not in BUILDERS:
     raise ValueError(f"data set must be one of {sorted(BUILDERS)}, got {name!r}")
   data_dir = data_dir or default_data_dir()
-  with _only_one(data_dir / f".{name}.lock"):
-    builder = BUILDERS[name](data_dir=str(data_dir))  # looks at what is there
-    builder.download_and_prepare()
+  builder = BUILDERS[name](data_dir=str(data_dir))
+  if not builder.data_path.exists():
+    with _only_one(data_dir / f".{name}.lock"):
+      builder = BUILDERS[name](data_dir=str(data_dir))  # looks again: another process may have been first
+      builder.download_and_prepare()
   return _from_builder(builder, name, split, None, None)
 
 
@@ -198,7 +200,7 @@ def load_folder(path: Path, image_size: int, crop: int | None = None) -> Source:
     ValueError: If there is no image, if some lie inside subfolders and some outside, or if a file is
       not an image.
   """
-  from PIL import Image
+  from PIL import Image, ImageOps
 
   path = Path(path)
   if not path.is_dir():
@@ -216,8 +218,9 @@ def load_folder(path: Path, image_size: int, crop: int | None = None) -> Source:
     for i in indices:
       try:
         with Image.open(files[i]) as image:
-          yield resize(np.asarray(image.convert("RGB")), image_size, crop), labels[i]
-      except OSError as error:
-        raise ValueError(f"{files[i]} cannot be read as an image: {error}") from error
+          upright = ImageOps.exif_transpose(image).convert("RGB")
+          yield resize(np.asarray(upright), image_size, crop), labels[i]
+      except (OSError, ValueError) as error:
+        raise ValueError(f"{files[i]} cannot be used: {error}") from error
 
   return _random_access(str(path), len(files), (image_size, image_size, 3), classes, fetch)
