@@ -14,7 +14,8 @@ import pytest
 
 from ddim_jax import checkpoints
 
-TINY = ("--channels", 16, "--batch-size", 16, "--warmup", 5, "--sample-every", 10**6)
+NETWORK = ("--channels", 16, "--multipliers", 1, "--attention", 8)
+TINY = (*NETWORK, "--batch-size", 16, "--warmup", 5, "--sample-every", 0)
 
 
 def options(workdir, steps, *more):
