@@ -215,14 +215,13 @@ def make_train_step(
     params = optax.apply_updates(state.params, updates)
     finite = _all_finite((value, grad_norm, params, opt_state))
     ema = optax.incremental_update(params, state.ema, 1 - decay(state.step))
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-    state = TrainState(
-      step=state.step + 1,
-      params=keep(params, state.params),
-      ema=keep(ema, state.ema),
-      opt_state=keep(opt_state, state.opt_state),
-      skipped=state.skipped + jnp.where(finite, 0, 1),
+    # Not a `where` per array: XLA would repeat the whole test in the kernel of each, and take a minute
+    # and gigabytes to compile them.
+    params, ema, opt_state = jax.lax.cond(
+      finite, lambda: (params, ema, opt_state), lambda: (state.params, state.ema, state.opt_state)
     )
+    skipped = state.skipped + jnp.where(finite, 0, 1)
+    state = TrainState(state.step + 1, params, ema, opt_state, skipped)
     return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped}
 
   return train_step

@@ -15,6 +15,7 @@ import jax
 from experiments.presets import Run
 
 _HEARTBEAT_SECONDS = 20
+_PATIENCE_SECONDS = 1800
 _WATCHER = "import sys; sys.stdin.buffer.read() or sys.stderr.write(sys.argv[1])"
 
 
@@ -59,6 +60,13 @@ def connected(run: Run) -> Iterator[None]:
     os._exit(1)
   finally:
     watcher.communicate(b"ended by itself")
+
+
+def wait_for_others(place: str) -> None:
+  """Returns when all processes have come to ``place``: a collective operation alone waits only 30 s on CPUs."""
+  from orbax.checkpoint import multihost
+
+  multihost.get_barrier_sync_fn()(key=place, timeout_ms=_PATIENCE_SECONDS * 1000)
 
 
 class StopRequest:
