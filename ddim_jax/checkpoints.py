@@ -226,13 +226,13 @@ def restore_latest(directory: Path, step: int | None = None) -> Restored:
   directory = Path(directory).absolute()
   if not directory.is_dir():
     raise FileNotFoundError(f"no checkpoints: {directory} does not exist")
-  there = steps(directory)
-  if not there or step not in (None, *there):
-    raise FileNotFoundError(
-      f"no checkpoint of step {'any' if step is None else step} in {directory}, which has {there}"
-    )
   with _reader(directory) as manager:
-    return restore(manager, there[-1] if step is None else step)
+    there = sorted(manager.all_steps())
+    wanted = max(there, default=None) if step is None else step
+    if wanted not in there:
+      name = "any step" if step is None else f"step {step}"
+      raise FileNotFoundError(f"no checkpoint of {name} in {directory}, which has {there}")
+    return restore(manager, wanted)
 
 
 def fill(template, arrays: dict[str, np.ndarray]):

@@ -1,9 +1,9 @@
 """What a training run leaves behind: metrics as JSON lines and TensorBoard events, a progress bar."""
 
 import contextlib
+import io
 import json
 import os
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Metrics:
 
   def __init__(self, workdir: Path, step: int):
     """Opens the log of a run that is at ``step``: what was written beyond it is dropped."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     self._path = workdir / "metrics.jsonl"
     kept = [line for values, line in read_metrics(self._path) if values["step"] <= step]
@@ -92,8 +92,8 @@ class Metrics:
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """Adds the values of a step."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
 
     self._lines.append(json.dumps({"step": step, **values}) + "\n")
     scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
@@ -107,18 +107,18 @@ class Metrics:
     """
     _append(self._path, "".join(self._lines).encode())
     self._lines.clear()
-    _append(self._events_path, b"".join(map(_record, self._events)))
+    _append(self._events_path, _records(self._events))
     self._events.clear()
 
 
-def _record(event) -> bytes:
-  """A TFRecord: length and payload, each followed by its checksum."""
-  from tensorboardX.record_writer import masked_crc32c
+def _records(events) -> bytes:
+  """The events as TensorBoard's files hold them, each with its length and checksums."""
+  from tensorboard.summary.writer.record_writer import RecordWriter
 
-  payload = event.SerializeToString()
-  length = struct.pack("<Q", len(payload))
-  checksums = (struct.pack("<I", masked_crc32c(data)) for data in (length, payload))
-  return length + next(checksums) + payload + next(checksums)
+  buffer = io.BytesIO()
+  for event in events:
+    RecordWriter(buffer).write(event.SerializeToString())
+  return buffer.getvalue()
 
 
 def _append(path: Path, content: bytes) -> None:
@@ -154,13 +154,17 @@ class Progress:
     """Advances by one step."""
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
-    elapsed = time.monotonic() - self._since
-    if elapsed > (1.0 if self._terminal else _FLUSH_SECONDS):
-      self._rate = self._count * self._batch_size / elapsed
-      self._since, self._count = time.monotonic(), 0
-      self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate:.0f} images/s", refresh=False)
+    if time.monotonic() - self._since > (1.0 if self._terminal else _FLUSH_SECONDS):
+      self._show()
     self._bar.update()
 
   def close(self) -> None:
-    """Leaves the bar where it is."""
+    """Leaves the bar where it is, with the rate of a run too short to have shown one."""
+    if self._count and not self._rate:
+      self._show()
     self._bar.close()
+
+  def _show(self) -> None:
+    self._rate = self._count * self._batch_size / (time.monotonic() - self._since)
+    self._since, self._count = time.monotonic(), 0
+    self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate:.0f} images/s", refresh=False)

@@ -63,7 +63,7 @@ def test_nothing_there(tmp_path, saved):
   with pytest.raises(FileNotFoundError, match="does not exist"):
     checkpoints.restore_latest(tmp_path / "nowhere")
   (tmp_path / "empty").mkdir()
-  with pytest.raises(FileNotFoundError, match="no checkpoint of step any"):
+  with pytest.raises(FileNotFoundError, match="no checkpoint of any step"):
     checkpoints.restore_latest(tmp_path / "empty")
   with pytest.raises(FileNotFoundError, match=r"step 7 .*\[1, 2\]"):
     checkpoints.restore_latest(saved, step=7)

@@ -1,24 +1,15 @@
 import json
-import struct
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import masked_crc32c
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 
 from experiments import logs
 
 
 def read_events(path):
-  """TensorBoard's format: length, its checksum, payload, its checksum, and so on."""
-  raw, events = path.read_bytes(), []
-  while raw:
-    length = struct.unpack("<Q", raw[:8])[0]
-    payload = raw[12 : 12 + length]
-    checksums = struct.unpack("<I", raw[8:12])[0], struct.unpack("<I", raw[12 + length : 16 + length])[0]
-    assert checksums == (masked_crc32c(raw[:8]), masked_crc32c(payload))
-    events.append(Event.FromString(payload))
-    raw = raw[16 + length :]
-  return events
+  """Through TensorBoard's own reader, which checks every record."""
+  return list(RawEventFileLoader(str(path)).Load())
 
 
 def test_every_step_once_across_a_restart(tmp_path):
@@ -43,7 +34,7 @@ def test_tensorboard_events(tmp_path):
   log.write(9, {"loss": 0.25})
   log.flush()
   (path,) = (tmp_path / "tensorboard").iterdir()
-  head, start, *steps = read_events(path)
+  head, start, *steps = map(Event.FromString, read_events(path))
   assert head.file_version == "brain.Event:2"
   assert (start.step, start.session_log.status) == (7, 1)
   values = [(event.step, {v.tag: v.simple_value for v in event.summary.value}) for event in steps]
