@@ -184,6 +184,8 @@ def test_when_a_process_dies_the_other_ends_and_both_go_on(spawn, finish, run, t
   assert "another process of this run died" in " ".join(stderr.split())
   assert "Start all of them again with the same commands" in stderr
   processes[victim].communicate()
+  if victim == 0:
+    return  # what follows does not depend on who died
   reached = newest(workdir) + 20
   for process in two_processes(spawn, workdir, reached, *more):
     finish(process)
