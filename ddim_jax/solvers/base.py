@@ -82,9 +82,10 @@ def where_to_ask(clean: jax.Array, start, end):
     end: ``(x, level)``.
   """
   (x_t, t), (x_s, s) = start, end
-  dtype = jnp.result_type(jnp.asarray(t), jnp.asarray(s))
-  t, s = jnp.asarray(t, dtype), jnp.asarray(s, dtype)
-  return jnp.where(clean, x_t, x_s), jnp.where(clean.reshape(s.shape), t, s)
+  t, s = jnp.asarray(t), jnp.asarray(s)
+  dtype = s.dtype if jnp.issubdtype(s.dtype, jnp.floating) else t.dtype
+  level = jnp.where(clean.reshape(s.shape), t.astype(dtype), s.astype(dtype))
+  return jnp.where(clean, x_t, x_s), level
 
 
 def check_order(order: int, highest: int) -> None:

@@ -87,8 +87,7 @@ def pndm() -> Solver:
     clean = is_clean(schedule, s, x_t)
 
     def runge_kutta():
-      real = jnp.float32 if jnp.issubdtype(jnp.result_type(s), jnp.integer) else jnp.result_type(s)
-      half_way = (jnp.asarray(t, real) + jnp.asarray(s, real)) / 2
+      half_way = (jnp.asarray(t) + jnp.asarray(s)) / 2
 
       def ask(eps, level):
         x = ddim_step(schedule, with_mean_eps(first, schedule, t, eps), t, level)
@@ -96,7 +95,7 @@ def pndm() -> Solver:
 
       second = ask(first.eps, half_way)
       third = ask(second, half_way)
-      fourth = ask(third, jnp.asarray(s, real))
+      fourth = ask(third, s)
       return (first.eps + 2 * second + 2 * third + fourth) / 6
 
     rule = lambda: _adams_bashforth(carry, first.eps)
