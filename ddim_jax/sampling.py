@@ -139,12 +139,13 @@ def sample(
     nothing = None
     if observe is not None:
       nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, state, inputs)[1])
-    return jax.lax.cond(inputs[0] <= count, step, lambda state, _: (state, nothing), state, inputs)
+    return jax.lax.cond(inputs[0] <= wanted, step, lambda state, _: (state, nothing), state, inputs)
 
   # prevent_cse is for code outside a loop; a scan needs no such barrier.
   advance = step if count is None else step_or_stay
   advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
   draws = jnp.arange(1, ts.shape[0])
+  wanted = None if count is None else jnp.asarray(count, draws.dtype)
   (x_0, _), observed = jax.lax.scan(advance, (x_T, solver.init(x_T)), (draws, ts[:-1], ts[1:]))
   return x_0, observed
 

@@ -181,7 +181,7 @@ def test_ddpm(name, monkeypatch):
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_stochastic_dpm_solver(order, monkeypatch):
-  """Their order 3 subtracts 1/2 where its integral adds it; ours is tested in test_solvers_multistep."""
+  """Their order 3 subtracts 1/2 where its integral adds it; ours is tested in test_solvers_orders."""
   settings = dict(algorithm_type="sde-dpmsolver++", solver_order=order, lower_order_final=False)
   noise = scripted_noise(monkeypatch, "scheduling_dpmsolver_multistep")
   run = ours(ddim_jax.dpm_solver_pp(order, eta=1.0), noise)

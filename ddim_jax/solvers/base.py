@@ -45,12 +45,19 @@ def half_log_snr(schedule: Schedule, t, like: jax.Array) -> jax.Array:
 
 
 def is_clean(schedule: Schedule, t, like: jax.Array) -> jax.Array:
-  """Whether level ``t`` is free of noise, ``bool[1 or B, 1, ...]``.
-
-  There lambda is infinite (the table holds its limit), and no polynomial in it says anything: solvers
-  take the step to such a level at order 1, whatever the number of steps. Traced.
-  """
+  """Whether level ``t`` is free of noise, ``bool[1 or B, 1, ...]``. Traced."""
   return log_snr_at(schedule, t, like) >= LOG_SNR_LIMIT
+
+
+def is_unbounded(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+  """Whether the step is infinitely long in lambda, ``bool[1 or B, 1, ...]``. Traced.
+
+  That is a step to a clean level, or from one without signal (the table holds a limit in place of
+  infinity). No polynomial in lambda says anything there, and no network is to be asked at a clean level:
+  solvers take such a step at order 1, whatever the number of steps.
+  """
+  without_signal = log_snr_at(schedule, t, like) <= -LOG_SNR_LIMIT
+  return is_clean(schedule, s, like) | without_signal
 
 
 def with_mean_x0(prediction: Prediction, schedule: Schedule, t, x0: jax.Array) -> Prediction:
@@ -71,21 +78,19 @@ def moved(prediction: Prediction, schedule: Schedule, t, shift: jax.Array) -> Pr
   return Prediction(prediction.x0, prediction.eps + shift / sigma)
 
 
-def where_to_ask(clean: jax.Array, start, end):
-  """The point for a second evaluation: ``end``, or ``start`` where the step ends at a clean level.
-
-  No network has been trained at level 0, and what it says there must not turn into a NaN.
+def where_to_ask(unbounded: jax.Array, start, end):
+  """The point for a second evaluation: ``end``, or where it is not wanted ``start``, which is harmless.
 
   Args:
-    clean: `is_clean` of the end's level.
+    unbounded: Whether it is not wanted, from `is_unbounded`.
     start: ``(x, level)``.
     end: ``(x, level)``.
   """
   (x_t, t), (x_s, s) = start, end
   t, s = jnp.asarray(t), jnp.asarray(s)
   dtype = s.dtype if jnp.issubdtype(s.dtype, jnp.floating) else t.dtype
-  level = jnp.where(clean.reshape(s.shape), t.astype(dtype), s.astype(dtype))
-  return jnp.where(clean, x_t, x_s), level
+  level = jnp.where(unbounded.reshape(s.shape), t.astype(dtype), s.astype(dtype))
+  return jnp.where(unbounded, x_t, x_s), level
 
 
 def check_order(order: int, highest: int) -> None:

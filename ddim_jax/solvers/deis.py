@@ -6,7 +6,7 @@
 import jax.numpy as jnp
 
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Solver, check_order, half_log_snr, is_clean, with_mean_eps
+from ddim_jax.solvers.base import Solver, check_order, half_log_snr, is_unbounded, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 
@@ -36,7 +36,7 @@ def deis(order: int = 3) -> Solver:
   def step(denoise, schedule, history, x_t, t, s, z):
     prediction = denoise(x_t, t)
     now = half_log_snr(schedule, t, x_t)
-    h = jnp.where(is_clean(schedule, s, x_t), 0, half_log_snr(schedule, s, x_t) - now)
+    h = jnp.where(is_unbounded(schedule, t, s, x_t), 0, half_log_snr(schedule, s, x_t) - now)
     first, second = multistep.moments(-h, 2)
     eps = multistep.mean(now, prediction.eps, history, h * first, h**2 * second)
     x_s = ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s)

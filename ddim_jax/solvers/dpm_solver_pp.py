@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ddim_jax.schedules import Schedule, level_at
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Solver, check_order, half_log_snr, is_clean, with_mean_x0
+from ddim_jax.solvers.base import Solver, check_order, half_log_snr, is_unbounded, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step, fresh_noise
 
 
@@ -21,7 +21,7 @@ def predicted_mean(
   ``eta = 1`` has the :math:`2h` of the stochastic solver. See `dpm_solver_pp` for the arguments.
   """
   now = half_log_snr(schedule, t, x0)
-  h = jnp.where(is_clean(schedule, s, x0), 0, half_log_snr(schedule, s, x0) - now)
+  h = jnp.where(is_unbounded(schedule, t, s, x0), 0, half_log_snr(schedule, s, x0) - now)
   if len(history.value) < 2:
     return multistep.mean(now, x0, history, h / 2)
   f = (eta * fresh_noise(schedule, t, s, x0)).astype(h.dtype)
@@ -81,16 +81,16 @@ def dpm_solver_pp_2s() -> Solver:
 
   def step(denoise, schedule, carry, x_t, t, s, z):
     prediction = denoise(x_t, t)
-    clean = is_clean(schedule, s, x_t)
+    unbounded = is_unbounded(schedule, t, s, x_t)
 
     def half_way():
       start, end = half_log_snr(schedule, t, x_t), half_log_snr(schedule, s, x_t)
-      # With a level per example, those whose step ends at level 0 are asked at t once more.
-      middle = level_at(schedule, start + jnp.where(clean, start, end)).reshape(jnp.shape(t))
+      # With a level per example, those whose step is unbounded are asked at t once more.
+      middle = level_at(schedule, start + jnp.where(unbounded, start, end)).reshape(jnp.shape(t))
       x0 = denoise(ddim_step(schedule, prediction, t, middle), middle).x0
-      return jnp.where(clean, prediction.x0, x0)
+      return jnp.where(unbounded, prediction.x0, x0)
 
-    x0 = jax.lax.cond(jnp.all(clean), lambda: prediction.x0, half_way)
+    x0 = jax.lax.cond(jnp.all(unbounded), lambda: prediction.x0, half_way)
     return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s), carry, prediction
 
   return Solver(init=lambda x: (), step=step)

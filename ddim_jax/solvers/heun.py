@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.schedules import Schedule, coefficients, level_at, log_snr_at
-from ddim_jax.solvers.base import Solver, check_order, is_clean, where_to_ask, with_mean_eps
+from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step, fresh_noise
 
 
@@ -62,13 +62,13 @@ def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> 
     euler = ddim_step(schedule, prediction, t, s)
     if order == 1:
       return euler, carry, prediction
-    clean = is_clean(schedule, s, x_t)
+    unbounded = is_unbounded(schedule, t, s, x_t)
 
     def both_ends():
-      other = denoise(*where_to_ask(clean, (x_t, t), (euler, s))).eps
-      return jnp.where(clean, prediction.eps, (prediction.eps + other) / 2)
+      other = denoise(*where_to_ask(unbounded, (x_t, t), (euler, s))).eps
+      return jnp.where(unbounded, prediction.eps, (prediction.eps + other) / 2)
 
-    eps = jax.lax.cond(jnp.all(clean), lambda: prediction.eps, both_ends)
+    eps = jax.lax.cond(jnp.all(unbounded), lambda: prediction.eps, both_ends)
     return ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s), carry, prediction
 
   return Solver(init=lambda x: (), step=step)

@@ -61,10 +61,10 @@ def moments(u: jax.Array, number: int) -> tuple[jax.Array, ...]:
   :math:`I_0 = (1 - e^{-u}) / u` upwards; for small u that cancels, and the same recursion is run downwards
   from a series for the last.
   """
-  small = jnp.abs(u) < 1
+  small = jnp.abs(u) < 0.5
   near, far = jnp.where(small, u, 0), jnp.where(small, 1, u)
   last = jnp.ones_like(u)
-  for i in range(18, 0, -1):
+  for i in range(12, 0, -1):
     last = 1 - near / (number + 1 + i) * last
   down = [last / (number + 1)]
   up = [-jnp.expm1(-far) / far]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.solvers.base import Solver, check_order, is_clean, where_to_ask, with_mean_eps
+from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 _ADAMS_BASHFORTH = np.array(
@@ -60,14 +60,14 @@ def plms(order: int = 4) -> Solver:
 
   def step(denoise, schedule, carry, x_t, t, s, z):
     prediction = denoise(x_t, t)
-    clean = is_clean(schedule, s, x_t)
+    unbounded = is_unbounded(schedule, t, s, x_t)
 
     def heun():
       ahead = ddim_step(schedule, prediction, t, s)
-      return (prediction.eps + denoise(*where_to_ask(clean, (x_t, t), (ahead, s))).eps) / 2
+      return (prediction.eps + denoise(*where_to_ask(unbounded, (x_t, t), (ahead, s))).eps) / 2
 
     rule = lambda: _adams_bashforth(carry, prediction.eps)
-    start = (carry.number == 0) & ~jnp.all(clean)
+    start = (carry.number == 0) & ~jnp.all(unbounded)
     eps = jax.lax.cond(start, heun, rule) if order > 1 else prediction.eps
     x_s = ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s)
     return x_s, _push(carry, prediction.eps), prediction
@@ -84,14 +84,14 @@ def pndm() -> Solver:
 
   def step(denoise, schedule, carry, x_t, t, s, z):
     first = denoise(x_t, t)
-    clean = is_clean(schedule, s, x_t)
+    unbounded = is_unbounded(schedule, t, s, x_t)
 
     def runge_kutta():
       half_way = (jnp.asarray(t) + jnp.asarray(s)) / 2
 
       def ask(eps, level):
         x = ddim_step(schedule, with_mean_eps(first, schedule, t, eps), t, level)
-        return denoise(*where_to_ask(clean, (x_t, t), (x, level))).eps
+        return denoise(*where_to_ask(unbounded, (x_t, t), (x, level))).eps
 
       second = ask(first.eps, half_way)
       third = ask(second, half_way)
@@ -99,7 +99,7 @@ def pndm() -> Solver:
       return (first.eps + 2 * second + 2 * third + fourth) / 6
 
     rule = lambda: _adams_bashforth(carry, first.eps)
-    eps = jax.lax.cond((carry.number < 3) & ~jnp.all(clean), runge_kutta, rule)
+    eps = jax.lax.cond((carry.number < 3) & ~jnp.all(unbounded), runge_kutta, rule)
     x_s = ddim_step(schedule, with_mean_eps(first, schedule, t, eps), t, s)
     return x_s, _push(carry, first.eps), first
 
