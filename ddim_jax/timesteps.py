@@ -89,10 +89,7 @@ def _range(schedule, S: int) -> tuple[float, float]:
   """Log-SNR at levels T and 1, checked."""
   T = len(schedule.log_snr) - 1
   _check(T, S)
-  first, last = (float(schedule.log_snr[level]) for level in (T, 1))
-  if S > 1 and not first < last:
-    raise ValueError(f"schedule must have more than one level to take S = {S} steps, got T = {T}")
-  return first, last
+  return float(schedule.log_snr[T]), float(schedule.log_snr[1])
 
 
 def log_snr(schedule, S: int) -> np.ndarray:
@@ -128,8 +125,8 @@ def karras(schedule, S: int, rho: float = 7.0) -> np.ndarray:
   """
   if not rho > 0:
     raise ValueError(f"rho must be positive, got {rho}")
-  ends = np.exp(-0.5 / rho * np.array(_range(schedule, S)))
-  return _at_log_snr(schedule, -2 * rho * np.log(np.linspace(*ends, S)))
+  first, last = (np.exp(-0.5 / rho * end) for end in _range(schedule, S))
+  return _at_log_snr(schedule, -2 * rho * np.log(np.linspace(first, last, S)))
 
 
 def pad(ts, length: int) -> tuple[np.ndarray, np.int32]:

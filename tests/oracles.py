@@ -138,7 +138,10 @@ def probability_flow(x0_given, x, start, end, steps):
 
   In ``y = x / alpha`` it is ``dy / dlambda = -exp(-lambda) eps``. ``x0_given(x, alpha, sigma)``.
   """
-  coefficients = lambda lam: (np.array((1 + np.exp(-2 * lam)) ** -0.5), np.array((1 + np.exp(2 * lam)) ** -0.5))
+  coefficients = lambda lam: (
+    np.array((1 + np.exp(-2 * lam)) ** -0.5),
+    np.array((1 + np.exp(2 * lam)) ** -0.5),
+  )
 
   def slope(lam, y):
     alpha, sigma = coefficients(lam)

@@ -37,7 +37,7 @@ def test_padded_levels_give_the_unpadded_result(name):
     padded, count = timesteps.pad(ts, 8)
     y_0, also_seen = draw(padded, count=count, observe=lambda step: step)
     same = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-7)  # one unit of rounding
-    same((x_0, seen), (y_0, jax.tree.map(lambda leaf: leaf[:count], also_seen)))
+    same((x_0, seen), (y_0, jax.tree.map(lambda leaf, n=count: leaf[:n], also_seen)))
     assert not any(np.any(leaf[count:]) for leaf in jax.tree.leaves(also_seen))
 
 
@@ -110,7 +110,7 @@ def test_derivatives_equal_finite_differences(name):
       (jnp.zeros((2, 3)), jnp.asarray(0.0), jnp.asarray([1.0, -0.5, 0.3, 0.2, 0.0])),
     ]
     for way in ways:
-      at = lambda h, way=way: float(loss(*jax.tree.map(lambda p, w: p + h * w, point, way)))
+      at = lambda h, way=way: float(loss(*(p + h * w for p, w in zip(point, way, strict=True))))
       expected = (at(1e-5) - at(-1e-5)) / 2e-5
       got = sum(float(jnp.sum(g * w)) for g, w in zip(gradient, way, strict=True))
       assert got == pytest.approx(expected, rel=1e-6, abs=1e-9)

@@ -1,5 +1,7 @@
 """Every solver against the exact solution: its order, its place in the family, its ends."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -190,7 +192,7 @@ def test_stochastic_steps_keep_the_marginals(order, eta):
     solver, carry, x = ddim_jax.dpm_solver_pp(order, eta), None, noise[:1]
     alpha, sigma = coefficients(SCHEDULE, int(ts[0]), x)
     x, carry, seen = alpha * x0 + sigma * x, solver.init(x), []
-    for i, (t, s) in enumerate(zip(ts[:-1], ts[1:], strict=True)):
+    for i, (t, s) in enumerate(itertools.pairwise(ts)):
       x, carry, _ = solver.step(denoise, SCHEDULE, carry, x, int(t), int(s), noise[i + 1 : i + 2])
       seen.append(x[0])
     return jnp.stack(seen)

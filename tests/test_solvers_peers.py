@@ -2,8 +2,8 @@
 
 Their timestep i is our level i + 1. What their settings change from their defaults, and why:
 
-- ``lower_order_final=False``: by default they lower the order of the last two steps, when there are fewer than
-  15 steps. Our rule is by level, not by count: the step to level 0 is of order 1. They do that as well.
+- ``lower_order_final=False``: by default they lower the order of the last two steps when there are fewer
+  than 15. Our rule is by level, not by count: the step to level 0 is of order 1. They do that as well.
 - UniPC of order 3 would divide by infinity on its way to level 0: both stop at level 1, "sigma_min".
 - DEIS of diffusers stops at level 1; so does ours here.
 - PNDM ends at level 1 by default (``set_alpha_to_one=False``); here at level 0.
@@ -97,40 +97,40 @@ def make(name, **settings):
 
 
 MULTISTEP = {
-  "ddim": (ddim_jax.ddim, ("DDIMScheduler", dict(timestep_spacing="trailing", clip_sample=False)), 0),
+  "ddim": (ddim_jax.ddim, ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}), 0),
   "dpm_solver_pp 1": (
     lambda: ddim_jax.dpm_solver_pp(1),
-    ("DPMSolverMultistepScheduler", dict(solver_order=1)),
+    ("DPMSolverMultistepScheduler", {"solver_order": 1}),
     0,
   ),
   "dpm_solver_pp 2": (
     lambda: ddim_jax.dpm_solver_pp(2),
-    ("DPMSolverMultistepScheduler", dict(solver_order=2, lower_order_final=False)),
+    ("DPMSolverMultistepScheduler", {"solver_order": 2, "lower_order_final": False}),
     0,
   ),
   "dpm_solver_pp 3": (
     lambda: ddim_jax.dpm_solver_pp(3, curvature=0.5),
-    ("DPMSolverMultistepScheduler", dict(solver_order=3, lower_order_final=False)),
+    ("DPMSolverMultistepScheduler", {"solver_order": 3, "lower_order_final": False}),
     0,
   ),
-  "unipc 2": (lambda: ddim_jax.unipc(2), ("UniPCMultistepScheduler", dict(solver_order=2)), 0),
+  "unipc 2": (lambda: ddim_jax.unipc(2), ("UniPCMultistepScheduler", {"solver_order": 2}), 0),
   "unipc 3": (
     lambda: ddim_jax.unipc(3),
     (
       "UniPCMultistepScheduler",
-      dict(solver_order=3, lower_order_final=False, final_sigmas_type="sigma_min"),
+      {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"},
     ),
     1,
   ),
-  "deis 1": (lambda: ddim_jax.deis(1), ("DEISMultistepScheduler", dict(solver_order=1)), 1),
+  "deis 1": (lambda: ddim_jax.deis(1), ("DEISMultistepScheduler", {"solver_order": 1}), 1),
   "deis 2": (
     lambda: ddim_jax.deis(2),
-    ("DEISMultistepScheduler", dict(solver_order=2, lower_order_final=False)),
+    ("DEISMultistepScheduler", {"solver_order": 2, "lower_order_final": False}),
     1,
   ),
   "deis 3": (
     lambda: ddim_jax.deis(3),
-    ("DEISMultistepScheduler", dict(solver_order=3, lower_order_final=False)),
+    ("DEISMultistepScheduler", {"solver_order": 3, "lower_order_final": False}),
     1,
   ),
 }
@@ -165,7 +165,7 @@ DDPM = {
 @pytest.mark.parametrize("name", DDPM)
 def test_ddpm(name, monkeypatch):
   variance, their_type = DDPM[name]
-  settings = dict(variance_type=their_type, clip_sample=False, timestep_spacing="leading")
+  settings = {"variance_type": their_type, "clip_sample": False, "timestep_spacing": "leading"}
   for S in (10, 20, 50):
     noise = scripted_noise(monkeypatch, "scheduling_ddpm")
     scheduler = make("DDPMScheduler", **settings)
@@ -182,7 +182,7 @@ def test_ddpm(name, monkeypatch):
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_stochastic_dpm_solver(order, monkeypatch):
   """Their order 3 subtracts 1/2 where its integral adds it; ours is tested in test_solvers_orders."""
-  settings = dict(algorithm_type="sde-dpmsolver++", solver_order=order, lower_order_final=False)
+  settings = {"algorithm_type": "sde-dpmsolver++", "solver_order": order, "lower_order_final": False}
   noise = scripted_noise(monkeypatch, "scheduling_dpmsolver_multistep")
   run = ours(ddim_jax.dpm_solver_pp(order, eta=1.0), noise)
   for S in (10, 20, 50):
@@ -215,7 +215,7 @@ def test_heun(karras):
 def test_plms():
   run = ours(ddim_jax.plms())
   for S in (10, 20, 50):
-    settings = dict(skip_prk_steps=True, set_alpha_to_one=True)
+    settings = {"skip_prk_steps": True, "set_alpha_to_one": True}
     times, expected = theirs(make("PNDMScheduler", **settings), S)
     levels = np.append(np.delete(times, 1) + 1, 0)  # they list the level of Heun's second evaluation
     np.testing.assert_array_equal(levels, timesteps.leading(1000, S))

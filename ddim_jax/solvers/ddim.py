@@ -110,7 +110,7 @@ def ddpm(variance: str | Callable = "small") -> Solver:
   elif callable(variance):
     share = lambda x_t, t: ((variance(x_t, t) + 1) / 2).astype(x_t.dtype)
   else:
-    raise ValueError(f'variance must be "small" or "large" or a function, got {variance!r}')
+    raise ValueError(f'variance must be a function, "small" or "large", got {variance!r}')
 
   def step(denoise, schedule, carry, x_t, t, s, z):
     prediction = denoise(x_t, t)

@@ -98,6 +98,8 @@ def mean(now: jax.Array, value: jax.Array, history: History, first, second=0.0) 
   gap_2 = gap(history.half_log_snr[0], history.half_log_snr[1])
   bend = (first * gap_1 + second) / gap(now, history.half_log_snr[1])
   earlier = history.value[0] - history.value[1]
-  return value + ((first + bend) / gap_1).astype(value.dtype) * change - (bend / gap_2).astype(
-    value.dtype
-  ) * earlier
+  return (
+    value
+    + ((first + bend) / gap_1).astype(value.dtype) * change
+    - (bend / gap_2).astype(value.dtype) * earlier
+  )

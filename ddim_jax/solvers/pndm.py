@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
-_ADAMS_BASHFORTH = np.array(
-  [[24, 0, 0, 0], [36, -12, 0, 0], [46, -32, 10, 0], [55, -59, 37, -9]]
-) / np.array([[24], [24], [24], [24]])
+_ADAMS_BASHFORTH = (
+  (1, 0, 0, 0),
+  (3 / 2, -1 / 2, 0, 0),
+  (23 / 12, -16 / 12, 5 / 12, 0),
+  (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
 
 
 class _Carry(NamedTuple):
@@ -42,7 +44,9 @@ def _adams_bashforth(carry, eps):
 def plms(order: int = 4) -> Solver:
   r"""Pseudo linear multistep: one network evaluation a step, two at the first. Deterministic.
 
-  .. math:: \bar\epsilon = \tfrac{1}{24}(55 \hat\epsilon_0 - 59 \hat\epsilon_1 + 37 \hat\epsilon_2 - 9 \hat\epsilon_3)
+  .. math::
+    \bar\epsilon = \tfrac{1}{24}
+      (55 \hat\epsilon_0 - 59 \hat\epsilon_1 + 37 \hat\epsilon_2 - 9 \hat\epsilon_3)
 
   and a DDIM step with it, :math:`\hat\epsilon_i` being the prediction i steps ago. Before there are that
   many, the rules of lower order; the first step is Heun's. Order 1 is DDIM.
