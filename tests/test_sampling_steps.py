@@ -87,7 +87,7 @@ def test_padded_gradients_are_the_unpadded_ones(remat):
   chex.assert_trees_all_close(gradient(X_T, 0.8, ts, None), gradient(X_T, 0.8, padded, count), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ["ddim with noise", "unipc(2)", "heun"])
 def test_derivatives_equal_finite_differences(name):
   """Of a loss on x_0, with respect to x_T, the guidance weight, and the (real) levels themselves."""
   with jax.enable_x64(True):
