@@ -30,7 +30,19 @@ from ddim_jax.schedules import (
   warmup_schedule,
   zero_terminal_snr,
 )
-from ddim_jax.solvers import Solver, ddim, ddim_step, ddpm
+from ddim_jax.solvers import (
+  Solver,
+  ddim,
+  ddim_step,
+  ddpm,
+  deis,
+  dpm_solver_pp,
+  dpm_solver_pp_2s,
+  heun,
+  plms,
+  pndm,
+  unipc,
+)
 from ddim_jax.unet import UNet
 
 __version__ = "0.1.0"
@@ -54,21 +66,28 @@ __all__ = [
   "ddim",
   "ddim_step",
   "ddpm",
+  "deis",
+  "dpm_solver_pp",
+  "dpm_solver_pp_2s",
   "dynamic_threshold",
   "from_alpha_bar",
   "from_betas",
   "guide",
+  "heun",
   "image_keys",
   "initial_noise",
   "interpolate",
   "invert",
   "jsd_schedule",
   "linear_schedule",
+  "plms",
+  "pndm",
   "quadratic_schedule",
   "sample",
   "sigmoid_schedule",
   "slerp",
   "timesteps",
+  "unipc",
   "warmup_schedule",
   "zero_terminal_snr",
 ]
