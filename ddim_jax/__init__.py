@@ -16,6 +16,7 @@ from ddim_jax.inverse_problems import (
   repaint,
   super_resolution,
 )
+from ddim_jax.inversion import invert
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
 from ddim_jax.process import add_noise
 from ddim_jax.sampling import (
@@ -23,7 +24,6 @@ from ddim_jax.sampling import (
   image_keys,
   initial_noise,
   interpolate,
-  invert,
   sample,
   slerp,
 )
