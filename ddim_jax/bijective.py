@@ -18,12 +18,15 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.inversion import climb
+from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import _check
 from ddim_jax.schedules import Schedule, coefficients
-from ddim_jax.solvers import Solver, ddim_step
+from ddim_jax.solvers import Solver
 
-Weight = Callable[..., jax.Array]
-"""``(schedule, r, t, s, like) -> a``: the weight above, not 0, broadcastable to ``like``."""
+Coefficients = tuple[jax.Array, jax.Array]
+"""``(alpha, sigma)`` at a level, of a shape that broadcasts to the samples."""
+Weight = Callable[[Coefficients, Coefficients, Coefficients], jax.Array]
+"""``(r, t, s) -> a``: the weight above, not 0, from the coefficients at the three levels."""
 
 
 class Pair(NamedTuple):
@@ -45,22 +48,23 @@ def bdia(gamma: float | jax.Array = 1.0) -> Weight:
   image looks like noise. Less than 1 forgets the pair's second sample when decoding, and amplifies
   it by ``1 / gamma`` a step when encoding.
   """
-  return lambda schedule, r, t, s, like: jnp.asarray(gamma, like.dtype)
+  return lambda r, t, s: jnp.asarray(gamma, r[0].dtype)
 
 
-def belm(schedule: Schedule, r, t, s, like: jax.Array) -> jax.Array:
+def belm(r: Coefficients, t: Coefficients, s: Coefficients) -> jax.Array:
   r"""The weight of second order, :math:`a = (h_s / h_r)^2 \alpha_s / \alpha_r`, optimal in BELM.
 
   :math:`h_s` and :math:`h_r` are the distances from t to s and r in :math:`\sigma / \alpha`. Wang et al.,
   arXiv:2410.07273. Where steps shrink fast towards the data, a is small: decoding is stable, but encoding
   divides by it, and with few steps of DDPM's linear schedule the code of an image is far larger than noise.
   """
-  (alpha_r, sigma_r), (alpha_t, sigma_t), (alpha_s, sigma_s) = (
-    coefficients(schedule, level, like) for level in (r, t, s)
-  )
-  h_s = sigma_t / alpha_t - sigma_s / alpha_s
-  h_r = sigma_r / alpha_r - sigma_t / alpha_t
-  return (h_s / h_r) ** 2 * alpha_s / alpha_r
+  ratio = lambda level: level[1] / level[0]
+  return ((ratio(t) - ratio(s)) / (ratio(r) - ratio(t))) ** 2 * s[0] / r[0]
+
+
+def _move(prediction: Prediction, to: Coefficients) -> jax.Array:
+  """DDIM's step to these coefficients."""
+  return to[0] * prediction.x0 + to[1] * prediction.eps
 
 
 def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: Weight | None = None) -> Pair:
@@ -87,10 +91,9 @@ def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: 
 
   def step(pair, levels):
     x_s, x_t = pair
-    r, t, s = levels
-    prediction = denoise(x_t, t)
-    missed = x_s - ddim_step(schedule, prediction, t, s)
-    x_r = ddim_step(schedule, prediction, t, r) + missed / weight(schedule, r, t, s, x_t)
+    r, t, s = (coefficients(schedule, level, x_t) for level in levels)
+    prediction = denoise(x_t, levels[1])
+    x_r = _move(prediction, r) + (x_s - _move(prediction, s)) / weight(r, t, s)
     return (x_t, x_r), None
 
   (x_next, x_T), _ = jax.lax.scan(step, (x0, x_1), (ts[:-2], ts[1:-1], ts[2:]), reverse=True)
@@ -108,7 +111,7 @@ def decode(
     x_s, carry, _ = solver.step(denoise, schedule, carry, x_t, *levels, 0.0)
     return (x_s, carry), None
 
-  start = pair.x_next, (ts[0], pair.x_T)
+  start = pair.x_next, (jnp.array(False), coefficients(schedule, ts[0], pair.x_T), pair.x_T)
   return jax.lax.scan(step, start, (ts[1:-1], ts[2:]))[0][0]
 
 
@@ -124,18 +127,17 @@ def bijective(weight: Weight | None = None) -> Solver:
   weight = bdia() if weight is None else weight
 
   def init(x):
-    return jnp.full((), -1, jnp.int32), x
+    # Before the first step there is nothing to remember: any coefficients that keep the weight finite.
+    ones = jnp.ones((1,) * x.ndim, x.dtype)
+    return jnp.array(True), (ones / 1024, ones), x
 
   def step(denoise, schedule, carry, x_t, t, s, z):
-    r, x_r = carry
+    first, level_r, x_r = carry
+    level_t, level_s = (coefficients(schedule, level, x_t) for level in (t, s))
     prediction = denoise(x_t, t)
-    first = r < 0
-    r = jnp.where(first, t, r)
-    missed = x_r - ddim_step(schedule, prediction, t, r)
-    # Before the first step there is no r; t + 1 keeps the unused weight finite.
-    a = weight(schedule, jnp.where(first, jnp.minimum(t + 1, schedule.T), r), t, s, x_t)
-    x_s = ddim_step(schedule, prediction, t, s) + jnp.where(first, 0, a * missed)
-    return x_s, (jnp.asarray(t, jnp.int32), x_t), prediction
+    correction = weight(level_r, level_t, level_s) * (x_r - _move(prediction, level_r))
+    x_s = _move(prediction, level_s) + jnp.where(first, 0, correction)
+    return x_s, (jnp.array(False), level_t, x_t), prediction
 
   return Solver(init, step)
 

@@ -8,6 +8,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax import bijective, timesteps
+from ddim_jax.schedules import coefficients
 from ddim_jax.solvers import ddim_step
 
 SCHEDULE = ddim_jax.linear_schedule()
@@ -73,7 +74,7 @@ def test_the_round_trip_is_exact_in_float64_for_a_network_no_fixed_point_could_f
   with jax.enable_x64(True):
     schedule = ddim_jax.linear_schedule()
     wild = ddim_jax.as_denoiser(lambda x, t: jnp.sin(40 * x), schedule)
-    x0 = np.random.default_rng(0).normal(size=(4, 6))
+    x0 = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)))
     pair = bijective.encode(wild, schedule, x0, TS, weight=WEIGHTS[name])
     back = bijective.decode(wild, schedule, pair, TS, weight=WEIGHTS[name])
     np.testing.assert_allclose(back, x0, atol=1e-9)
@@ -99,7 +100,7 @@ def by_hand(x_r, x_t, eps, r, t, s, a):
 def test_steps_are_the_papers(name, a):
   x_r, x_t = np.asarray(jax.random.normal(jax.random.key(1), (2, 4, 6)), np.float64)
   solver = bijective.bijective(WEIGHTS[name])
-  carry = jnp.array(700), jnp.asarray(x_r, jnp.float32)
+  carry = jnp.array(False), coefficients(SCHEDULE, 700, X0), jnp.asarray(x_r, jnp.float32)
   out = solver.step(network(1.0), SCHEDULE, carry, jnp.asarray(x_t, jnp.float32), jnp.array(600), 480, 0.0)[0]
   np.testing.assert_allclose(out, by_hand(x_r, x_t, np.sin(x_t), 700, 600, 480, a), rtol=1e-4, atol=1e-4)
 
@@ -122,7 +123,7 @@ def test_the_two_step_rule_is_of_second_order(name):
     denoise = ddim_jax.as_denoiser(lambda x, t: schedule.sigma[t] * x / spread(t) ** 2, schedule)
 
     def miss(S, solver):
-      ts = np.linspace(900, 100, S + 1).astype(int)
+      ts = np.linspace(900, 100, S + 1).astype(np.int32)
       out = ddim_jax.sample(KEY, denoise, schedule, jnp.ones((1, 1)), ts, solver=solver)[0]
       return abs(float(out[0, 0] - spread(100) / spread(900)))
 

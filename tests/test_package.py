@@ -41,7 +41,7 @@ def test_imports_point_one_way():
     "guidance": {"schedules", "parameterisation", "denoisers"},
     "inverse_problems": {"schedules", "parameterisation", "process", "denoisers", "solvers"},
     "inversion": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
-    "bijective": {"schedules", "denoisers", "solvers", "inversion", "sampling"},
+    "bijective": {"schedules", "parameterisation", "denoisers", "solvers", "inversion", "sampling"},
     "likelihood": {"schedules", "parameterisation", "process", "denoisers", "sampling"},
     "parallel": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
     "sampling": {"schedules", "parameterisation", "denoisers", "solvers"},
