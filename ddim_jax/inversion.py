@@ -31,7 +31,7 @@ def invert(
   x0: jax.Array,
   ts,
   *,
-  refine: int = 0,
+  refine: int | jax.Array = 0,
   damping: float | jax.Array = 1.0,
   solver: Solver | None = None,
 ) -> jax.Array:
@@ -54,7 +54,8 @@ def invert(
     schedule: Noise schedule. Traced.
     x0: Samples at level ``ts[-1]``, ``f32[B, ...]``.
     ts: The decreasing levels that `sample` would use, ``i32[S+1]``; values traced, S static.
-    refine: Fixed-point iterations per step, at least 0; each costs one step of the solver.
+    refine: Fixed-point iterations per step, at least 0; each costs one step of the solver. Static, or
+      traced ``i32[]``, which rules out reverse-mode derivatives.
     damping: Dimensionless, in (0, 1]; 1 is undamped. Traced.
     solver: What `sample` will use, `ddim()` by default: deterministic and without memory of earlier steps.
 
@@ -71,7 +72,7 @@ def invert(
   ts = _check(x0, ts, "x0")
   solver = ddim() if solver is None else solver
   carry = solver.init(x0)
-  if refine < 0:
+  if not isinstance(refine, jax.Array) and refine < 0:
     raise ValueError(f"refine must be at least 0, got {refine}")
   if jax.tree.leaves(carry):
     raise ValueError("solver must not remember earlier steps: going up, they are not known yet")

@@ -39,47 +39,49 @@ class Args:
   """The picture; WORKDIR/inversion.png by default."""
 
 
-RoundTrip = Callable[
-  [ddim_jax.Denoiser, ddim_jax.Schedule, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
-]
-"""``(denoise, schedule, x0, ts) -> (x_T, x0 again)``."""
+RoundTrip = Callable[..., tuple[jax.Array, jax.Array]]
+"""``(denoise, schedule, x0, ts, refine, damping) -> (x_T, x0 again)``."""
 
 
-def refined(refine: int, damping: float) -> RoundTrip:
+def refined(denoise, schedule, x0, ts, refine, damping):
   """Fixed-point inversion and DDIM."""
-
-  def there_and_back(denoise, schedule, x0, ts):
-    x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=refine, damping=damping)
-    return x_T, ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
-
-  return there_and_back
+  x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=refine, damping=damping)
+  return x_T, ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
 
 
 def exact(weight: bijective.Weight) -> RoundTrip:
   """A bijective sampler, both ways."""
 
-  def there_and_back(denoise, schedule, x0, ts):
+  def there_and_back(denoise, schedule, x0, ts, refine, damping):
     pair = bijective.encode(denoise, schedule, x0, ts, weight=weight)
     return pair.x_T, bijective.decode(denoise, schedule, pair, ts, weight=weight)
 
   return there_and_back
 
 
-def measure(trained: sampler.Trained, ts: np.ndarray, images, labels, size: int, way: RoundTrip):
-  """Mean squared error of images in [0, 1], as in the paper's table 2, and root mean square of x_T."""
+def measurement(trained: sampler.Trained, images, labels, size: int, way: RoundTrip):
+  """A function ``(ts, refine, damping) -> (error, rms)``, compiled once for every S.
+
+  The error is the mean squared one of images in [0, 1], as in the paper's table 2; rms is the root mean
+  square of x_T.
+  """
 
   @jax.jit
-  def run(params, schedule, ts, x0, labels):
+  def run(params, schedule, x0, labels, ts, refine, damping):
     denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
-    x_T, back = way(denoise, schedule, x0, ts)
+    x_T, back = way(denoise, schedule, x0, ts, refine, damping)
     return jnp.mean((back - x0) ** 2, axis=(1, 2, 3)) / 4, jnp.mean(x_T**2, axis=(1, 2, 3))
 
-  found = [
-    run(trained.params, trained.schedule, ts, data.from_uint8(images[i : i + size]), labels[i : i + size])
-    for i in range(0, len(images), size)
-  ]
-  errors, squares = (np.concatenate(values) for values in zip(*found, strict=True))
-  return float(errors.mean()), float(squares.mean() ** 0.5)
+  def measure(ts: np.ndarray, refine: int, damping: float) -> tuple[float, float]:
+    found = []
+    for i in range(0, len(images), size):
+      x0 = data.from_uint8(images[i : i + size])
+      arguments = (x0, labels[i : i + size], ts, refine, damping)
+      found.append(run(trained.params, trained.schedule, *arguments))
+    errors, squares = (np.concatenate(values) for values in zip(*found, strict=True))
+    return float(errors.mean()), float(squares.mean() ** 0.5)
+
+  return measure
 
 
 def contraction(trained: sampler.Trained, ts: np.ndarray, images, labels, iterations: int = 10) -> np.ndarray:
@@ -139,8 +141,12 @@ def main(args: Args) -> None:
   trained = sampler.load(args.workdir)
   spacings = [configs.SPACINGS[args.spacing](trained.schedule.T, steps) for steps in args.steps]
   images, labels = sampler.real_images(trained, args.num)
-  ways = {f"k = {k}": refined(k, args.damping) for k in args.refine}
-  ways |= {"bijective, bdia": exact(bijective.bdia()), "bijective, belm": exact(bijective.belm)}
+  fixed_point, bdia, belm = (
+    measurement(trained, images, labels, args.batch_size, way)
+    for way in (refined, exact(bijective.bdia()), exact(bijective.belm))
+  )
+  ways = {f"k = {k}": (fixed_point, k) for k in args.refine}
+  ways |= {"bijective, bdia": (bdia, 0), "bijective, belm": (belm, 0)}
 
   print(
     f"checkpoint of step {trained.step:,}; {len(images)} images; {args.spacing}; damping {args.damping:g}"
@@ -148,8 +154,8 @@ def main(args: Args) -> None:
   print("mean squared error of the round trip, images in [0, 1] (root mean square of x_T)")
   print(f"{'':18}" + "".join(f"{f'S = {len(ts) - 1}':>20}" for ts in spacings))
   lines: dict[str, list[float]] = {}
-  for name, way in ways.items():
-    found = [measure(trained, ts, images, labels, args.batch_size, way) for ts in spacings]
+  for name, (measure, refine) in ways.items():
+    found = [measure(ts, refine, args.damping) for ts in spacings]
     lines[name] = [error for error, _ in found]
     print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
   out = args.out or args.workdir / "inversion.png"

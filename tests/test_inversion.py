@@ -134,6 +134,17 @@ def test_the_two_step_rule_is_of_second_order(name):
     assert np.log2(miss(40, None) / miss(80, None)) == pytest.approx(1, abs=0.25)
 
 
+def test_refine_and_damping_may_be_traced():
+  traced = jax.jit(
+    chex.assert_max_traces(
+      lambda k, d: ddim_jax.invert(network(1.0), SCHEDULE, X0, TS, refine=k, damping=d), n=1
+    )
+  )
+  for k, d in ((0, 1.0), (3, 1.0), (4, 0.7)):
+    static = ddim_jax.invert(network(1.0), SCHEDULE, X0, TS, refine=k, damping=d)
+    np.testing.assert_allclose(traced(k, d), static, rtol=1e-4, atol=1e-4)
+
+
 def test_one_trace_and_refusals():
   @jax.jit
   @chex.assert_max_traces(n=1)
