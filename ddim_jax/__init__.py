@@ -1,7 +1,8 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
 Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``.
+modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective` and
+`likelihood`.
 """
 
 from ddim_jax import timesteps
@@ -17,8 +18,9 @@ from ddim_jax.inverse_problems import (
   super_resolution,
 )
 from ddim_jax.inversion import invert
+from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
-from ddim_jax.process import add_noise
+from ddim_jax.process import add_noise, renoise
 from ddim_jax.sampling import (
   Step,
   image_keys,
@@ -81,8 +83,10 @@ __all__ = [
   "linear_schedule",
   "masked",
   "quadratic_schedule",
+  "renoise",
   "repaint",
   "sample",
+  "sample_parallel",
   "sigmoid_schedule",
   "slerp",
   "super_resolution",
