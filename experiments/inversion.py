@@ -132,7 +132,7 @@ def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
   axes.set_xticks(steps, [str(s) for s in steps])
   axes.minorticks_off()
   axes.grid(alpha=0.3)
-  axes.legend(frameon=False, fontsize=8)
+  figure.legend(loc="outside right upper", frameon=False, fontsize=8)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path)
 
