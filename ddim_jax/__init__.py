@@ -1,19 +1,31 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
 Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``.
+modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective` and
+`likelihood`.
 """
 
 from ddim_jax import timesteps
-from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold, guide
+from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold
+from ddim_jax.guidance import classifier_guide, guide
+from ddim_jax.inverse_problems import (
+  LinearOperator,
+  colourisation,
+  constrain,
+  inpaint,
+  masked,
+  repaint,
+  super_resolution,
+)
+from ddim_jax.inversion import invert
+from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
-from ddim_jax.process import add_noise
+from ddim_jax.process import add_noise, renoise
 from ddim_jax.sampling import (
   Step,
   image_keys,
   initial_noise,
   interpolate,
-  invert,
   sample,
   slerp,
 )
@@ -51,6 +63,7 @@ __all__ = [
   "EPS",
   "X0",
   "Denoiser",
+  "LinearOperator",
   "Parameterisation",
   "Prediction",
   "Schedule",
@@ -60,8 +73,11 @@ __all__ = [
   "V",
   "add_noise",
   "as_denoiser",
+  "classifier_guide",
   "clip_x0",
+  "colourisation",
   "constant_schedule",
+  "constrain",
   "cosine_schedule",
   "ddim",
   "ddim_step",
@@ -76,16 +92,22 @@ __all__ = [
   "heun",
   "image_keys",
   "initial_noise",
+  "inpaint",
   "interpolate",
   "invert",
   "jsd_schedule",
   "linear_schedule",
+  "masked",
   "plms",
   "pndm",
   "quadratic_schedule",
+  "renoise",
+  "repaint",
   "sample",
+  "sample_parallel",
   "sigmoid_schedule",
   "slerp",
+  "super_resolution",
   "timesteps",
   "unipc",
   "warmup_schedule",
