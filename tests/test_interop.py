@@ -1,0 +1,265 @@
+"""Weights of other projects: against torch and diffusers themselves, with random weights."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ddim_jax
+from ddim_jax import interop
+
+torch = pytest.importorskip("torch", reason="parity is measured against torch")
+diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
+from diffusers.schedulers import scheduling_ddpm  # noqa: E402
+
+DOWN, UP = ["DownBlock2D"], ["UpBlock2D"]
+ATTN_DOWN, ATTN_UP = ["AttnDownBlock2D"], ["AttnUpBlock2D"]
+GOOGLE = {
+  "attention_head_dim": None, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
+  "norm_eps": 1e-6, "layers_per_block": 2,
+}  # fmt: skip
+TINY = {
+  "block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 8,
+  "down_block_types": DOWN + ATTN_DOWN, "up_block_types": ATTN_UP + UP, "sample_size": 8,
+}  # fmt: skip
+NETWORKS = {
+  "cifar10-32": GOOGLE | {
+    "sample_size": 32, "block_out_channels": [32, 64, 64, 64],
+    "down_block_types": DOWN + ATTN_DOWN + DOWN + DOWN, "up_block_types": UP + UP + ATTN_UP + UP,
+  },
+  "six levels, as at 256": GOOGLE | {
+    "sample_size": 32, "block_out_channels": [32, 32, 64, 64, 128, 128],
+    "down_block_types": DOWN * 4 + ATTN_DOWN + DOWN, "up_block_types": UP + ATTN_UP + UP * 4,
+  },
+  "classes": TINY | {"num_class_embeds": 5},
+  "classes as times": TINY | {"class_embed_type": "timestep"},
+  "classes as vectors": TINY | {"class_embed_type": "identity"},
+  "scale and shift": TINY | {"resnet_time_scale_shift": "scale_shift"},
+  "scale and shift, norm in the middle": TINY
+  | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4, "time_embedding_dim": 24},
+  "heads, middle scaled": TINY | {"attention_head_dim": 4, "mid_block_scale_factor": 1.7, "dropout": 0.1},
+  "flipped, no shift, centred": TINY
+  | {"flip_sin_to_cos": True, "freq_shift": 0, "center_input_sample": True, "act_fn": "mish"},
+  "not flipped, no attention in the middle": TINY
+  | {"flip_sin_to_cos": False, "freq_shift": 1, "add_attention": False, "act_fn": "gelu"},
+  "fourier, no middle": TINY | {"time_embedding_type": "fourier", "mid_block_type": None, "act_fn": "relu"},
+  "attention on one side": TINY | {"up_block_types": UP * 2, "in_channels": 4, "block_out_channels": [16, 24]},
+}  # fmt: skip
+
+
+def theirs(config, seed=0):
+  """A UNet2DModel with weights of ordinary size everywhere, biases and norms included."""
+  torch.manual_seed(seed)
+  network = diffusers.UNet2DModel(**config).eval()
+  with torch.no_grad():
+    for parameter in network.parameters():
+      if parameter.ndim == 1:
+        parameter.add_(0.1 * torch.randn_like(parameter))
+  return network
+
+
+def saved(folder, config, scheduler=None):
+  """A pipeline folder that diffusers wrote, and its network."""
+  network = theirs(config)
+  scheduler = diffusers.DDIMScheduler() if scheduler is None else scheduler
+  diffusers.DDIMPipeline(network, scheduler).save_pretrained(folder)
+  if isinstance(scheduler, diffusers.DDPMScheduler):  # DDIMPipeline converts what it is given
+    scheduler.save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "DDPMScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+  return network
+
+
+def labels_for(config, batch):
+  if config.get("class_embed_type") == "identity":
+    return np.random.default_rng(3).standard_normal((batch, 64)).astype(np.float32)
+  conditional = "num_class_embeds" in config or config.get("class_embed_type")
+  return np.array([4, 0, 2][:batch]) if conditional else None
+
+
+def relative(a, b):
+  return np.linalg.norm(np.asarray(a) - np.asarray(b)) / np.linalg.norm(b)
+
+
+def torch_output(network, x, t, labels=None):
+  """Their output for our images and levels, NHWC."""
+  with torch.no_grad():
+    x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    labels = None if labels is None else torch.from_numpy(labels)
+    return network(x, torch.from_numpy(t - 1), labels).sample.numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_output_equals_diffusers_and_export_is_the_identity(name, tmp_path):
+  config = NETWORKS[name]
+  network = saved(tmp_path / "in", config)
+  ours = interop.load_diffusers(tmp_path / "in")
+  size = config["sample_size"]
+  rng = np.random.default_rng(1)
+  x = rng.standard_normal((3, size, size, config.get("in_channels", 3))).astype(np.float32)
+  t, labels = np.array([2, 500, 1000]), labels_for(config, 3)
+  expected = torch_output(network, x, t, labels)
+  assert np.std(expected) > (1e-4 if "fourier" in name else 0.05)
+  output = jax.jit(ours.model.apply)(ours.variables, x, t, labels)
+  assert relative(output, expected) < 2e-5
+
+  interop.save_diffusers(tmp_path / "out", ours)
+  again = diffusers.UNet2DModel.from_pretrained(tmp_path / "out" / "unet").eval()
+  before, after = network.state_dict(), again.state_dict()
+  assert before.keys() == after.keys()
+  for key, value in before.items():
+    np.testing.assert_array_equal(value.numpy(), after[key].numpy(), err_msg=key)
+  assert relative(torch_output(again, x, t, labels), expected) <= 1e-6
+  pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path / "out")
+  assert pipeline.scheduler.config.timestep_spacing == "leading"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+  """One small network in both libraries, and its forward pass compiled."""
+  folder = tmp_path_factory.mktemp("pair")
+  network = saved(folder, TINY)
+  return folder, network
+
+
+SCHEDULERS = [
+  {"timestep_spacing": spacing, "clip_sample": False, **more}
+  for spacing in ("leading", "trailing", "linspace")
+  for more in ({}, {"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"})
+] + [
+  {"clip_sample": True, "clip_sample_range": 1.5},
+  {"thresholding": True, "sample_max_value": 2.0, "dynamic_thresholding_ratio": 0.9},
+  {"steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False},
+  {"set_alpha_to_one": False, "clip_sample": True, "prediction_type": "sample"},
+  {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.012},
+  {"trained_betas": np.linspace(1e-3, 0.03, 200).tolist(), "num_train_timesteps": 200},
+  {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
+]
+
+
+def our_images(pretrained, S, x_T, key):
+  @jax.jit
+  def draw(variables, schedule):
+    denoise = pretrained.denoiser(variables, schedule)
+    return ddim_jax.sample(key, denoise, schedule, x_T, pretrained.timesteps(S), solver=pretrained.solver)[0]
+
+  return np.asarray(draw(pretrained.variables, pretrained.schedule))
+
+
+def their_images(network, scheduler, S, x_T):
+  x = torch.from_numpy(np.array(x_T).transpose(0, 3, 1, 2))
+  scheduler.set_timesteps(S)
+  with torch.no_grad():
+    for t in scheduler.timesteps:
+      x = scheduler.step(network(x, t).sample, t, x).prev_sample
+  return x.numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("config", SCHEDULERS, ids=lambda c: ", ".join(f"{k}" for k in c))
+def test_ddim_images_equal_diffusers(pair, config):
+  folder, network = pair
+  scheduler = diffusers.DDIMScheduler(**config)
+  loaded = interop.load_diffusers(folder, scheduler=dict(scheduler.config) | {"_class_name": "DDIMScheduler"})
+  np.testing.assert_allclose(loaded.schedule.alpha_bar[1:], scheduler.alphas_cumprod, rtol=2e-4, atol=1e-7)
+  S = 20 if config.get("timestep_spacing") != "trailing" else 30  # 30 does not divide 1000
+  x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3))
+  expected = their_images(network, scheduler, S, x_T)
+  images = our_images(interop.like_diffusers(loaded, S), S, x_T, jax.random.key(0))
+  assert np.abs(images - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_ddpm_images_equal_diffusers(pair, spacing, variance, monkeypatch):
+  folder, network = pair
+  scheduler = diffusers.DDPMScheduler(timestep_spacing=spacing, variance_type=variance)
+  loaded = interop.load_diffusers(folder, scheduler=dict(scheduler.config) | {"_class_name": "DDPMScheduler"})
+  key, S = jax.random.key(0), 50
+  noise = iter(range(1, S + 1))
+
+  def same_noise(shape, **kwargs):
+    z = jax.random.normal(jax.random.fold_in(key, next(noise)), (2, 8, 8, 3))
+    return torch.from_numpy(np.array(z).transpose(0, 3, 1, 2))
+
+  monkeypatch.setattr(scheduling_ddpm, "randn_tensor", same_noise)
+  x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3))
+  expected = their_images(network, scheduler, S, x_T)
+  images = our_images(loaded, S, x_T, key)
+  if spacing == "trailing" and variance == "fixed_large":
+    # Their last step, from level 20 to clean data, adds noise; ours never does.
+    z = np.asarray(jax.random.normal(jax.random.fold_in(key, S), x_T.shape))
+    expected = expected - z * float(1 - scheduler.alphas_cumprod[scheduler.timesteps[-1]]) ** 0.5
+  assert np.abs(images - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
+    ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, "down_block_types.*SkipDownBlock2D"),
+    ({"time_embedding_type": "learned"}, "time_embedding_type.*learned"),
+    ({"downsample_type": "resnet"}, "downsample_type.*resnet"),
+    ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift.*spatial"),
+    ({"act_fn": "tanh"}, "act_fn.*tanh"),
+    ({"new_key": 1}, "unknown keys.*new_key"),
+    ({"attention_head_dim": 5}, "attention_head_dim must divide"),
+  ],
+)
+def test_what_is_not_supported_is_refused_by_name(pair, tmp_path, config, message):
+  folder, _ = pair
+  (tmp_path / "config.json").write_text(json.dumps(TINY | config))
+  with pytest.raises(ValueError, match=message):
+    interop.load_diffusers(tmp_path, scheduler={"_class_name": "DDIMScheduler"})
+
+
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
+    ({"_class_name": "PNDMScheduler"}, "_class_name.*PNDMScheduler"),
+    ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type.*learned"),
+    ({"_class_name": "DDIMScheduler", "beta_schedule": "laplace"}, "beta_schedule.*laplace"),
+    ({"_class_name": "DDIMScheduler", "other": 1}, "unknown keys.*other"),
+  ],
+)
+def test_schedulers_that_are_not_supported_are_refused_by_name(pair, config, message):
+  with pytest.raises(ValueError, match=message):
+    interop.load_diffusers(pair[0], scheduler=config)
+
+
+def test_weights_that_do_not_fit_are_listed(pair, tmp_path):
+  _, network = pair
+  weights = network.state_dict()
+  weights["extra.weight"] = weights.pop("conv_in.bias")
+  weights["conv_out.weight"] = torch.zeros(3, 3)
+  torch.save(weights, tmp_path / "diffusion_pytorch_model.bin")
+  (tmp_path / "config.json").write_text(json.dumps(TINY))
+  with pytest.raises(ValueError, match=r"missing conv_in.bias.*conv_out.weight is.*unexpected extra.weight"):
+    interop.load_diffusers(tmp_path, scheduler={"_class_name": "DDIMScheduler"})
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_shards_and_single_files_of_either_kind(pair, tmp_path, safe):
+  folder, network = pair
+  expected = interop.load_diffusers(folder).variables
+  for place, limit in (("whole", "1GB"), ("shards", "100KB")):
+    network.save_pretrained(tmp_path / place, safe_serialization=safe, max_shard_size=limit)
+    loaded = interop.load_diffusers(tmp_path / place, scheduler={"_class_name": "DDIMScheduler"})
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, expected)
+  assert len(list((tmp_path / "shards").glob("diffusion_pytorch_model*"))) > 2
+
+
+class Surprise:
+  """Something that a pickle would have to run code for."""
+
+
+def test_a_pickle_with_code_is_refused(tmp_path):
+  torch.save({"conv_in.weight": Surprise()}, tmp_path / "model.ckpt")
+  with pytest.raises(ValueError, match="refused.*other than tensors and plain containers"):
+    interop.load_ddim(tmp_path / "model.ckpt")
+
+
+def test_an_id_of_the_hub_offline_is_a_clear_error():
+  with pytest.raises(ValueError, match="google/ddpm-cifar10-32 is not a local folder"):
+    interop.load_diffusers("google/ddpm-cifar10-32")
