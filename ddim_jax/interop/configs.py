@@ -52,11 +52,12 @@ def _labels_as_times(labels, features, dense) -> jax.Array:
   return dense("label_2")(nn.swish(dense("label_1")(features(labels + 1))))
 
 
-def _labels_as_they_are(labels, features, dense) -> jax.Array:
+def labels_as_they_are(labels, features, dense) -> jax.Array:
+  """The labels are embeddings already, ``f32[B, embedding]``."""
   return labels
 
 
-_LABELS = {None: None, "timestep": _labels_as_times, "identity": _labels_as_they_are}
+_LABELS = {None: None, "timestep": _labels_as_times, "identity": labels_as_they_are}
 
 
 def _attended(config: dict[str, Any], key: str, kinds: dict[str, bool]) -> tuple[int, ...]:
@@ -85,7 +86,7 @@ def to_unet(config: dict[str, Any]) -> tuple[UNet, dict[str, Any]]:
   up = _attended(config, "up_block_types", {"UpBlock2D": False, "AttnUpBlock2D": True})
   positional = Sinusoids(bool(config["flip_sin_to_cos"]), config["freq_shift"])
   time = choose(config, "time_embedding_type", {"positional": positional, "fourier": RandomFourier()})
-  padding, scale_shift = config["downsample_padding"], config["resnet_time_scale_shift"]
+  padding = config["downsample_padding"]
   scale_shift = choose(config, "resnet_time_scale_shift", {"default": False, "scale_shift": True})
   # Without a number of its own, the attention in the middle has a norm only beside plain blocks.
   middle_groups = config["attn_norm_num_groups"] or (0 if scale_shift else config["norm_num_groups"])

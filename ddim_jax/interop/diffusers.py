@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.interop import files, names
-from ddim_jax.interop.configs import to_unet
+from ddim_jax.interop.configs import labels_as_they_are, to_unet
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.interop.schedulers import from_scheduler
 from ddim_jax.unet import UNet
@@ -21,7 +21,8 @@ def parameter_shapes(model: UNet) -> Any:
   x = jnp.zeros((1, side, side, channels))
   labels = None
   if model.label_embedding is not None:
-    labels = jnp.zeros((1,))
+    wide = model.embedding or 4 * model.channels
+    labels = jnp.zeros((1, wide) if model.label_embedding is labels_as_they_are else (1,))
   elif model.num_classes is not None:
     labels = jnp.zeros((1,), jnp.int32)
   one = jnp.ones((), jnp.int32)
