@@ -45,7 +45,8 @@ NETWORKS = {
   "not flipped, no attention in the middle": TINY
   | {"flip_sin_to_cos": False, "freq_shift": 1, "add_attention": False, "act_fn": "gelu"},
   "fourier, no middle": TINY | {"time_embedding_type": "fourier", "mid_block_type": None, "act_fn": "relu"},
-  "attention on one side": TINY | {"up_block_types": UP * 2, "in_channels": 4, "block_out_channels": [16, 24]},
+  "attention on one side": TINY
+  | {"up_block_types": UP * 2, "in_channels": 4, "block_out_channels": [16, 24]},
 }  # fmt: skip
 
 
@@ -387,3 +388,19 @@ def test_original_ddim_files(multipliers, size, attended, tmp_path):
       expected = original_ddim(weights, x_nchw, torch.from_numpy(t - 1), heights_with_attention=(16,))
     output = apply(loaded.variables, jnp.asarray(x), t)
     assert relative(output, expected.permute(0, 2, 3, 1).numpy()) < 2e-5
+
+
+def test_convert_writes_a_pipeline_and_reports_the_round_trip(pair, tmp_path, capsys):
+  pytest.importorskip("tyro")
+  from experiments import convert
+
+  folder, network = pair
+  convert.main(convert.parse([str(folder), str(tmp_path / "out")]))
+  report = capsys.readouterr().out
+  assert "largest difference after a round trip 0" in report
+  assert "down_0_block_0/conv1/kernel" in report and "down_blocks.0.resnets.0.conv1.weight" in report
+  again = diffusers.DDIMPipeline.from_pretrained(tmp_path / "out").unet.state_dict()
+  for key, value in network.state_dict().items():
+    np.testing.assert_array_equal(value.numpy(), again[key].numpy())
+  with pytest.raises(ValueError, match="not an empty folder"):
+    convert.main(convert.parse([str(folder), str(tmp_path / "out")]))
