@@ -7,86 +7,26 @@ With its defaults it is the CIFAR-10 network of DDPM (appendix B of arXiv:2006.1
 35.7 M parameters, initialisers included. The parameter tree does not depend on dtype or remat.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.layers import (
+  Attention,
+  RandomFourier,
+  ResidualBlock,
+  Sinusoids,
+  at_least_float32,
+  conv,
+  group_norm,
+  init,
+  time_embedding,
+)
 
-def _init(scale: float = 1.0):
-  """Uniform with variance ``scale / fan_avg``; scale 0 is the DDPM code's nearly zero."""
-  return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
-
-
-def _conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str, **kwargs) -> nn.Conv:
-  return nn.Conv(features, (size, size), dtype=dtype, kernel_init=_init(scale), name=name, **kwargs)
-
-
-def _at_least_float32(dtype):
-  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-
-
-def _norm(x: jax.Array, groups: int, dtype, name: str) -> jax.Array:
-  """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
-  wide = _at_least_float32(dtype)
-  return nn.GroupNorm(groups, epsilon=1e-6, dtype=wide, name=name)(x.astype(wide)).astype(dtype)
-
-
-def time_embedding(t: jax.Array, channels: int) -> jax.Array:
-  """``[sin, cos]`` of ``t`` at ``channels / 2`` frequencies from 1 down to 1e-4: ``f32[B, channels]``.
-
-  Released networks number their levels 0..T-1: this is the one place where level t becomes t - 1.
-  """
-  half = channels // 2
-  frequencies = jnp.exp(-math.log(1e4) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
-  angles = (t.astype(jnp.float32) - 1)[:, None] * frequencies[None]
-  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class ResidualBlock(nn.Module):
-  """``x + conv(dropout(norm(conv(norm(x)) + embedding)))`` with swish after each norm.
-
-  The shortcut is a 1x1 convolution where the number of channels changes.
-  """
-
-  channels: int
-  groups: int
-  dropout: float
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x, embedding, train: bool):
-    h = nn.swish(_norm(x, self.groups, self.dtype, "norm1"))
-    h = _conv(self.channels, dtype=self.dtype, name="conv1")(h)
-    shift = nn.Dense(self.channels, dtype=self.dtype, kernel_init=_init(), name="time")
-    h = h + shift(nn.swish(embedding))[:, None, None, :]
-    h = nn.Dropout(self.dropout, deterministic=not train)(
-      nn.swish(_norm(h, self.groups, self.dtype, "norm2"))
-    )
-    h = _conv(self.channels, dtype=self.dtype, scale=0, name="conv2")(h)
-    if x.shape[-1] != self.channels:
-      x = _conv(self.channels, 1, dtype=self.dtype, name="shortcut")(x)
-    return x + h
-
-
-class Attention(nn.Module):
-  """Single-head self-attention over all pixels, with softmax in float32, added to its input."""
-
-  groups: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x):
-    batch, height, width, channels = x.shape
-    dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=_init(scale), name=name)
-    h = _norm(x, self.groups, self.dtype, "norm").reshape(batch, height * width, channels)
-    q, k, v = (dense(name)(h) for name in ("q", "k", "v"))
-    scores = jnp.einsum("bqc,bkc->bqk", q, k) * channels**-0.5
-    weights = nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-    h = dense("out", scale=0)(jnp.einsum("bqk,bkc->bqc", weights, v))
-    return x + h.reshape(x.shape)
+__all__ = ["RandomFourier", "Sinusoids", "UNet", "time_embedding"]
 
 
 class UNet(nn.Module):
@@ -97,7 +37,8 @@ class UNet(nn.Module):
 
   Attributes:
     channels: Base width, even; a multiple of ``groups``, as are all widths.
-    multipliers: Width of each level in units of ``channels``; the size halves between levels.
+    multipliers: Width of each level in units of ``channels``, perhaps fractions; the size halves
+      between levels.
     blocks: Residual blocks a level on the way down (one more on the way up).
     attention: Heights of the feature maps that get self-attention; the middle always has it.
     dropout: Rate in [0, 1), active when ``train``; needs an rng named "dropout".
@@ -109,10 +50,27 @@ class UNet(nn.Module):
     dtype: Type of the computation, e.g. ``jnp.bfloat16``. Parameters, GroupNorm statistics, softmax
       and output stay float32.
     remat: Recompute each residual block in the backward pass to save memory.
+    time: Features of the level: `Sinusoids` or `RandomFourier`.
+    embedding: Width of the embedding of the level; None means ``4 * channels``.
+    eps: Epsilon of every GroupNorm.
+    activation: Function after the norms of the residual blocks.
+    scale_shift: The embedding scales and shifts the second norm of a block instead of being added.
+    head_dim: Channels of a head of attention; None means one head.
+    down_padding: Padding of the convolutions that halve the size, one pair for each axis.
+    attention_levels: ``(down, up)``: numbers of the levels (0 is the first) with attention, instead of
+      the heights in ``attention``; then the network is the same for every image size.
+    middle: Whether there are blocks in the middle.
+    middle_attention: Whether they have attention.
+    middle_groups: Groups of that attention's norm; None means ``groups``, 0 no norm.
+    middle_divisor: What the sums in the middle are divided by.
+    centre_input: The input is an image in [0, 1] that becomes ``2 * x - 1``.
+    null_class: Whether there is a null class; without it labels must be given.
+    label_embedding: ``(labels, features, dense) -> [B, embedding]`` in place of the table of classes:
+      ``features`` is that of a level, ``dense`` makes a layer of a name. Labels may be of any shape.
   """
 
   channels: int = 128
-  multipliers: tuple[int, ...] = (1, 2, 2, 2)
+  multipliers: tuple[float, ...] = (1, 2, 2, 2)
   blocks: int = 2
   attention: tuple[int, ...] = (16,)
   dropout: float = 0.1
@@ -122,10 +80,31 @@ class UNet(nn.Module):
   groups: int = 32
   dtype: Any = jnp.float32
   remat: bool = False
+  time: Any = Sinusoids()
+  embedding: int | None = None
+  eps: float = 1e-6
+  activation: Callable[[jax.Array], jax.Array] = nn.swish
+  scale_shift: bool = False
+  head_dim: int | None = None
+  down_padding: tuple[tuple[int, int], ...] = ((0, 1), (0, 1))
+  attention_levels: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+  middle: bool = True
+  middle_attention: bool = True
+  middle_groups: int | None = None
+  middle_divisor: float = 1.0
+  centre_input: bool = False
+  null_class: bool = True
+  label_embedding: Callable[..., jax.Array] | None = None
+
+  def width(self, level: int) -> int:
+    """Channels at a level."""
+    return round(self.channels * self.multipliers[level])
 
   def _check(self, x_t, t, labels):
     if (
-      self.channels < 4 or self.channels % 2 or any(self.channels * m % self.groups for m in self.multipliers)
+      self.channels < 4
+      or self.channels % 2
+      or any(self.width(level) % self.groups for level in range(len(self.multipliers)))
     ):
       raise ValueError(
         f"channels must be even, at least 4, and every width a multiple of groups = {self.groups}, got"
@@ -141,15 +120,17 @@ class UNet(nn.Module):
         f" got {x_t.shape[1]}x{x_t.shape[2]}"
       )
     heights = [x_t.shape[1] >> level for level in range(len(self.multipliers))]
-    if missing := set(self.attention) - set(heights):
+    if self.attention_levels is None and (missing := set(self.attention) - set(heights)):
       raise ValueError(
         f"attention at heights {sorted(missing)}, but an image {x_t.shape[1]} high has levels of {heights}"
       )
     if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x_t.shape[0])):
       raise ValueError(f"t must be a scalar or [{x_t.shape[0]}], got shape {t.shape}")
-    if labels is not None and self.num_classes is None:
+    if labels is not None and self.num_classes is None and self.label_embedding is None:
       raise ValueError("labels were given to a U-Net without num_classes")
-    if labels is not None and labels.shape != x_t.shape[:1]:
+    if labels is None and (self.label_embedding or (self.num_classes is not None and not self.null_class)):
+      raise ValueError("labels must be given: this U-Net is conditional and has no null class")
+    if labels is not None and self.label_embedding is None and labels.shape != x_t.shape[:1]:
       raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
 
   @nn.compact
@@ -170,57 +151,68 @@ class UNet(nn.Module):
     """
     t = jnp.asarray(t)
     self._check(x_t, t, labels)
-    dense = lambda name: nn.Dense(4 * self.channels, dtype=self.dtype, kernel_init=_init(), name=name)
+    t = jnp.broadcast_to(t, x_t.shape[:1])
+    wide = self.embedding or 4 * self.channels
+    dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
     Block = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
+    middle = len(self.multipliers) - 1
+    heights = [x_t.shape[1] >> level for level in range(middle + 1)]
+    by_height = tuple(level for level, height in enumerate(heights) if height in self.attention)
+    attended_down, attended_up = self.attention_levels or (by_height, by_height)
 
-    embedding = time_embedding(jnp.broadcast_to(t, x_t.shape[:1]), self.channels)
-    embedding = dense("time_2")(nn.swish(dense("time_1")(embedding.astype(self.dtype))))
-    if self.num_classes is not None:
+    features = lambda t: self.time.features(self, t, self.channels).astype(self.dtype)
+    embedding = dense("time_2")(nn.swish(dense("time_1")(features(t))))
+    if self.label_embedding is not None:
+      embedding = embedding + self.label_embedding(labels, features, dense)
+    elif self.num_classes is not None:
       null = jnp.full(x_t.shape[:1], self.num_classes)
-      embed = nn.Embed(self.num_classes + 1, 4 * self.channels, dtype=self.dtype, name="classes")
+      embed = nn.Embed(self.num_classes + self.null_class, wide, dtype=self.dtype, name="classes")
       embedding = embedding + embed(null if labels is None else labels)
 
-    def block(h, multiplier, name):
-      width = self.channels * multiplier
-      return Block(width, self.groups, self.dropout, self.dtype, name=name)(h, embedding, train)
+    def block(h, level, name, divisor=1.0):
+      layer = Block(
+        self.width(level), self.groups, self.dropout, self.dtype, self.eps, self.activation,
+        self.scale_shift, divisor, name=name,
+      )  # fmt: skip
+      return layer(h, embedding, train)
 
-    def attend(h, name):
-      return Attention(self.groups, self.dtype, name=name)(h)
+    def attend(h, name, groups=self.groups, divisor=1.0):
+      return Attention(groups, self.dtype, self.eps, self.head_dim, divisor, name=name)(h)
 
-    h = _conv(self.channels, dtype=self.dtype, name="conv_in")(x_t.astype(self.dtype))
+    x = x_t.astype(self.dtype)
+    h = conv(self.channels, dtype=self.dtype, name="conv_in")(2 * x - 1 if self.centre_input else x)
     skips = [h]
-    last = len(self.multipliers) - 1
 
-    for level, multiplier in enumerate(self.multipliers):
+    for level in range(middle + 1):
       for i in range(self.blocks):
-        h = block(h, multiplier, f"down_{level}_block_{i}")
-        if h.shape[1] in self.attention:
+        h = block(h, level, f"down_{level}_block_{i}")
+        if level in attended_down:
           h = attend(h, f"down_{level}_attention_{i}")
         skips.append(h)
-      if level != last:
-        halve = _conv(
-          h.shape[-1],
-          dtype=self.dtype,
-          name=f"down_{level}_downsample",
-          strides=2,
-          padding=((0, 1), (0, 1)),
-        )
+      if level != middle:
+        halve = conv(
+          h.shape[-1], dtype=self.dtype, name=f"down_{level}_downsample",
+          strides=2, padding=self.down_padding,
+        )  # fmt: skip
         h = halve(h)
         skips.append(h)
 
-    h = block(h, self.multipliers[-1], "middle_block_0")
-    h = attend(h, "middle_attention")
-    h = block(h, self.multipliers[-1], "middle_block_1")
+    if self.middle:
+      h = block(h, middle, "middle_block_0", self.middle_divisor)
+      if self.middle_attention:
+        groups = self.groups if self.middle_groups is None else self.middle_groups
+        h = attend(h, "middle_attention", groups, self.middle_divisor)
+      h = block(h, middle, "middle_block_1", self.middle_divisor)
 
-    for level, multiplier in reversed(list(enumerate(self.multipliers))):
+    for level in reversed(range(middle + 1)):
       for i in range(self.blocks + 1):
-        h = block(jnp.concatenate([h, skips.pop()], axis=-1), multiplier, f"up_{level}_block_{i}")
-        if h.shape[1] in self.attention:
+        h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_block_{i}")
+        if level in attended_up:
           h = attend(h, f"up_{level}_attention_{i}")
       if level != 0:
         h = h.repeat(2, axis=1).repeat(2, axis=2)
-        h = _conv(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
+        h = conv(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
 
-    h = nn.swish(_norm(h, self.groups, self.dtype, "norm_out"))
-    h = _conv(self.out_channels, dtype=self.dtype, scale=0, name="conv_out")(h)
-    return h.astype(_at_least_float32(self.dtype))
+    h = nn.swish(group_norm(h, self.groups, self.eps, self.dtype, "norm_out"))
+    h = conv(self.out_channels, dtype=self.dtype, scale=0, name="conv_out")(h)
+    return self.time.output(h.astype(at_least_float32(self.dtype)), t)

@@ -1,0 +1,11 @@
+"""Weights and configurations of other projects, in and out: diffusers, and the original DDIM code.
+
+Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt`` and ``.pth`` need torch. Both are
+imported where they are used.
+"""
+
+from ddim_jax.interop.ddim import load_ddim
+from ddim_jax.interop.diffusers import load_diffusers, save_diffusers
+from ddim_jax.interop.pretrained import Pretrained, like_diffusers
+
+__all__ = ["Pretrained", "like_diffusers", "load_ddim", "load_diffusers", "save_diffusers"]

@@ -1,0 +1,141 @@
+"""Folders of diffusers: an unconditional or class-conditional pipeline around a UNet2DModel."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddim_jax.interop import files, names
+from ddim_jax.interop.configs import labels_as_they_are, to_unet
+from ddim_jax.interop.pretrained import Pretrained
+from ddim_jax.interop.schedulers import from_scheduler
+from ddim_jax.unet import UNet
+
+
+def parameter_shapes(model: UNet) -> Any:
+  """The parameter tree with a shape at each leaf."""
+  side = 2 ** (len(model.multipliers) - 1)
+  channels = model.out_channels if model.in_channels is None else model.in_channels
+  x = jnp.zeros((1, side, side, channels))
+  labels = None
+  if model.label_embedding is not None:
+    wide = model.embedding or 4 * model.channels
+    labels = jnp.zeros((1, wide) if model.label_embedding is labels_as_they_are else (1,))
+  elif model.num_classes is not None:
+    labels = jnp.zeros((1,), jnp.int32)
+  one = jnp.ones((), jnp.int32)
+  return jax.eval_shape(lambda: model.init(jax.random.key(0), x, one, labels))["params"]
+
+
+def _folder(source: str | Path) -> Path:
+  """A local folder, downloaded if it is an id of the Hugging Face hub."""
+  if Path(source).is_dir():
+    return Path(source)
+  text = str(source)
+  if Path(source).exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
+    raise ValueError(f"{source} is not a folder")
+  try:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+  except ImportError as error:
+    raise ValueError(
+      f"{source} is not a local folder; to download it as an id of the hub, pip install huggingface_hub"
+    ) from error
+  wanted = ["*.json", "*.safetensors", "*.bin", "unet/*", "scheduler/*"]
+  try:
+    return Path(huggingface_hub.snapshot_download(text, allow_patterns=wanted, etag_timeout=5))
+  except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    raise ValueError(
+      f"{source} is not a local folder and cannot be downloaded ({type(error).__name__}): give the path of"
+      " a folder, or go online"
+    ) from error
+
+
+def _check_index(folder: Path, scheduler: dict[str, Any]) -> None:
+  """Refuses a pipeline whose index contradicts what is read."""
+  if not (folder / "model_index.json").is_file():
+    return
+  index = files.read_json(folder / "model_index.json")
+  unet, listed = index.get("unet", [None, None]), index.get("scheduler", [None, None])
+  if unet[-1] != "UNet2DModel":
+    raise ValueError(f"{folder}: unet must be a UNet2DModel, model_index.json says {unet[-1]!r}")
+  if listed[-1] != scheduler.get("_class_name"):
+    raise ValueError(
+      f"{folder}: model_index.json names {listed[-1]!r}, the scheduler's own file"
+      f" {scheduler.get('_class_name')!r}"
+    )
+  if extra := sorted(
+    k for k, v in index.items() if k[0] != "_" and k not in ("unet", "scheduler") and v is not None
+  ):
+    raise ValueError(f"{folder}: parts of the pipeline that are not supported: {', '.join(extra)}")
+
+
+def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = None) -> Pretrained:
+  """Reads a pipeline or a model that diffusers has saved.
+
+  Args:
+    source: A folder: ``config.json`` and weights in it or in ``unet/``, ``scheduler_config.json`` in it or
+      in ``scheduler/``. Else an id of the Hugging Face hub, if huggingface_hub is installed.
+    scheduler: Configuration of a DDIMScheduler or DDPMScheduler instead of the folder's.
+
+  Returns:
+    See `Pretrained`. Where diffusers' own steps are inconsistent, see `like_diffusers`.
+
+  Raises:
+    ValueError: If something is missing or not supported, or weights and configuration disagree.
+  """
+  folder = _folder(source)
+  unet = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
+  if not (unet / "config.json").is_file():
+    raise ValueError(f"{folder} has no config.json, nor unet/config.json")
+  places = (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json")
+  found = next((place for place in places if place.is_file()), None)
+  if scheduler is None:
+    if found is None:
+      raise ValueError(f"{folder} has no scheduler/scheduler_config.json: pass scheduler={{...}}")
+    scheduler = files.read_json(found)
+    _check_index(folder, scheduler)
+  model, config = to_unet(files.read_json(unet / "config.json"))
+  sampling = from_scheduler(scheduler)
+  weights = {names.modern(name): array for name, array in files.read_folder(unet).items()}
+  levels = len(model.multipliers)
+  params = names.convert(weights, parameter_shapes(model), levels, names.to_diffusers, str(unet))
+  variables = {"params": params}
+  return Pretrained(
+    model, variables, *sampling[:-1], config=config, scheduler=sampling.config
+  )  # fmt: skip
+
+
+def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
+  """Writes a folder that ``diffusers.DDIMPipeline.from_pretrained`` loads (DDPMPipeline for a DDPMScheduler).
+
+  Args:
+    directory: Created if need be; must not hold a pipeline already.
+    pretrained: From `load_diffusers` or `load_ddim`, perhaps with other variables.
+
+  Raises:
+    ValueError: If the directory is not empty, or the parameters do not fit the configuration.
+  """
+  from safetensors.numpy import save_file
+
+  folder = Path(directory)
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise ValueError(f"{folder} exists and is not an empty folder")
+  levels = len(pretrained.model.multipliers)
+  weights = names.export(pretrained.variables["params"], levels, names.to_diffusers)
+  names.convert(weights, parameter_shapes(pretrained.model), levels, names.to_diffusers, "the variables")
+  kind = pretrained.scheduler["_class_name"]
+  index = {
+    "_class_name": kind.replace("Scheduler", "Pipeline"),
+    "scheduler": ["diffusers", kind],
+    "unet": ["diffusers", "UNet2DModel"],
+  }
+  (folder / "unet").mkdir(parents=True, exist_ok=True)
+  (folder / "scheduler").mkdir(exist_ok=True)
+  write = lambda path, values: path.write_text(json.dumps(values, indent=2) + "\n")
+  save_file(weights, folder / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+  write(folder / "unet" / "config.json", {"_class_name": "UNet2DModel"} | pretrained.config)
+  write(folder / "scheduler" / "scheduler_config.json", pretrained.scheduler)
+  write(folder / "model_index.json", index)

@@ -1,0 +1,86 @@
+"""A network of another project, ready to use, and how to reproduce diffusers' own steps."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.denoisers import Denoiser, as_denoiser
+from ddim_jax.parameterisation import Parameterisation, Prediction
+from ddim_jax.schedules import Schedule
+from ddim_jax.solvers import Solver
+from ddim_jax.unet import UNet
+
+
+class Pretrained(NamedTuple):
+  """All that another project's files say.
+
+  Attributes:
+    model: The network.
+    variables: ``{"params": ...}``, numpy float32.
+    schedule: Noise schedule.
+    parameterisation: What the network predicts.
+    timesteps: ``S -> i32[S+1]``: the levels of the files' spacing. With ``set_alpha_to_one`` false they
+      end at level 1 instead of 0.
+    solver: DDIM (eta 0) or DDPM.
+    restrict: ``(denoise, schedule) -> Denoiser``: the files' clipping or thresholding of x0.
+    config: The network's configuration, with the keys of a UNet2DModel.
+    scheduler: The scheduler's, with the keys of a DDIMScheduler or DDPMScheduler.
+  """
+
+  model: UNet
+  variables: dict[str, Any]
+  schedule: Schedule
+  parameterisation: Parameterisation
+  timesteps: Callable[[int], np.ndarray]
+  solver: Solver
+  restrict: Callable[[Denoiser, Schedule], Denoiser]
+  config: dict[str, Any]
+  scheduler: dict[str, Any]
+
+  def denoiser(self, variables=None, schedule: Schedule | None = None, labels=None) -> Denoiser:
+    """The network as a denoiser, clipped as the files say; pass traced variables and schedule in ``jit``."""
+    variables = self.variables if variables is None else variables
+    schedule = self.schedule if schedule is None else schedule
+    network = lambda x, t: self.model.apply(variables, x, t, labels)
+    return self.restrict(as_denoiser(network, schedule, self.parameterisation), schedule)
+
+
+def _keep_eps(restrict):
+  """Restricts x0 and leaves eps as it was, so that the two no longer agree with x_t."""
+
+  def restricted(denoise, schedule):
+    def inner(x_t, t):
+      plain = denoise(x_t, t)
+      return Prediction(restrict(lambda x, t: plain, schedule)(x_t, t).x0, plain.eps)
+
+    return inner
+
+  return restricted
+
+
+def like_diffusers(pretrained: Pretrained, S: int) -> Pretrained:
+  """The same with the two habits of diffusers' DDIMScheduler, for comparing images with it.
+
+  It takes the level a step leads to as ``t - T // S``, whatever level the next step starts from
+  (huggingface/diffusers#12633); the two differ for "linspace", and for "trailing" where S does not divide
+  T. And where x0 is clipped or thresholded it keeps the eps of before. A DDPMScheduler has neither habit:
+  then the result is what was given.
+
+  Args:
+    pretrained: From `load_diffusers`.
+    S: Number of steps, to be passed to ``timesteps`` as well.
+  """
+  if pretrained.scheduler.get("_class_name") != "DDIMScheduler":
+    return pretrained
+  stride = pretrained.schedule.T // S
+  last = 0 if pretrained.scheduler["set_alpha_to_one"] else 1
+
+  def step(denoise, schedule, carry, x_t, t, s, z):
+    s = jnp.where(t - stride >= 1, t - stride, last)
+    return pretrained.solver.step(denoise, schedule, carry, x_t, t, s, z)
+
+  return pretrained._replace(
+    solver=Solver(pretrained.solver.init, step), restrict=_keep_eps(pretrained.restrict)
+  )

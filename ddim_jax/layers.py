@@ -1,0 +1,146 @@
+"""The layers of the U-Net: convolutions, norms, residual blocks, attention, features of the level.
+
+Every convolution of the network is made by `conv`, and every norm by `group_norm`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def init(scale: float = 1.0):
+  """Uniform with variance ``scale / fan_avg``; scale 0 is the DDPM code's nearly zero."""
+  return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
+
+
+def conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str, **kwargs) -> nn.Conv:
+  """A convolution of ``size`` x ``size`` pixels."""
+  return nn.Conv(features, (size, size), dtype=dtype, kernel_init=init(scale), name=name, **kwargs)
+
+
+def at_least_float32(dtype):
+  """``dtype``, or float32 where it is narrower."""
+  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def group_norm(x: jax.Array, groups: int, eps: float, dtype, name: str) -> jax.Array:
+  """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
+  wide = at_least_float32(dtype)
+  return nn.GroupNorm(groups, epsilon=eps, dtype=wide, name=name)(x.astype(wide)).astype(dtype)
+
+
+def time_embedding(t: jax.Array, channels: int, shift: float = 1.0) -> jax.Array:
+  """``[sin, cos]`` of ``t`` at ``channels / 2`` frequencies from 1 down to 1e-4: ``f32[B, channels]``.
+
+  Released networks number their levels 0..T-1: this is where level t becomes t - 1. The exponent of
+  frequency k is ``k / (channels / 2 - shift)``.
+  """
+  half = channels // 2
+  frequencies = jnp.exp(-math.log(1e4) / (half - shift) * jnp.arange(half, dtype=jnp.float32))
+  angles = (t.astype(jnp.float32) - 1)[:, None] * frequencies[None]
+  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sinusoids:
+  """Features of a level: `time_embedding`, or with ``cos_first`` its halves exchanged."""
+
+  cos_first: bool = False
+  shift: float = 1.0
+
+  def features(self, module: nn.Module, t: jax.Array, channels: int) -> jax.Array:
+    """``f32[B, channels]`` of levels ``[B]``."""
+    features = time_embedding(t, channels, self.shift)
+    return jnp.roll(features, channels // 2, axis=-1) if self.cos_first else features
+
+  def output(self, h: jax.Array, t: jax.Array) -> jax.Array:
+    """The network's output, as it is."""
+    return h
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomFourier:
+  """Features of score networks: sines of ``log(t - 1)`` at fixed random frequencies, output over ``t - 1``.
+
+  Song et al., arXiv:2011.13456. There t - 1 is a noise scale, so level 1 is outside the domain.
+  """
+
+  scale: float = 16.0
+
+  def features(self, module: nn.Module, t: jax.Array, channels: int) -> jax.Array:
+    """``f32[B, 2 * channels]`` of levels ``[B]``; the frequencies are stored but never trained."""
+    frequencies = module.param("time_frequencies", nn.initializers.normal(self.scale), (channels,))
+    logs = jnp.log(t.astype(jnp.float32) - 1)
+    angles = logs[:, None] * jax.lax.stop_gradient(frequencies)[None] * (2 * math.pi)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+  def output(self, h: jax.Array, t: jax.Array) -> jax.Array:
+    """The network's output divided by the noise scale."""
+    return h / (t.astype(h.dtype) - 1)[:, None, None, None]
+
+
+class ResidualBlock(nn.Module):
+  """``x + conv(dropout(norm(conv(norm(x)) + embedding)))`` with the activation after each norm.
+
+  The shortcut is a 1x1 convolution where the number of channels changes. With ``scale_shift`` the
+  embedding gives ``norm(h) * (1 + scale) + shift`` instead of a sum; the result is divided by ``divisor``.
+  """
+
+  channels: int
+  groups: int
+  dropout: float
+  dtype: Any
+  eps: float = 1e-6
+  activation: Callable[[jax.Array], jax.Array] = nn.swish
+  scale_shift: bool = False
+  divisor: float = 1.0
+
+  @nn.compact
+  def __call__(self, x, embedding, train: bool):
+    norm = lambda h, name: group_norm(h, self.groups, self.eps, self.dtype, name)
+    h = conv(self.channels, dtype=self.dtype, name="conv1")(self.activation(norm(x, "norm1")))
+    width = self.channels * (2 if self.scale_shift else 1)
+    change = nn.Dense(width, dtype=self.dtype, kernel_init=init(), name="time")(self.activation(embedding))
+    change = change[:, None, None, :]
+    if self.scale_shift:
+      scale, shift = jnp.split(change, 2, axis=-1)
+      h = norm(h, "norm2") * (1 + scale) + shift
+    else:
+      h = norm(h + change, "norm2")
+    h = nn.Dropout(self.dropout, deterministic=not train)(self.activation(h))
+    h = conv(self.channels, dtype=self.dtype, scale=0, name="conv2")(h)
+    if x.shape[-1] != self.channels:
+      x = conv(self.channels, 1, dtype=self.dtype, name="shortcut")(x)
+    return (x + h) / self.divisor if self.divisor != 1 else x + h
+
+
+class Attention(nn.Module):
+  """Self-attention over all pixels, with softmax in float32, added to its input.
+
+  One head, or heads of ``head_dim`` channels each; ``groups`` 0 leaves out the norm.
+  """
+
+  groups: int
+  dtype: Any
+  eps: float = 1e-6
+  head_dim: int | None = None
+  divisor: float = 1.0
+
+  @nn.compact
+  def __call__(self, x):
+    batch, height, width, channels = x.shape
+    head = channels if self.head_dim is None else self.head_dim
+    dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=init(scale), name=name)
+    h = group_norm(x, self.groups, self.eps, self.dtype, "norm") if self.groups else x
+    h = h.reshape(batch, height * width, channels)
+    q, k, v = (dense(name)(h).reshape(batch, height * width, -1, head) for name in ("q", "k", "v"))
+    scores = jnp.einsum("bqhc,bkhc->bhqk", q, k) * head**-0.5
+    weights = nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
+    h = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(batch, height * width, channels)
+    h = dense("out", scale=0)(h).reshape(x.shape)
+    return (x + h) / self.divisor if self.divisor != 1 else x + h
