@@ -169,7 +169,10 @@ def test_ddim_images_equal_diffusers(pair, config):
   x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3))
   expected = their_images(network, scheduler, S, x_T)
   images = our_images(interop.like_diffusers(loaded, S), S, x_T, jax.random.key(0))
-  assert np.abs(images - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
+  # Clipping at 1.5 misses 1e-4: over three noises the two differ by up to 2.3e-4, ours from the same steps
+  # in float64 by up to 1.3e-4 and theirs by up to 2.0e-4.
+  bound = 3e-4 if "clip_sample_range" in config else 1e-4 * max(1, np.abs(expected).max())
+  assert np.abs(images - expected).max() <= bound
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
