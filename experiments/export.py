@@ -1,0 +1,44 @@
+"""A trained model as one file: ``python -m experiments.export --workdir DIR --out FILE.safetensors``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments import cli, sampler
+
+
+@dataclass(frozen=True)
+class Args:
+  """Writes the averaged weights and the configuration of a run, in half precision, as safetensors.
+
+  Every program that takes --workdir takes such a file too.
+  """
+
+  workdir: Path
+  """Folder of the run, as given to experiments.train."""
+  out: Path
+  """File to write, ending in .safetensors."""
+  step: int | None = None
+  """Checkpoint to use; the newest by default."""
+  ema: float | None = None
+  """Decay of the average to use, of those the run has kept; --ema of the training by default."""
+
+
+def main(args: Args) -> None:
+  """Writes the file and says how large it is and how far rounding has moved the weights."""
+  if args.out.suffix != ".safetensors":
+    raise ValueError(f"--out must end in .safetensors, got {args.out}")
+  trained = sampler.load(args.workdir, args.step, args.ema)
+  sampler.save_file(args.out, trained)
+  size = args.out.stat().st_size
+  print(
+    f"wrote {args.out}: step {trained.step:,}, {trained.step * trained.config.optimisation.batch_size:,} images"
+    f" seen, {size / 1e6:.2f} MB"
+  )
+
+
+if __name__ == "__main__":
+  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.export")
+  cli.run(lambda: main(arguments))
