@@ -5,7 +5,18 @@ modules of their own: ``from ddim_jax import training, data, checkpoints, plots`
 """
 
 from ddim_jax import timesteps
-from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold, guide
+from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold
+from ddim_jax.guidance import classifier_guide, guide
+from ddim_jax.inverse_problems import (
+  LinearOperator,
+  colourisation,
+  constrain,
+  inpaint,
+  masked,
+  repaint,
+  super_resolution,
+)
+from ddim_jax.inversion import invert
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
 from ddim_jax.process import add_noise
 from ddim_jax.sampling import (
@@ -13,7 +24,6 @@ from ddim_jax.sampling import (
   image_keys,
   initial_noise,
   interpolate,
-  invert,
   sample,
   slerp,
 )
@@ -39,6 +49,7 @@ __all__ = [
   "EPS",
   "X0",
   "Denoiser",
+  "LinearOperator",
   "Parameterisation",
   "Prediction",
   "Schedule",
@@ -48,8 +59,11 @@ __all__ = [
   "V",
   "add_noise",
   "as_denoiser",
+  "classifier_guide",
   "clip_x0",
+  "colourisation",
   "constant_schedule",
+  "constrain",
   "cosine_schedule",
   "ddim",
   "ddim_step",
@@ -60,14 +74,18 @@ __all__ = [
   "guide",
   "image_keys",
   "initial_noise",
+  "inpaint",
   "interpolate",
   "invert",
   "jsd_schedule",
   "linear_schedule",
+  "masked",
   "quadratic_schedule",
+  "repaint",
   "sample",
   "sigmoid_schedule",
   "slerp",
+  "super_resolution",
   "timesteps",
   "warmup_schedule",
   "zero_terminal_snr",

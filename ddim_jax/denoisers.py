@@ -1,7 +1,8 @@
 """Denoisers: callables ``(x_t, t) -> Prediction``, and functions that make one from another.
 
-The sampler knows nothing else of a model. Clipping, guidance and conditioning are denoisers wrapped
-around denoisers; each keeps the pair consistent, ``x_t = alpha * x0 + sigma * eps``.
+The sampler knows nothing else of a model. Clipping, guidance (`ddim_jax.guidance`) and measurements
+(`ddim_jax.inverse_problems`) are denoisers wrapped around denoisers; each keeps the pair consistent,
+``x_t = alpha * x0 + sigma * eps``.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, coefficients
 
 Denoiser = Callable[[jax.Array, jax.Array], Prediction]
 
@@ -48,8 +49,15 @@ def as_denoiser(
   return denoise
 
 
-def _with_x0(x0, x_t, t, schedule) -> Prediction:
-  """The prediction with this x0, its eps derived again."""
+def with_x0(x0: jax.Array, x_t: jax.Array, t, schedule: Schedule) -> Prediction:
+  """The prediction with this x0, its eps derived again: ``eps = (x_t - alpha * x0) / sigma``.
+
+  Args:
+    x0: Estimate of the clean data, ``f32[B, ...]``.
+    x_t: The sample that it was made from, of the same shape.
+    t: Its level, ``i32[]`` or ``i32[B]``, at least 1. Traced.
+    schedule: Noise schedule. Traced.
+  """
   alpha, sigma = coefficients(schedule, t, x_t)
   return Prediction(x0, (x_t - alpha * x0) / sigma)
 
@@ -58,7 +66,7 @@ def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: floa
   """Clips the predicted x0 to ``[low, high]`` (data units, traced) and derives eps from it again."""
 
   def clipped(x_t, t):
-    return _with_x0(jnp.clip(denoise(x_t, t).x0, low, high), x_t, t, schedule)
+    return with_x0(jnp.clip(denoise(x_t, t).x0, low, high), x_t, t, schedule)
 
   return clipped
 
@@ -77,38 +85,6 @@ def dynamic_threshold(
     axes = tuple(range(1, x0.ndim))
     bound = jnp.quantile(jnp.abs(x0), quantile, axis=axes, keepdims=True)
     bound = jnp.clip(bound, 1.0, maximum).astype(x0.dtype)
-    return _with_x0(jnp.clip(x0, -bound, bound) / bound, x_t, t, schedule)
+    return with_x0(jnp.clip(x0, -bound, bound) / bound, x_t, t, schedule)
 
   return thresholded
-
-
-def guide(
-  conditional: Denoiser,
-  unconditional: Denoiser,
-  schedule: Schedule,
-  weight: float | jax.Array,
-  interval: tuple[float, float] = (-jnp.inf, jnp.inf),
-) -> Denoiser:
-  """Classifier-free guidance: ``eps_u + weight * (eps_c - eps_u)``, and the same for x0.
-
-  Ho and Salimans, arXiv:2207.12598; their w is our ``weight - 1``. Weight 0 is unconditional, 1
-  conditional, more than 1 exaggerates the condition. Outside ``interval`` the conditional denoiser
-  is used as it is (Kynkaanniemi et al., arXiv:2404.07724).
-
-  Args:
-    conditional: Denoiser that knows the condition.
-    unconditional: Denoiser that does not (or that knows a negative one).
-    schedule: Noise schedule, for the interval.
-    weight: Guidance weight, ``f32[]`` or one per example ``f32[B]``. Traced.
-    interval: ``(low, high)`` of log-SNR within which guidance acts. Traced.
-  """
-
-  def guided(x_t, t):
-    with_condition, without = conditional(x_t, t), unconditional(x_t, t)
-    log_snr = log_snr_at(schedule, t, x_t)
-    inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
-    w = jnp.asarray(weight, x_t.dtype)
-    w = jnp.where(inside, jnp.reshape(w, w.shape + (1,) * (x_t.ndim - w.ndim)), 1)
-    return jax.tree.map(lambda c, u: u + w * (c - u), with_condition, without)
-
-  return guided

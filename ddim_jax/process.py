@@ -1,8 +1,9 @@
-"""The forward process: from data to noise in one jump."""
+"""The forward process: from data to noise, or from noise to more noise, in one jump."""
 
 import jax
+import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 
 
 def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t) -> jax.Array:
@@ -27,3 +28,25 @@ def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t) -> jax.Array
     raise ValueError(f"x0 and eps must have the same shape, got {x0.shape} and {eps.shape}")
   alpha, sigma = coefficients(schedule, t, x0)
   return alpha * x0 + sigma * eps
+
+
+def renoise(schedule: Schedule, x_t: jax.Array, z: jax.Array, t, s) -> jax.Array:
+  r"""Draws from :math:`q(x_s | x_t)`, from a level to a noisier one.
+
+  .. math:: x_s = \frac{\alpha_s}{\alpha_t} x_t + \sqrt{1 - \bar\alpha_s / \bar\alpha_t}\, z
+
+  Args:
+    schedule: Noise schedule. Traced.
+    x_t: Sample at level ``t``, ``f32[B, ...]``.
+    z: Standard normal noise of the same shape, independent of that in ``x_t``.
+    t: Level, ``i32[]`` or ``i32[B]``, in ``[0, T]``. Traced.
+    s: Level to reach, like ``t`` and at least ``t``; below it, nothing happens. Traced.
+
+  Returns:
+    The sample at level ``s``.
+  """
+  (alpha_t, _), (alpha_s, sigma_s) = coefficients(schedule, t, x_t), coefficients(schedule, s, x_t)
+  change = log_snr_at(schedule, s, x_t) - log_snr_at(schedule, t, x_t)
+  # 1 - alpha_bar_s / alpha_bar_t = (1 - SNR_s / SNR_t) * sigma_s^2, without cancellation.
+  fresh = jnp.sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(x_t.dtype) * sigma_s
+  return jnp.where(change < 0, alpha_s / alpha_t * x_t + fresh * z, x_t)

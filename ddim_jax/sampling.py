@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, coefficients
-from ddim_jax.solvers import Solver, ddim, ddim_step
+from ddim_jax.schedules import Schedule
+from ddim_jax.solvers import Solver, ddim
 
 
 class Step(NamedTuple):
@@ -132,48 +132,6 @@ def sample(
   draws = jnp.arange(1, ts.shape[0])
   (x_0, _), observed = jax.lax.scan(step, (x_T, solver.init(x_T)), (draws, ts[:-1], ts[1:]))
   return x_0, observed
-
-
-def invert(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, refine: int = 0) -> jax.Array:
-  """Finds the noise from which deterministic DDIM makes ``x0``.
-
-  A DDIM step from level s down to t is ``x_t = move(x_s, eps(x_s, s))``. Going up, ``eps(x_s, s)`` is
-  not known yet: plain inversion takes it from where it stands, ``eps(x_t, t)``, an error of first
-  order in 1/S (a network is never asked at level 0, where none is trained: level 1 there). Each
-  refinement then asks again at the point just found, ``eps(x_s, s)``: where that converges, the
-  round trip is exact to rounding.
-
-  Args:
-    denoise: ``(x_t, t) -> Prediction``. Clipping or thresholding cannot be inverted: leave it out.
-    schedule: Noise schedule. Traced.
-    x0: Samples at level ``ts[-1]``, ``f32[B, ...]``.
-    ts: The decreasing levels that `sample` would use, ``i32[S+1]``; values traced, S static.
-    refine: Fixed-point iterations per step, at least 0; each costs a network evaluation.
-
-  Returns:
-    The sample at level ``ts[0]``, ``f32[B, ...]``.
-
-  Raises:
-    ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or a negative ``refine``.
-
-  References:
-    Section 4.3 of arXiv:2010.02502; fixed point: Pan et al., arXiv:2309.04907.
-  """
-  ts = _check(x0, ts, "x0")
-  if refine < 0:
-    raise ValueError(f"refine must be at least 0, got {refine}")
-
-  def step(x_t, levels):
-    t, s = levels
-    alpha, sigma = coefficients(schedule, t, x_t)
-
-    def iterate(i, x):
-      eps = denoise(x, jnp.where(i == 0, jnp.maximum(t, 1), s)).eps
-      return ddim_step(schedule, Prediction((x_t - sigma * eps) / alpha, eps), t, s)
-
-    return jax.lax.fori_loop(0, refine + 1, iterate, x_t), None
-
-  return jax.lax.scan(step, x0, (ts[:0:-1], ts[-2::-1]))[0]
 
 
 def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:

@@ -74,3 +74,55 @@ def linspace(T: int, S: int) -> np.ndarray:
   """Rounded evenly spaced levels from T to 1, both included: "linspace" in diffusers (S = 1: level 1)."""
   _check(T, S)
   return explicit(T, np.round(np.linspace(0, T - 1, S)).astype(int)[::-1] + 1)
+
+
+def cut(ts, strength: float) -> np.ndarray:
+  """The last part of a sequence, for image to image: ``floor(strength * S)`` of its S steps.
+
+  `ddim_jax.add_noise` takes an image to the first level that is left, `ddim_jax.sample` back from there.
+
+  Args:
+    ts: Levels from a function of this module, ``i32[S+1]``.
+    strength: How much of the chain, in (0, 1]: 1 is all of it, little keeps the image nearly as it is.
+
+  Raises:
+    ValueError: If ``strength`` is out of range, or so small that no step is left.
+  """
+  ts = np.asarray(ts)
+  S = len(ts) - 1
+  # Rounded first, because 0.58 * 50 is a little less than 29 in floating point.
+  steps = int(np.round(S * strength, 6)) if 0 < strength <= 1 else 0
+  if steps < 1:
+    raise ValueError(f"strength must be in (0, 1] and leave at least one of {S} steps, got {strength}")
+  return ts[S - steps :]
+
+
+def repaint(ts, jump: int = 10, repeats: int = 10) -> np.ndarray:
+  """Levels that go down in stretches of ``jump`` steps, each walked ``repeats`` times.
+
+  RePaint's resampling, arXiv:2201.09865, for `ddim_jax.repaint`, the solver that can go up. After each
+  stretch the levels jump back up to its beginning; the stretches are counted from the last noisy level.
+  As in the paper, that is about ``repeats`` times as many network evaluations.
+
+  Args:
+    ts: Decreasing levels from another function of this module, ``i32[S+1]``.
+    jump: Steps in a stretch, at least 1.
+    repeats: How often each is walked, at least 1; 1 gives ``ts`` back.
+
+  Returns:
+    Levels, ``i32[N+1]``; not monotone. The last is ``ts[-1]``.
+
+  Raises:
+    ValueError: If ``jump`` or ``repeats`` is not a positive integer.
+  """
+  for name, value in (("jump", jump), ("repeats", repeats)):
+    if not isinstance(value, (int, np.integer)) or value < 1:
+      raise ValueError(f"{name} must be a positive integer, got {value!r}")
+  ts = np.asarray(ts)
+  last = len(ts) - 2
+  levels = [ts[0]]
+  for i in range(1, len(ts)):
+    levels.append(ts[i])
+    if jump <= i <= last and (last - i) % jump == 0:
+      levels.extend(np.tile(ts[i - jump : i + 1], repeats - 1))
+  return np.array(levels, ts.dtype)

@@ -5,9 +5,9 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import tyro
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots
-from experiments import cli, outputs, sampler
+from experiments import cli, editing, outputs, sampler
 from experiments import config as configs
 
 _LARGEST_GRID = 1024
@@ -49,7 +49,7 @@ class Args:
   """Image i of a seed is always the same image."""
   batch_size: int = 64
   """Images at a time on each device."""
-  label: int | None = None
+  label: Annotated[int | None, tyro.conf.arg(aliases=["--class"])] = None
   """Class to draw, for a conditional model; by default image i is of class i modulo their number."""
   guidance: float | None = None
   """Weight of classifier-free guidance, for a conditional model; 1 is none."""
@@ -61,6 +61,7 @@ class Args:
   """Encode real images, decode them, and print the error."""
   refine: int = 0
   """Fixed-point iterations a step when encoding."""
+  edit: editing.Edit = field(default_factory=editing.Edit)
 
 
 def _check(args: Args, trained: sampler.Trained) -> None:
@@ -69,12 +70,15 @@ def _check(args: Args, trained: sampler.Trained) -> None:
     raise ValueError(f"--num and --batch-size must be positive, got {args.num} and {args.batch_size}")
   if not 0 <= args.eta <= 1:
     raise ValueError(f"--eta must be in [0, 1], got {args.eta}")
-  if sum((args.trajectory, args.interpolate, args.reconstruct)) > 1:
-    raise ValueError("--trajectory, --interpolate and --reconstruct exclude each other")
+  if sum((args.trajectory, args.interpolate, args.reconstruct, args.edit.asked_for)) > 1:
+    raise ValueError(
+      "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength) exclude each other"
+    )
+  args.edit.check()
   fixed = (args.eta != 0, args.solver != "ddim", args.label is not None, args.guidance is not None)
   if args.reconstruct and any(fixed):
     raise ValueError("--reconstruct is deterministic: leave out --eta, --solver, --label and --guidance")
-  special = args.trajectory or args.interpolate or args.reconstruct
+  special = args.trajectory or args.interpolate or args.reconstruct or args.edit.asked_for
   if special and args.out is not None and args.out.suffix != ".png":
     raise ValueError(f"--out must end in .png here, got {args.out}")
   if args.refine < 0:
@@ -212,6 +216,11 @@ def main(args: Args) -> None:
     draw_interpolation(args, trained, ts)
   elif args.reconstruct:
     draw_reconstruction(args, trained, ts)
+  elif args.edit.asked_for:
+    editing.draw(
+        args.edit, trained, ts, sampler.SOLVERS[args.solver](args.eta), num=args.num, seed=args.seed,
+        label=args.label, guidance=args.guidance, clip=args.clip, out=args.out or args.workdir / "edit.png",
+    )  # fmt: skip
   else:
     draw_images(args, trained, ts)
   print(f"{time.monotonic() - began:.1f} s, compilation included")
@@ -219,7 +228,8 @@ def main(args: Args) -> None:
 
 def parse(argv: Sequence[str]) -> Args:
   """The command line as `Args`."""
-  return tyro.cli(Args, args=argv, prog="experiments.sample")
+  config = (tyro.conf.OmitArgPrefixes,)
+  return tyro.cli(Args, args=argv, prog="experiments.sample", config=config)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,18 @@ def denoiser(trained: Trained, params, schedule, labels=None, guidance=None, cli
   return ddim_jax.clip_x0(denoise, schedule) if clip else denoise
 
 
+def real_images(trained: Trained, num: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """Images of the data set that the model was trained on, from its test split where it has one.
+
+  Returns:
+    ``(u8[num, H, W, C], labels: i32[num])``; fewer where the data set is smaller.
+  """
+  split = "test" if trained.config.data.data in ("cifar10", "fashion_mnist") else None
+  source = configs.build_source(trained.config.data, split)
+  images, labels = source.read(np.arange(first, min(first + num, source.size)))
+  return images, np.asarray(labels, np.int32)
+
+
 def numbered_images(
   trained: Trained,
   ts: np.ndarray,

@@ -38,6 +38,12 @@ def gaussian_eps(x_t, alpha_bar_t, mean, variance):
   return sigma * (x_t - alpha * mean) / (alpha**2 * variance + sigma**2)
 
 
+def gaussian_x0(x_t, alpha_bar_t, mean, variance):
+  """``E[x_0 | x_t]`` of the same data."""
+  alpha = alpha_bar_t**0.5
+  return mean + alpha * variance * (x_t - alpha * mean) / (alpha_bar_t * variance + 1 - alpha_bar_t)
+
+
 def gaussian_moments(alpha_bar, ts, eta, mean, variance):
   """Mean and variance at ``ts[-1]`` of DDIM with the exact denoiser, from N(0, 1) at ``ts[0]``.
 

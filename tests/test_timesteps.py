@@ -79,3 +79,37 @@ def test_explicit_refuses(levels):
 def test_leading_refuses_an_offset_beyond_T():
   with pytest.raises(ValueError, match="at most T = 10"):
     timesteps.leading(10, 10, offset=1)
+
+
+def test_cut_leaves_the_share_of_the_steps_that_strength_names():
+  ts = timesteps.uniform(1000, 50)
+  for strength, steps in ((1.0, 50), (0.58, 29), (0.5, 25), (0.039, 1), (0.02, 1)):
+    np.testing.assert_array_equal(timesteps.cut(ts, strength), ts[-1 - steps :])
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.01, -1.0, 1.1, float("nan")])
+def test_cut_refuses(strength):
+  with pytest.raises(ValueError, match=f"strength must be .*got {strength}"):
+    timesteps.cut(timesteps.uniform(1000, 50), strength)
+
+
+@pytest.mark.parametrize(("S", "jump", "repeats"), [(250, 10, 10), (20, 3, 2), (10, 1, 4), (10, 20, 3)])
+def test_repaint_equals_diffusers(S, jump, repeats):
+  """diffusers goes up level by level, which is the same in distribution: its steps up are merged here."""
+  diffusers = pytest.importorskip("diffusers")
+  scheduler = diffusers.RePaintScheduler()
+  scheduler.set_timesteps(S, jump, repeats)
+  theirs = scheduler.timesteps.numpy() + 1
+  turning = [
+    i
+    for i in range(len(theirs))
+    if not (0 < i < len(theirs) - 1 and theirs[i - 1] < theirs[i] < theirs[i + 1])
+  ]
+  ours = timesteps.repaint(timesteps.leading(1000, S), jump, repeats)
+  np.testing.assert_array_equal(ours, [*theirs[turning], 0])
+
+
+@pytest.mark.parametrize("change", [{"jump": 0}, {"repeats": 0}, {"jump": 1.5}])
+def test_repaint_refuses(change):
+  with pytest.raises(ValueError, match="must be a positive integer"):
+    timesteps.repaint(timesteps.uniform(1000, 10), **change)

@@ -1,0 +1,176 @@
+"""How well real images survive encoding and decoding: ``python -m experiments.inversion --workdir DIR``."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import ddim_jax
+from ddim_jax import bijective, data
+from experiments import cli, sampler
+from experiments import config as configs
+
+
+@dataclass(frozen=True)
+class Args:
+  """Prints and draws the mean squared round-trip error against the number of steps S and refinements k."""
+
+  workdir: Path
+  """Folder of the run, as given to experiments.train."""
+  steps: tuple[int, ...] = (10, 20, 50, 100)
+  """Numbers of steps S."""
+  refine: tuple[int, ...] = (0, 1, 2, 5, 10)
+  """Numbers of fixed-point iterations a step, k."""
+  damping: float = 1.0
+  """Damping of the fixed point, in (0, 1]; 1 is undamped."""
+  spacing: configs.Spacing = "uniform"
+  """Which levels to visit."""
+  num: int = 64
+  """How many images, from the test split where there is one."""
+  batch_size: int = 64
+  """Images at a time."""
+  out: Path | None = None
+  """The picture; WORKDIR/inversion.png by default."""
+
+
+RoundTrip = Callable[..., tuple[jax.Array, jax.Array]]
+"""``(denoise, schedule, x0, ts, refine, damping) -> (x_T, x0 again)``."""
+
+
+def refined(denoise, schedule, x0, ts, refine, damping):
+  """Fixed-point inversion and DDIM."""
+  x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=refine, damping=damping)
+  return x_T, ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
+
+
+def exact(weight: bijective.Weight) -> RoundTrip:
+  """A bijective sampler, both ways."""
+
+  def there_and_back(denoise, schedule, x0, ts, refine, damping):
+    pair = bijective.encode(denoise, schedule, x0, ts, weight=weight)
+    return pair.x_T, bijective.decode(denoise, schedule, pair, ts, weight=weight)
+
+  return there_and_back
+
+
+def measurement(trained: sampler.Trained, images, labels, size: int, way: RoundTrip):
+  """A function ``(ts, refine, damping) -> (error, rms)``, compiled once for every S.
+
+  The error is the mean squared one of images in [0, 1], as in the paper's table 2; rms is the root mean
+  square of x_T.
+  """
+
+  @jax.jit
+  def run(params, schedule, x0, labels, ts, refine, damping):
+    denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
+    x_T, back = way(denoise, schedule, x0, ts, refine, damping)
+    return jnp.mean((back - x0) ** 2, axis=(1, 2, 3)) / 4, jnp.mean(x_T**2, axis=(1, 2, 3))
+
+  def measure(ts: np.ndarray, refine: int, damping: float) -> tuple[float, float]:
+    found = []
+    for i in range(0, len(images), size):
+      x0 = data.from_uint8(images[i : i + size])
+      arguments = (x0, labels[i : i + size], ts, refine, damping)
+      found.append(run(trained.params, trained.schedule, *arguments))
+    errors, squares = (np.concatenate(values) for values in zip(*found, strict=True))
+    return float(errors.mean()), float(squares.mean() ** 0.5)
+
+  return measure
+
+
+def contraction(trained: sampler.Trained, ts: np.ndarray, images, labels, iterations: int = 10) -> np.ndarray:
+  """By how much each further iteration shrinks what a step misses, for every pair of levels, noisiest first.
+
+  The points that the steps start from are real images with noise, so that no error of other steps enters.
+  """
+
+  @jax.jit
+  def run(params, schedule, ts, x0, labels):
+    denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
+
+    def at(levels):
+      t, s = levels
+      x_s = ddim_jax.add_noise(schedule, x0, jax.random.normal(jax.random.key(1), x0.shape), s)
+
+      def miss(refine):
+        x_t = ddim_jax.invert(denoise, schedule, x_s, levels, refine=refine)
+        landed = ddim_jax.ddim_step(schedule, denoise(x_t, t), t, s)
+        return jnp.sqrt(jnp.mean((landed - x_s) ** 2))
+
+      return (miss(iterations) / miss(iterations // 2)) ** (1 / (iterations - iterations // 2))
+
+    return jax.lax.map(at, jnp.stack([ts[:-1], ts[1:]], axis=1))
+
+  x0 = data.from_uint8(images)
+  return np.asarray(run(trained.params, trained.schedule, jnp.asarray(ts), x0, jnp.asarray(labels)))
+
+
+def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
+  """Error against S, a line for every way, both axes logarithmic."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  for name, errors in lines.items():
+    axes.plot(steps, errors, marker="o", markersize=4, label=name)
+  axes.set(xscale="log", yscale="log", xlabel="steps S", ylabel="mean squared error, images in [0, 1]")
+  axes.set_xticks(steps, [str(s) for s in steps])
+  axes.minorticks_off()
+  axes.grid(alpha=0.3)
+  axes.legend(frameon=False, fontsize=8)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path)
+
+
+def main(args: Args) -> None:
+  """Prints the table, line by line, and draws it."""
+  if args.num < 1 or args.batch_size < 1 or not args.steps or not args.refine:
+    raise ValueError("--num and --batch-size must be positive, --steps and --refine not empty")
+  if min(args.refine) < 0 or not 0 < args.damping <= 1:
+    raise ValueError(
+      f"--refine must be at least 0 and --damping in (0, 1], got {args.refine} and {args.damping}"
+    )
+  trained = sampler.load(args.workdir)
+  spacings = [configs.SPACINGS[args.spacing](trained.schedule.T, steps) for steps in args.steps]
+  images, labels = sampler.real_images(trained, args.num)
+  fixed_point, bdia, belm = (
+    measurement(trained, images, labels, args.batch_size, way)
+    for way in (refined, exact(bijective.bdia()), exact(bijective.belm))
+  )
+  ways = {f"k = {k}": (fixed_point, k) for k in args.refine}
+  ways |= {"bijective, bdia": (bdia, 0), "bijective, belm": (belm, 0)}
+
+  print(
+    f"checkpoint of step {trained.step:,}; {len(images)} images; {args.spacing}; damping {args.damping:g}"
+  )
+  print("mean squared error of the round trip, images in [0, 1] (root mean square of x_T)")
+  print(f"{'':18}" + "".join(f"{f'S = {len(ts) - 1}':>20}" for ts in spacings))
+  lines: dict[str, list[float]] = {}
+  for name, (measure, refine) in ways.items():
+    found = [measure(ts, refine, args.damping) for ts in spacings]
+    lines[name] = [error for error, _ in found]
+    print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
+  out = args.out or args.workdir / "inversion.png"
+  draw(out, [len(ts) - 1 for ts in spacings], lines)
+
+  print("undamped contraction of the fixed point by level: below 1 it converges, near 1 slowly")
+  few = min(args.num, 16)
+  for ts in spacings:
+    rates = contraction(trained, ts, images[:few], labels[:few])
+    worst = np.argsort(-rates)[:3]
+    shown = ", ".join(f"{ts[i]} to {ts[i + 1]}: {rates[i]:.2f}" for i in worst)
+    print(f"S = {len(ts) - 1:<4} median {np.median(rates):.2f}; slowest {shown}", flush=True)
+  print(f"curve: {out}")
+
+
+if __name__ == "__main__":
+  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.inversion")
+  cli.run(partial(main, arguments))
