@@ -88,7 +88,11 @@ def train(args: Args) -> float:
     params, state, value = update(params, state, jnp.int32(step), images, labels)
     if (step + 1) % 200 == 0:
       print(f"step {step + 1:,}: loss {float(value):.3f}, {time.monotonic() - began:.0f} s", flush=True)
-  meta = {"data": source.name, "steps": str(args.steps), "licence": "MIT" if args.data != "digits" else "CC BY 4.0"}
+  meta = {
+    "data": source.name,
+    "steps": str(args.steps),
+    "licence": "MIT" if args.data != "digits" else "CC BY 4.0",
+  }
   classifier.save(args.out, params, meta)
   accuracy = _accuracy(model, classifier.load(args.out), test)
   print(f"test accuracy {accuracy:.2%} of {test.size:,} images of {test.name}; wrote {args.out}")

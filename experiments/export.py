@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import cli, sampler
+from experiments import cli, models, sampler
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,14 @@ class Args:
 
 
 def main(args: Args) -> None:
-  """Writes the file and says how large it is and how far rounding has moved the weights."""
+  """Writes the file and says what is in it."""
   if args.out.suffix != ".safetensors":
     raise ValueError(f"--out must end in .safetensors, got {args.out}")
   trained = sampler.load(args.workdir, args.step, args.ema)
-  sampler.save_file(args.out, trained)
-  size = args.out.stat().st_size
-  print(
-    f"wrote {args.out}: step {trained.step:,}, {trained.step * trained.config.optimisation.batch_size:,} images"
-    f" seen, {size / 1e6:.2f} MB"
-  )
+  models.write(args.out, trained.params, trained.description)
+  seen = trained.step * trained.config.optimisation.batch_size
+  size = args.out.stat().st_size / 1e6
+  print(f"wrote {args.out}: step {trained.step:,}, {seen:,} images seen, {size:.2f} MB")
 
 
 if __name__ == "__main__":

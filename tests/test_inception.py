@@ -144,7 +144,9 @@ def test_fid_is_the_oracles(oracle, ours):
     """Through centred data instead of covariances, in float64."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     a, b = (x - x.mean(0)) / np.sqrt(len(x) - 1), (y - y.mean(0)) / np.sqrt(len(y) - 1)
-    return np.sum((x.mean(0) - y.mean(0)) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
+    return (
+      np.sum((x.mean(0) - y.mean(0)) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
+    )
 
   theirs, features = oracle[1][0], ours[1][0]
   fid = metrics.frechet_distance(metrics.moments(features[:6]), metrics.moments(features[6:]))
@@ -164,7 +166,7 @@ def test_another_file_is_refused(ours):
   folder = ours[0]
   with pytest.raises(ValueError, match=r"has sha256 \w+, expected 6726825d"):
     inception_weights.load(folder / "weights.pth", cache=folder)
-  with pytest.raises(ValueError, match="must be one of .pth"):
+  with pytest.raises(ValueError, match=r"must be one of \.pth"):
     inception_weights.load(folder / "weights.npz")
 
 

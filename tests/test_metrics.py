@@ -19,7 +19,9 @@ from experiments import classifier as program
 def features(seed, num, size, scale=1.0):
   """Correlated normal features with a mean."""
   generator = np.random.default_rng(seed)
-  return scale * (generator.normal(size=(num, size)) @ generator.normal(size=(size, size)) + generator.normal(size=size))
+  return scale * (
+    generator.normal(size=(num, size)) @ generator.normal(size=(size, size)) + generator.normal(size=size)
+  )
 
 
 def scipy_frechet(x, y):
@@ -96,7 +98,9 @@ def test_kernel_distance_is_the_sum_over_pairs():
 def test_kernel_distance_is_unbiased():
   """Over many small subsets of one distribution the mean is 0 within its standard error."""
   x = np.random.default_rng(0).normal(size=(6000, 3))
-  value = metrics.kernel_distance(metrics.subsets(x[:3000], 400, 30), metrics.subsets(x[3000:], 400, 30, seed=1))
+  value = metrics.kernel_distance(
+    metrics.subsets(x[:3000], 400, 30), metrics.subsets(x[3000:], 400, 30, seed=1)
+  )
   assert abs(value.value) < 4 * value.error / 20
   assert value.num == 30
 

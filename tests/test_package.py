@@ -66,7 +66,7 @@ def test_public_functions_have_docstrings():
 
 
 def test_nothing_unpickles_and_nothing_is_extracted():
-  forbidden = r"pickle|allow_pickle|torch\.load|extractall|\bassert\b|except:"
+  forbidden = r"pickle|allow_pickle|torch\.load\((?!.*weights_only=True)|extractall|\bassert\b|except:"
   for path in [*(ROOT / "ddim_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
     found = re.findall(forbidden, path.read_text())
     assert not found, f"{path}: {found}"

@@ -18,7 +18,9 @@ import numpy as np
 
 SIDE = 28
 FEATURES = 128
-WEIGHTS = {name: Path(__file__).parent / f"classifier_{name}.safetensors" for name in ("digits", "fashion_mnist")}
+WEIGHTS = {
+  name: Path(__file__).parent / f"classifier_{name}.safetensors" for name in ("digits", "fashion_mnist")
+}
 """The files that come with the package, by data set."""
 
 
@@ -104,4 +106,6 @@ def extractor(name: str) -> Extractor:
   path = WEIGHTS[name]
   params = load(path)
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  return Extractor(f"FD-classifier ({name})", digest, lambda images: Classifier().apply({"params": params}, images))
+  return Extractor(
+    f"FD-classifier ({name})", digest, lambda images: Classifier().apply({"params": params}, images)
+  )

@@ -58,7 +58,8 @@ class Inception(nn.Module):
         chain(x, name, ("branch1x1", 64, (1, 1))),
         chain(x, name, ("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5))),
         chain(
-          x, name, ("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))
+          x, name, ("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)),
+          ("branch3x3dbl_3", 96, (3, 3)),
         ),
         chain(_mean_pool(x), name, ("branch_pool", pooled, (1, 1))),
       ], axis=-1)  # fmt: skip
@@ -75,7 +76,9 @@ class Inception(nn.Module):
       row, column, last = (1, 7), (7, 1), 192
       return jnp.concatenate([
         chain(x, name, ("branch1x1", last, (1, 1))),
-        chain(x, name, ("branch7x7_1", width, (1, 1)), ("branch7x7_2", width, row), ("branch7x7_3", last, column)),
+        chain(
+          x, name, ("branch7x7_1", width, (1, 1)), ("branch7x7_2", width, row), ("branch7x7_3", last, column)
+        ),
         chain(
           x, name, ("branch7x7dbl_1", width, (1, 1)), ("branch7x7dbl_2", width, column),
           ("branch7x7dbl_3", width, row), ("branch7x7dbl_4", width, column), ("branch7x7dbl_5", last, row),
@@ -86,7 +89,8 @@ class Inception(nn.Module):
     def block_d(x, name):
       single = chain(x, name, ("branch3x3_1", 192, (1, 1)))
       wide = chain(
-        x, name, ("branch7x7x3_1", 192, (1, 1)), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1))
+        x, name, ("branch7x7x3_1", 192, (1, 1)), ("branch7x7x3_2", 192, (1, 7)),
+        ("branch7x7x3_3", 192, (7, 1)),
       )  # fmt: skip
       return jnp.concatenate([
         conv(single, f"{name}_branch3x3_2", 320, (3, 3), 2, "VALID"),
@@ -136,5 +140,3 @@ def extractor(params: Mapping[str, Any], resize: Callable[[jax.Array], jax.Array
   """
   resize = pytorch_fid if resize is None else resize
   return lambda images: Inception().apply({"params": params}, resize(images))
-
-

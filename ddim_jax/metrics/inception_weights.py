@@ -130,6 +130,7 @@ def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> We
   params = convert(readers[path.suffix](path))
   cached.parent.mkdir(parents=True, exist_ok=True)
   partial = cached.with_suffix(f".{os.getpid()}.partial")
-  save_file({f"{l}.{k}": np.ascontiguousarray(a) for l, leaves in params.items() for k, a in leaves.items()}, partial)
+  flat = {f"{layer}.{kind}": a for layer, leaves in params.items() for kind, a in leaves.items()}
+  save_file({name: np.ascontiguousarray(array) for name, array in flat.items()}, partial)
   partial.replace(cached)
   return Weights(params, found)
