@@ -119,7 +119,7 @@ def _table1(task: Task, row: str, S: int, num: int, settings: dict[str, Any]) ->
   partial = task.folder / "cells" / f"partial-{identity}.npz"
   seen = quality.load(partial) if partial.exists() else None
   size, draw, _ = task.sampler(row, S)
-  done, saved = (seen.moments.count if seen else 0), time.monotonic()
+  done, saved = (seen.moments.num if seen else 0), time.monotonic()
   with tqdm.tqdm(total=num, initial=done, unit="image", dynamic_ncols=True) as bar:
     for start in range(done, num, size):
       images = draw(np.arange(start, start + size), _eta(row))[: num - start]
@@ -132,7 +132,7 @@ def _table1(task: Task, row: str, S: int, num: int, settings: dict[str, Any]) ->
     raise ValueError(f"no images to measure: num must be positive, got {num}")
   reference = {
     "reference_sha256": quality.digest(task.reference),
-    "reference_N": task.reference.moments.count,
+    "reference_N": task.reference.moments.num,
   }
   result = quality.measure(task.reference, seen, task.seed) | reference
   partial.unlink(missing_ok=True)

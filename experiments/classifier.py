@@ -99,6 +99,11 @@ def train(args: Args) -> float:
   return accuracy
 
 
+def main(args: Args) -> None:
+  """Trains; what there is to say is printed."""
+  train(args)
+
+
 def _accuracy(model, params, test: data.Source) -> float:
   predict = jax.jit(lambda images: jnp.argmax(model.apply({"params": params}, images)[1], axis=-1))
   right = 0
@@ -110,4 +115,4 @@ def _accuracy(model, params, test: data.Source) -> float:
 
 if __name__ == "__main__":
   arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.classifier")
-  cli.run(lambda: train(arguments) and None)
+  cli.run(lambda: main(arguments))

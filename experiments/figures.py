@@ -24,7 +24,7 @@ _ONE_IMAGE = 96
 
 def figure3(task: "Task", rows: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
   """Samples by S and eta, all from the same noise."""
-  blocks = []
+  blocks: list[list[np.ndarray]] = []
   for row in rows:
     blocks.append([])
     for S in steps:
@@ -59,7 +59,7 @@ def figure4(task: "Task", steps: Sequence[int], rounds: int = 3) -> dict[str, An
     slope, intercept = np.polyfit(counts, seconds, 1)
     fit = (float(slope), float(intercept))
     residual = np.asarray(seconds) - slope * np.asarray(counts) - intercept
-    spread = np.sum((seconds - np.mean(seconds)) ** 2)
+    spread = np.sum((np.asarray(seconds) - np.mean(seconds)) ** 2)
     result |= {
       "seconds_a_step": fit[0],
       "seconds_intercept": fit[1],

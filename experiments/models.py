@@ -39,6 +39,7 @@ def write(path: Path, params, description: dict[str, Any]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + ".partial")
   save_file(arrays, str(partial), metadata={"format": _FORMAT, "description": json.dumps(description)})
+  partial.chmod(0o644)  # the library makes files that only their owner can read
   partial.replace(path)
 
 

@@ -91,7 +91,7 @@ def save(path: Path, seen: Seen) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix(".partial.npz")
   np.savez(
-    partial, count=seen.moments.count, mean=seen.moments.mean, scatter=seen.moments.scatter,
+    partial, count=seen.moments.num, mean=seen.moments.mean, scatter=seen.moments.scatter,
     probabilities=seen.scores.probabilities, information=seen.scores.information, features=seen.features,
   )  # fmt: skip
   partial.replace(path)
@@ -109,7 +109,7 @@ def load(path: Path) -> Seen:
 
 def digest(seen: Seen) -> str:
   """sha256 of the statistics, by which two references can be told apart."""
-  content = [np.int64(seen.moments.count), seen.moments.mean, seen.moments.scatter]
+  content = [np.int64(seen.moments.num), seen.moments.mean, seen.moments.scatter]
   return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in content)).hexdigest()
 
 
@@ -147,7 +147,7 @@ def measure(real: Seen, made: Seen, seed: int = 0) -> dict[str, Any]:
     "score": metrics.inception_score([made.scores]).value,
     "precision": quality.precision.value,
     "recall": quality.recall.value,
-    "N": made.moments.count,
+    "N": made.moments.num,
     "N_precision_recall": number,
   }
 

@@ -78,8 +78,8 @@ def _table1(cells: Cells, paper: str | None) -> str:
   real, network = first["result"]["reference_sha256"][:16], first["settings"]["judge_sha256"][:16]
   parts.append(
     f"Reference: {first['result']['reference_N']:,} training images, statistics sha256 {real}; network"
-    f" sha256 {network}. Rows of eta are not clipped, sigma-hat clips x0 to [-1, 1]. A Frechet distance falls with N:"
-    " compare equal N only."
+    f" sha256 {network}. Rows of eta are not clipped, sigma-hat clips x0 to [-1, 1]. A Frechet distance falls"
+    " with N: compare equal N only."
     + ("" if "FID" in judges else " FD-classifier is not FID, nor comparable with it.")
   )
   parts.append("")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import save_file
 
 from ddim_jax import metrics
@@ -188,12 +187,15 @@ def test_resizing_is_pytorch_fids(size):
   np.testing.assert_allclose(resize.pytorch_fid(images), 2 * expected.numpy() - 1, atol=2e-5)
 
 
-def test_clean_resizing_smooths_and_does_not_round():
-  image = np.random.default_rng(0).integers(0, 256, (1, 600, 600, 1), np.uint8)
-  got = resize.clean_fid(image)
-  expected = Image.fromarray(image[0, ..., 0]).resize((299, 299), Image.Resampling.BICUBIC)  # rounds
-  assert np.abs(got[0, ..., 1] - np.asarray(expected, np.float32)).max() <= 1  # rounded twice, in fixed point
-  assert np.abs(got - np.round(got)).max() > 0.4
+@pytest.mark.parametrize("size", [28, 600])
+def test_clean_resizing_is_a_smoothing_bicubic_filter_without_rounding(size):
+  """torch's filter that smooths when it shrinks is pillow's (a = -1/2), in floating point."""
+  images = np.random.default_rng(0).integers(0, 256, (1, size, size, 1), np.uint8)
+  x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+  expected = F.interpolate(x, (299, 299), mode="bicubic", antialias=True, align_corners=False)
+  got = resize.clean_fid(images)
+  assert got.shape == (1, 299, 299, 3)
+  np.testing.assert_allclose(got[..., 1], expected[:, 0].clip(0, 255).numpy(), atol=0.01)
   np.testing.assert_array_equal(resize.centred(np.float32([0, 128, 255])), np.float32([-1, 0, 127 / 128]))
 
 

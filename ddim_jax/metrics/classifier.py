@@ -72,6 +72,7 @@ def save(path: Path, params: Mapping[str, Any], metadata: dict[str, str]) -> Non
   flat = flax.traverse_util.flatten_dict(dict(params), sep=".")
   arrays = {name: np.asarray(value, np.float16) for name, value in flat.items()}
   save_file(arrays, str(path), metadata=metadata)
+  path.chmod(0o644)  # the library makes files that only their owner can read
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -19,21 +19,21 @@ class Moments(NamedTuple):
   """Statistics of features, in float64: constant memory for any number of images, and mergeable.
 
   Attributes:
-    count: Number of images.
+    num: Number of images.
     mean: ``f64[D]``.
     scatter: Sum of the outer products of the deviations from the mean, ``f64[D, D]``.
   """
 
-  count: int
+  num: int
   mean: np.ndarray
   scatter: np.ndarray
 
   @property
   def covariance(self) -> np.ndarray:
     """The unbiased covariance, ``f64[D, D]``; needs two images."""
-    if self.count < 2:
-      raise ValueError(f"a covariance needs at least 2 images, got {self.count}")
-    return self.scatter / (self.count - 1)
+    if self.num < 2:
+      raise ValueError(f"a covariance needs at least 2 images, got {self.num}")
+    return self.scatter / (self.num - 1)
 
 
 def moments(features) -> Moments:
@@ -64,10 +64,10 @@ def merge(a: Moments | None, b: Moments) -> Moments:
     return b
   if a.mean.shape != b.mean.shape:
     raise ValueError(f"statistics of {a.mean.size} and of {b.mean.size} features cannot be merged")
-  count = a.count + b.count
+  count = a.num + b.num
   difference = b.mean - a.mean
-  mean = a.mean + difference * (b.count / count)
-  between = np.outer(difference, difference) * (a.count * b.count / count)
+  mean = a.mean + difference * (b.num / count)
+  between = np.outer(difference, difference) * (a.num * b.num / count)
   return Moments(count, mean, a.scatter + b.scatter + between)
 
 
@@ -76,7 +76,7 @@ def merge_hosts(own: Moments) -> Moments:
   if jax.process_count() == 1:
     return own
   # As bytes: JAX would round float64 to float32.
-  flat = np.concatenate([[own.count], own.mean, own.scatter.ravel()]).view(np.uint8)
+  flat = np.concatenate([[own.num], own.mean, own.scatter.ravel()]).view(np.uint8)
   gathered = np.asarray(multihost_utils.process_allgather(flat))
   total: Moments | None = None
   for row in gathered:
@@ -112,4 +112,4 @@ def frechet_distance(a: Moments, b: Moments) -> Value:
   product = _factor(A).T @ _factor(B)
   root = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
   distance = np.sum((a.mean - b.mean) ** 2) + np.trace(A) + np.trace(B) - 2 * root
-  return Value(max(float(distance), 0.0), b.count)
+  return Value(max(float(distance), 0.0), b.num)

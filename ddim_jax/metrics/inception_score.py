@@ -18,12 +18,12 @@ class ScoreSums(NamedTuple):
   """What the score needs, in float64; constant memory, mergeable.
 
   Attributes:
-    count: Number of images.
+    num: Number of images.
     probabilities: Sum of p(y | x), ``f64[K]``.
     information: Sum over images of ``sum_y p log p``.
   """
 
-  count: int
+  num: int
   probabilities: np.ndarray
   information: float
 
@@ -47,13 +47,13 @@ def merge_scores(a: ScoreSums | None, b: ScoreSums) -> ScoreSums:
   """The sums of the union of two sets; None is the empty set."""
   if a is None:
     return b
-  return ScoreSums(a.count + b.count, a.probabilities + b.probabilities, a.information + b.information)
+  return ScoreSums(a.num + b.num, a.probabilities + b.probabilities, a.information + b.information)
 
 
 def _score(sums: ScoreSums) -> float:
-  p = sums.probabilities / sums.count
+  p = sums.probabilities / sums.num
   p = p[p > 0]
-  return float(np.exp(sums.information / sums.count - np.sum(p * np.log(p))))
+  return float(np.exp(sums.information / sums.num - np.sum(p * np.log(p))))
 
 
 def inception_score(parts: Sequence[ScoreSums]) -> Value:
@@ -66,4 +66,4 @@ def inception_score(parts: Sequence[ScoreSums]) -> Value:
     raise ValueError("there are no parts to score")
   scores = [_score(part) for part in parts]
   spread = float(np.std(scores)) if len(scores) > 1 else None
-  return Value(float(np.mean(scores)), sum(part.count for part in parts), spread)
+  return Value(float(np.mean(scores)), sum(part.num for part in parts), spread)

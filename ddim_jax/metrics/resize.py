@@ -53,7 +53,7 @@ def clean_fid(images: np.ndarray) -> np.ndarray:
   for image, target in zip(images.astype(np.float32), out, strict=True):
     for c in range(3):
       channel = Image.fromarray(np.ascontiguousarray(image[..., c]))
-      target[..., c] = channel.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+      target[..., c] = np.asarray(channel.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
   return np.clip(out, 0, 255)
 
 
