@@ -48,6 +48,7 @@ class Task:
     for name in sorted(leaves):
       content.update(name.encode() + np.ascontiguousarray(leaves[name]).tobytes())
     self.weights_sha256 = content.hexdigest()
+    self._printed: set[int] = set()
     self._draws: dict[tuple[str, int], tuple[int, sampler.Draw]] = {}
 
   @property
@@ -78,10 +79,16 @@ class Task:
     """The levels visited in S steps."""
     return configs.SPACINGS[self.spacing](self.trained.schedule.T, S)
 
+  def print_levels(self, S: int) -> None:
+    """Prints the levels visited in S steps, the first time it is asked."""
+    if S not in self._printed:
+      print(f"S = {S}, {self.spacing}: levels {' '.join(map(str, self.levels(S)))}", flush=True)
+      self._printed.add(S)
+
   def sampler(self, row: str, S: int) -> tuple[int, sampler.Draw, np.ndarray]:
     """``(size, draw, levels)`` of a row of table 1; the levels are printed."""
     ts = self.levels(S)
-    print(f"S = {S}, {self.spacing}: levels {' '.join(map(str, ts))}")
+    self.print_levels(S)
     solver = "ddpm-large" if row == SIGMA_HAT else "ddim"
     if (solver, S) not in self._draws:
       self._draws[solver, S] = sampler.numbered_images(

@@ -117,7 +117,7 @@ def _batches(task: "Task", num: int):
 def table2(task: "Task", S: int, num: int) -> dict[str, Any]:
   """The error of test images encoded and decoded, per dimension, on the scale of [0, 1]."""
   trained, ts = task.trained, task.levels(S)
-  print(f"S = {S}, {task.spacing}: levels {' '.join(map(str, ts))}")
+  task.print_levels(S)
 
   @jax.jit
   def run(params, schedule, ts, x0, labels):

@@ -100,6 +100,16 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
     models.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
 
 
+def test_the_packaged_model_is_small_and_trained():
+  assert models.PACKAGED.stat().st_size <= 4_000_000
+  assert models.PACKAGED.with_suffix(".md").is_file()
+  trained = sampler.load(models.PACKAGED)
+  assert trained.shape == (28, 28, 1)
+  noise = jax.random.normal(jax.random.key(0), (2, 28, 28, 1))
+  eps = sampler.denoiser(trained, trained.params, trained.schedule)(noise, jnp.int32(trained.schedule.T)).eps
+  assert float(jnp.mean((eps - noise) ** 2)) < 0.02  # at level T, all is noise; untrained, this is 1
+
+
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
   args = dataclasses.replace(settings, run=presets.Run(tmp_path, eval_every=1, eval_num=10))
   source = configs.build_source(args.data)
