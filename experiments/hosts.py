@@ -11,11 +11,11 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.presets import Run
 
 _HEARTBEAT_SECONDS = 20
-_PATIENCE_SECONDS = 1800
 _WATCHER = "import sys; sys.stdin.buffer.read() or sys.stderr.write(sys.argv[1])"
 
 
@@ -41,6 +41,9 @@ def connected(run: Run) -> Iterator[None]:
   jax.distributed.initialize(
     run.coordinator, run.num_processes, run.process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
   )
+  # On CPUs the first collective operation waits only 30 s for the other processes, and later ones wait as
+  # long as it takes: so the first comes now, and not after a compilation that may last longer on one.
+  jax.pmap(lambda x: jax.lax.psum(x, "devices"), axis_name="devices")(np.ones(jax.local_device_count()))
   process, count = jax.process_index(), jax.process_count()
   advice = (
     f"error: process {process} of {count} was ended by the error above; most likely another process of this"
@@ -60,13 +63,6 @@ def connected(run: Run) -> Iterator[None]:
     os._exit(1)
   finally:
     watcher.communicate(b"ended by itself")
-
-
-def wait_for_others(place: str) -> None:
-  """Returns when all processes have come to ``place``: a collective operation alone waits only 30 s on CPUs."""
-  from orbax.checkpoint import multihost
-
-  multihost.get_barrier_sync_fn()(key=place, timeout_ms=_PATIENCE_SECONDS * 1000)
 
 
 class StopRequest:

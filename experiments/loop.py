@@ -1,7 +1,6 @@
 """The training loop: pmapped over all devices of all hosts, resumed from its folder."""
 
 import contextlib
-import time
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -68,8 +67,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     state = _resume(manager, state, args, description)
     start = int(state.step)
     if chief:
-      print(_header(args, source, state), flush=True)
-    compiled = _compile(update, state, key, make_batch)
+      print(_header(args, source, model, state, update, make_batch), flush=True)
     log = stack.enter_context(logs.open_log(run, start, optimisation.batch_size, chief))
     pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
@@ -94,7 +92,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     step, stopping = start, 0
     for step, (images, labels) in enumerate(data.prefetch(make_batch, start, run.steps), start + 1):
       flags = np.full(jax.local_device_count(), stop.level(), np.int32)
-      state, metrics = compiled(state, key, images, labels, flags)
+      state, metrics = update(state, key, images, labels, flags)
       pending.append((step, metrics))
       last = step == run.steps
       judged = evaluate is not None and (last or step % run.eval_every == 0)
@@ -106,10 +104,8 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
         stopping = max(stopping, collect(0))
         log.flush()
         checkpoints.save(manager, step, state, description, metrics["frechet"] if judged else None)
-      if run.sample_every and (last or step % run.sample_every == 0):
-        if chief:
-          plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw_grid(state.ema))
-        hosts.wait_for_others("picture")
+      if chief and run.sample_every and (last or step % run.sample_every == 0):
+        plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw_grid(state.ema))
       if stopping:
         break
 
@@ -215,31 +211,22 @@ def _grid_sampler(args: Args, model, shape):
   return lambda ema: plots.grid(data.to_uint8(sample(jax.device_get(ema), schedule)))
 
 
-def _compile(update, state, key, make_batch):
-  """The update, compiled ahead of the first step, on all hosts; says what it costs."""
+def _header(args: Args, source, model, state, update, make_batch) -> str:
   images, labels = make_batch(0)
   flags = np.zeros(jax.local_device_count(), np.int32)
-  began = time.monotonic()
-  compiled = update.lower(state, key, images, labels, flags).compile()
-  hosts.wait_for_others("compiled")
-  if jax.process_index() == 0:
-    flops = (compiled.cost_analysis() or {}).get("flops", 0) * jax.device_count()
-    seconds = time.monotonic() - began
-    print(f"a step      about {flops / 1e9:,.1f} GFLOP, compiled in {seconds:.0f} s", flush=True)
-  return compiled
-
-
-def _header(args: Args, source, state) -> str:
+  key = jax.random.key(0)
+  cost: Any = update.lower(state, key, images, labels, flags).cost_analysis()
+  flops = (cost or {}).get("flops", 0) * jax.device_count()
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
   device = jax.devices()[0]
   classes = f", {len(source.classes)} classes" if source.classes else ""
-  count, batch = jax.device_count(), args.optimisation.batch_size
   processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
   lines = (
-    f"devices     {count} x {device.device_kind} ({device.platform}), {processes}",
+    f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
     f"network     {parameters:,} parameters, computing in {args.model.dtype}",
     f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
-    f"batch       {batch} = {count} x {batch // count}",
+    f"batch       {args.optimisation.batch_size} = {jax.device_count()} x {images.shape[1]}",
+    f"a step      about {flops / 1e9:,.1f} GFLOP",
     f"run         {Path(args.run.workdir).absolute()}, step {int(state.step):,} of {args.run.steps:,}",
   )
   return "\n".join(lines)

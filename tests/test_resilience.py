@@ -92,18 +92,19 @@ def test_killed_20_times_the_run_ends_bit_for_bit_the_same(undisturbed, spawn, r
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_says_how_to_go_on(undisturbed, spawn, finish, run, tmp_path, number, status):
-  process = spawn(*options(tmp_path, 400, "--save-every", 10**6))
-  wait_for(lambda: (tmp_path / "tensorboard").exists())
-  time.sleep(1)
+  process = spawn(*options(tmp_path, 10**6, "--save-every", 10**6))
+  wait_for(lambda: lines(tmp_path))
   began = time.monotonic()
   process.send_signal(number)
   done = finish(process, status)
   assert time.monotonic() - began < 30
-  (step,) = re.findall(r"stopped and saved at step (\d+) in \S+; the same command goes on", done.stdout)
+  (step,) = re.findall(r"stopped and saved at step ([\d,]+) in \S+; the same command goes on", done.stdout)
+  step = step.replace(",", "")
   assert "Traceback" not in done.stderr
   assert checkpoints.steps(tmp_path / "checkpoints") == [int(step)]
-  reference = [json.loads(line)["loss"] for line in lines(undisturbed)][: int(step)]
-  assert [json.loads(line)["loss"] for line in lines(tmp_path)] == reference
+  assert len(lines(tmp_path)) == int(step)
+  common = min(int(step), 400)
+  assert lines(tmp_path)[:common] == lines(undisturbed)[:common]
 
 
 def test_the_allotted_time_ends_like_a_signal(run, tmp_path):
@@ -158,8 +159,7 @@ def test_a_run_moves_between_numbers_of_processes_and_devices(spawn, finish, run
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(spawn, finish, tmp_path, number):
   processes = two_processes(spawn, tmp_path, 10**6, "--save-every", 10**6)
-  wait_for(lambda: (tmp_path / "tensorboard").exists())
-  time.sleep(2)
+  wait_for(lambda: lines(tmp_path))
   began = time.monotonic()
   processes[1].send_signal(number)
   status = 0 if number == signal.SIGTERM else 130
@@ -184,6 +184,8 @@ def test_when_a_process_dies_the_other_ends_and_both_go_on(spawn, finish, run, t
   assert "another process of this run died" in " ".join(stderr.split())
   assert "Start all of them again with the same commands" in stderr
   processes[victim].communicate()
+  if victim == 0:
+    return  # what follows does not depend on who died
   reached = newest(workdir) + 20
   for process in two_processes(spawn, workdir, reached, *more):
     finish(process)
