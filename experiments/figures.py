@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,7 @@ import tqdm
 import ddim_jax
 from ddim_jax import data, likelihood, metrics, plots
 from experiments import sampler
-
-if TYPE_CHECKING:
-  from experiments.cells import Task
+from experiments.study import Task, eta_of
 
 _SIDE = 5
 _ROWS = 8
@@ -22,14 +20,14 @@ _ONE_IMAGE = 96
 """Smallest side of an image in a figure, in pixels."""
 
 
-def figure3(task: "Task", rows: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
+def figure3(task: Task, rows: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
   """Samples by S and eta, all from the same noise."""
   blocks: list[list[np.ndarray]] = []
   for row in rows:
     blocks.append([])
     for S in steps:
       size, draw, _ = task.sampler(row, S)
-      images = _draw(size, draw, _SIDE**2, 0.0 if row == "sigma-hat" else float(row.removeprefix("eta=")))
+      images = _draw(size, draw, _SIDE**2, eta_of(row))
       blocks[-1].append(plots.enlarge(plots.grid(images, columns=_SIDE), 150))
   plots.save_png(task.folder / "figure3.png", plots.table(blocks, rows, [f"S = {S}" for S in steps]))
   return {"picture": "figure3.png"}
@@ -39,7 +37,7 @@ def _draw(size: int, draw: sampler.Draw, num: int, eta: float = 0.0) -> np.ndarr
   return np.concatenate([draw(np.arange(i, i + size), eta) for i in range(0, num, size)])[:num]
 
 
-def figure4(task: "Task", steps: Sequence[int], rounds: int = 3) -> dict[str, Any]:
+def figure4(task: Task, steps: Sequence[int], rounds: int = 3) -> dict[str, Any]:
   """Time against S: the fastest of a few rounds after compiling, and the straight line through them."""
   seconds = []
   for S in steps:
@@ -72,7 +70,7 @@ def figure4(task: "Task", steps: Sequence[int], rounds: int = 3) -> dict[str, An
   return result
 
 
-def figure5(task: "Task", steps: Sequence[int]) -> dict[str, Any]:
+def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
   """The same x_T with more and more steps: what is in the image is decided by x_T."""
   columns = [_draw(*task.sampler("eta=0", S)[:2], _ROWS) for S in steps]
   blocks = [[plots.enlarge(column[i], _ONE_IMAGE) for column in columns] for i in range(_ROWS)]
@@ -86,7 +84,7 @@ def figure5(task: "Task", steps: Sequence[int]) -> dict[str, Any]:
   }
 
 
-def figure6(task: "Task", columns: int = 11) -> dict[str, Any]:
+def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   """Great-circle interpolation between pairs of noises, a row a pair."""
   trained = task.trained
   ts = task.levels(min(50, trained.schedule.T))
@@ -105,7 +103,7 @@ def figure6(task: "Task", columns: int = 11) -> dict[str, Any]:
   return {"picture": "figure6.png", "weights": np.linspace(0, 1, columns).tolist()}
 
 
-def _batches(task: "Task", num: int):
+def _batches(task: Task, num: int):
   """``(x0: f32[B, ...], labels, valid)`` of test images, all batches of one size."""
   num = min(num, task.test.size)
   size = min(task.at_once, num)
@@ -114,7 +112,7 @@ def _batches(task: "Task", num: int):
     yield data.from_uint8(images), labels if task.trained.classes else None, min(size, num - start)
 
 
-def table2(task: "Task", S: int, num: int) -> dict[str, Any]:
+def table2(task: Task, S: int, num: int) -> dict[str, Any]:
   """The error of test images encoded and decoded, per dimension, on the scale of [0, 1]."""
   trained, ts = task.trained, task.levels(S)
   task.print_levels(S)
@@ -133,7 +131,7 @@ def table2(task: "Task", S: int, num: int) -> dict[str, Any]:
   return {"error": total / count, "N": count, "images": task.test.name}
 
 
-def levels(task: "Task", num: int, points: int = 20) -> dict[str, Any]:
+def levels(task: Task, num: int, points: int = 20) -> dict[str, Any]:
   """The squared error of eps at some levels, on test images: L_simple by level."""
   trained = task.trained
   ts = ddim_jax.timesteps.linspace(trained.schedule.T, min(points, trained.schedule.T))[:-1]
@@ -167,7 +165,7 @@ def levels(task: "Task", num: int, points: int = 20) -> dict[str, Any]:
   }
 
 
-def bits(task: "Task", num: int) -> dict[str, Any]:
+def bits(task: Task, num: int) -> dict[str, Any]:
   """The variational bound over all T levels, in bits per dimension, for both reverse variances."""
   trained = task.trained
   ts = ddim_jax.timesteps.uniform(trained.schedule.T, trained.schedule.T)

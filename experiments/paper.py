@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from experiments import cells, cli, report, sampler
+from experiments import cells, cli, report, sampler, study
 from experiments import config as configs
 
 
@@ -29,7 +29,7 @@ class Args:
   workdir: Path
   """Folder of the run, as given to experiments.train, or a file made by experiments.export."""
   out: Path | None = None
-  """Folder for the results; WORKDIR/paper by default, or NAME_paper beside a file."""
+  """Folder for the results; WORKDIR/paper by default, or NAME_paper here for a file."""
   cells: tuple[str, ...] = ()
   """Which to make, by name or its beginning: table1, table1/eta=0/S=10, figure4; * matches anything. All by
   default."""
@@ -108,9 +108,9 @@ def main(args: Args) -> None:
   """Makes the cells that are not there, then the page."""
   _check(args)
   trained = sampler.load(args.workdir, args.step, args.ema)
-  beside = args.workdir.with_name(args.workdir.stem + "_paper")
-  folder = args.out or (args.workdir / "paper" if args.workdir.is_dir() else beside)
-  task = cells.Task(
+  here = Path(f"{args.workdir.stem}_paper")
+  folder = args.out or (args.workdir / "paper" if args.workdir.is_dir() else here)
+  task = study.Task(
       trained, folder, args.spacing or ("quadratic" if trained.config.data.data == "cifar10" else "uniform"),
       args.seed, args.batch_size, args.inception, args.clean_fid,
   )  # fmt: skip
@@ -124,25 +124,24 @@ def main(args: Args) -> None:
   )
   for number, name in enumerate(chosen, 1):
     path = folder / "cells" / f"{cells.slug(name)}.json"
-    cell = plan[name]
+    settings = plan[name].settings()
     if path.exists():
-      if json.loads(path.read_text())["settings"] == cell.settings:
+      if json.loads(path.read_text())["settings"] == settings:
         print(f"[{number}/{len(chosen)}] {name}: done before")
         continue
       print(f"{name}: was made with other settings, made again")
     print(f"[{number}/{len(chosen)}] {name}", flush=True)
     began = time.monotonic()
-    result = cell.make()
+    result = plan[name].make()
     print(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s", flush=True)
-    _write_json(path, {"name": name, "settings": cell.settings, "result": result, "versions": _versions()})
-  known = [folder / "cells" / f"{cells.slug(name)}.json" for name in plan]
-  made = {cell["name"]: cell for path in known if path.exists() for cell in [json.loads(path.read_text())]}
-  current = {name: cell for name, cell in made.items() if cell["settings"] == plan[name].settings}
+    _write_json(path, {"name": name, "settings": settings, "result": result, "versions": _versions()})
+  made = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+  current = {c["name"]: c for c in made if c["settings"]["weights_sha256"] == task.weights_sha256}
   model = {"step": trained.step, "weights_sha256": task.weights_sha256, **task.description}
   _write_json(folder / "results.json", {"model": model, "cells": current})
   page = report.page(model, current)
   (folder / "README.md").write_text(page)
-  print(f"wrote {folder / 'README.md'} and results.json: {len(current)} of {len(plan)} cells")
+  print(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of these weights")
 
 
 if __name__ == "__main__":
