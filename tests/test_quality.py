@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddim_jax import checkpoints, data, metrics
-from experiments import cells, export, loop, models, paper, presets, quality, report, sample, sampler
+from experiments import cells, export, loop, models, paper, presets, quality, report, sample, sampler, study
 from experiments import config as configs
 
 T = 12
@@ -271,6 +271,16 @@ def test_the_papers_numbers_stand_beside_its_own_data_sets():
 def test_bad_input_is_named(workdir, tmp_path, change, message):
   with pytest.raises(ValueError, match=message):
     paper.main(dataclasses.replace(arguments(workdir, tmp_path), **change))
+
+
+def test_only_table_1_needs_a_judge(workdir, tmp_path):
+  """A colour model without Inception weights still has the rest."""
+  trained = sampler.load(workdir)._replace(shape=(8, 8, 3))
+  task = study.Task(trained, tmp_path, "uniform", 0, 2, None, False)
+  plan = cells.plan(task, (2,), (0.0,), (2,), 9, 9, 8, 4)
+  assert plan["table2/S=2"].settings()["levels"] == [7, 1, 0]
+  with pytest.raises(ValueError, match="--inception FILE"):
+    plan["table1/eta=0/S=2"].settings()
 
 
 def test_names_of_cells_are_matched_up_to_a_slash():
