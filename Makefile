@@ -8,10 +8,11 @@ demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 quick: .venv/test.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
 Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``.
+modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective` and
+`likelihood`.
 """
 
 from ddim_jax import timesteps
@@ -17,8 +18,9 @@ from ddim_jax.inverse_problems import (
   super_resolution,
 )
 from ddim_jax.inversion import invert
+from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
-from ddim_jax.process import add_noise
+from ddim_jax.process import add_noise, renoise
 from ddim_jax.sampling import (
   Step,
   image_keys,
@@ -40,7 +42,19 @@ from ddim_jax.schedules import (
   warmup_schedule,
   zero_terminal_snr,
 )
-from ddim_jax.solvers import Solver, ddim, ddim_step, ddpm
+from ddim_jax.solvers import (
+  Solver,
+  ddim,
+  ddim_step,
+  ddpm,
+  deis,
+  dpm_solver_pp,
+  dpm_solver_pp_2s,
+  heun,
+  plms,
+  pndm,
+  unipc,
+)
 from ddim_jax.unet import UNet
 
 __version__ = "0.1.0"
@@ -68,10 +82,14 @@ __all__ = [
   "ddim",
   "ddim_step",
   "ddpm",
+  "deis",
+  "dpm_solver_pp",
+  "dpm_solver_pp_2s",
   "dynamic_threshold",
   "from_alpha_bar",
   "from_betas",
   "guide",
+  "heun",
   "image_keys",
   "initial_noise",
   "inpaint",
@@ -80,13 +98,18 @@ __all__ = [
   "jsd_schedule",
   "linear_schedule",
   "masked",
+  "plms",
+  "pndm",
   "quadratic_schedule",
+  "renoise",
   "repaint",
   "sample",
+  "sample_parallel",
   "sigmoid_schedule",
   "slerp",
   "super_resolution",
   "timesteps",
+  "unipc",
   "warmup_schedule",
   "zero_terminal_snr",
 ]

@@ -228,7 +228,7 @@ def restore_latest(directory: Path, step: int | None = None) -> Restored:
     raise FileNotFoundError(f"no checkpoints: {directory} does not exist")
   with _reader(directory) as manager:
     there = sorted(manager.all_steps())
-    wanted = max(there, default=None) if step is None else step
+    wanted = max(there, default=0) if step is None else step
     if wanted not in there:
       name = "any step" if step is None else f"step {step}"
       raise FileNotFoundError(f"no checkpoint of {name} in {directory}, which has {there}")

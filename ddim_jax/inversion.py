@@ -45,8 +45,10 @@ def invert(
   .. math:: x_t \leftarrow x_t + d\, \frac{\alpha_t}{\alpha_s} \bigl(x_s - F(x_t)\bigr),
 
   which for DDIM and d = 1 is the fixed point ``x_t = move(x_s, eps(x_t, t))``. Where that contracts, the
-  round trip is exact to rounding. It does not where the network changes fast over a long step, in the
-  main for few steps and at the noisiest levels: take more steps, or a damping d of 0.5 or so.
+  round trip is exact to rounding. Over long steps a network may change so fast that it oscillates: a
+  damping d of 0.5 or so mends that. The other case is a step into clean data where the network is sure of
+  them whatever the noise (a plain background): F then hardly depends on x_t, hence hardly anything
+  is left to find it from; convergence is slow there, damped or not, and the images agree long before.
   `ddim_jax.bijective` is exact whatever the network.
 
   Args:

@@ -60,8 +60,8 @@ def sample_parallel(
     solver: `ddim()` by default; any without memory of earlier steps.
     window: Steps evaluated at once, from 1 to S; S, the whole chain, by default. Memory holds S + window
       samples, and one evaluation is of ``window * B`` samples. Static.
-    tolerance: Root mean square change of a sample, in data units, that counts as none. The error of the
-      result is of this order. Traced.
+    tolerance: Root mean square change of a sample, in data units, that counts as none. The result is off
+      by about as much, up to a few times more for long chains. Traced.
     axis_name: Axis of ``pmap`` or ``shard_map`` (with ``check_vma=False``) over whose devices the steps
       of the window are split in equal parts; inputs and results are the same on all. Static.
 

@@ -1,6 +1,6 @@
 """Pictures: grids, strips, animations and curves. Needs the ``train`` extra."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,41 @@ def save_curve(path: Path, steps: np.ndarray, values: np.ndarray, title: str, la
   figure.savefig(path)
 
 
-def save_line(
+def save_lines(
+  path: Path,
+  panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+  xlabel: str,
+  ylabel: str,
+) -> None:
+  """Plots lines on logarithmic axes, side by side.
+
+  Args:
+    path: Where to; the folder is created.
+    panels: Title -> name of the line -> ``(x, y)``, all positive.
+    xlabel: What x is.
+    ylabel: What y is.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(7 * len(panels), 5), dpi=120, layout="constrained")
+  FigureCanvasAgg(figure)
+  for axes, (title, lines) in zip(
+    figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+  ):
+    for i, (name, (x, y)) in enumerate(lines.items()):
+      axes.loglog(x, y, marker="osD^v"[i // 10], markersize=4, linewidth=1.3, color=f"C{i % 10}", label=name)
+    ticks = sorted({value for x, _ in lines.values() for value in x})
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path)
+
+
+def save_points(
   path: Path,
   x: Sequence[float],
   y: Sequence[float],

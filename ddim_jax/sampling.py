@@ -2,7 +2,7 @@
 
 Nothing here is jitted. Jit the function that builds the denoiser and calls `sample`, so that
 parameters, schedule, eta, guidance weights, levels and keys are traced: another number of steps
-compiles anew, new values of anything else do not.
+compiles anew (unless the levels are padded: see ``count``), new values of anything else do not.
 """
 
 from collections.abc import Callable
@@ -75,8 +75,11 @@ def _check(x, ts, name):
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
   ts = jnp.asarray(ts)
-  if ts.ndim != 1 or ts.shape[0] < 2 or not jnp.issubdtype(ts.dtype, jnp.integer):
-    raise ValueError(f"ts must be a vector of at least two integer levels, got {ts.dtype}{ts.shape}")
+  number = jnp.issubdtype(ts.dtype, jnp.integer) or jnp.issubdtype(ts.dtype, jnp.floating)
+  if ts.ndim != 1 or ts.shape[0] < 2 or not number:
+    raise ValueError(
+      f"ts must be a vector of at least two levels, integer or floating, got {ts.dtype}{ts.shape}"
+    )
   return ts
 
 
@@ -90,6 +93,7 @@ def sample(
   solver: Solver | None = None,
   observe: Callable[[Step], Any] | None = None,
   remat: bool = False,
+  count: int | jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
   """Runs the reverse process from ``x_T`` at level ``ts[0]`` to level ``ts[-1]``.
 
@@ -100,12 +104,16 @@ def sample(
     schedule: Noise schedule. Traced.
     x_T: Where to start, ``f32[B, ...]`` of any rank: `initial_noise`, or for image to image
       `add_noise` at ``ts[0]``.
-    ts: Decreasing levels ``i32[S+1]``, see `ddim_jax.timesteps`; values traced, S static.
+    ts: Decreasing levels ``i32[S+1]`` or ``f32[S+1]`` (for networks that take real levels), see
+      `ddim_jax.timesteps`; values traced, S static.
     solver: Rule for one step; `ddim()` by default.
     observe: ``(Step) -> pytree``: its results are stacked along a new first axis of length S. None
       stores nothing, so that memory does not grow with S.
     remat: Recompute each step when differentiating: memory holds S samples instead of S networks'
       activations, for one more evaluation a step. Static.
+    count: Number of steps to take, ``i32[]`` in [0, S], traced: the rest of ``ts`` is padding (see
+      `ddim_jax.timesteps.pad`), whose steps evaluate nothing and whose observations are zeros. None
+      takes all. Under ``vmap`` over ``count`` itself, every step is evaluated.
 
   Returns:
     ``(x_0, observed)``: the sample, ``f32[B, ...]``, and the stacked observations (None without).
@@ -127,10 +135,18 @@ def sample(
     seen = None if observe is None else observe(Step(t, s, x_t, x_s, prediction))
     return (x_s, carry), seen
 
+  def step_or_stay(state, inputs):
+    nothing = None
+    if observe is not None:
+      nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, state, inputs)[1])
+    return jax.lax.cond(inputs[0] <= wanted, step, lambda state, _: (state, nothing), state, inputs)
+
   # prevent_cse is for code outside a loop; a scan needs no such barrier.
-  step = jax.checkpoint(step, prevent_cse=False) if remat else step
+  advance = step if count is None else step_or_stay
+  advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
   draws = jnp.arange(1, ts.shape[0])
-  (x_0, _), observed = jax.lax.scan(step, (x_T, solver.init(x_T)), (draws, ts[:-1], ts[1:]))
+  wanted = None if count is None else jnp.asarray(count, draws.dtype)
+  (x_0, _), observed = jax.lax.scan(advance, (x_T, solver.init(x_T)), (draws, ts[:-1], ts[1:]))
   return x_0, observed
 
 

@@ -61,30 +61,54 @@ def _alpha(log_snr):
 def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
   """Log-SNR at level ``t``, shaped to combine with ``like``; in the schedule's own precision.
 
+  Between two integer levels the log-SNR is linear: increasing and invertible wherever the table is (see
+  `level_at`), and, since SNR is what a denoiser and a solver depend on, never outside what the two levels
+  have. Published solvers interpolate the same way (k-diffusion; diffusers in Karras's spacing). Below
+  level 1 the line rises to the limit that stands for infinity: no model knows such levels.
+
   Args:
     schedule: Noise schedule.
-    t: Level, ``i32[]`` or one per example, ``i32[B]``, in ``[0, T]``. Traced. A level outside the
-      range gives NaN when traced, so that it cannot pass for another level.
+    t: Level, ``i32[]`` or ``f32[]``, or one per example, ``[B]``, in ``[0, T]``. Traced. A level outside
+      the range gives NaN when traced, so that it cannot pass for another level.
     like: Floating-point array ``[B, ...]`` whose rank the result takes.
 
   Returns:
     ``[1, 1, ...]`` or ``[B, 1, ...]``, in the dtype of the schedule.
 
   Raises:
-    ValueError: If ``t`` is not an integer, has another shape, or is on the host and out of range.
+    ValueError: If ``t`` is not a number, has another shape, or is on the host and out of range.
   """
   if not isinstance(t, jax.Array):
     t = np.asarray(t)
     if t.size and not (t.min() >= 0 and t.max() <= schedule.T):
       raise ValueError(f"level t must be in [0, {schedule.T}], got {t}")
-  if not jnp.issubdtype(t.dtype, jnp.integer):
-    raise ValueError(f"level t must be an integer, got dtype {t.dtype}")
+  if not (jnp.issubdtype(t.dtype, jnp.integer) or jnp.issubdtype(t.dtype, jnp.floating)):
+    raise ValueError(f"level t must be an integer or floating point, got dtype {t.dtype}")
   if not jnp.issubdtype(like.dtype, jnp.floating):
     raise ValueError(f"x must be floating point, got dtype {like.dtype}")
   if t.ndim > 1 or (t.ndim == 1 and (like.ndim == 0 or t.shape[0] not in (1, like.shape[0]))):
     raise ValueError(f"level t must be a scalar or one per example, got t{t.shape} for x{like.shape}")
-  value = schedule.log_snr.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+  if jnp.issubdtype(t.dtype, jnp.integer):
+    value = schedule.log_snr.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+  else:
+    value = _between_levels(schedule, jnp.asarray(t, schedule.log_snr.dtype))
   return jnp.reshape(value, t.shape + (1,) * (like.ndim - t.ndim))
+
+
+def _between_levels(schedule, t):
+  lower = jnp.clip(jnp.floor(t), 0, schedule.T - 1)
+  share, index = t - lower, lower.astype(jnp.int32)
+  value = (1 - share) * schedule.log_snr[index] + share * schedule.log_snr[index + 1]
+  return jnp.where((t >= 0) & (t <= schedule.T), value, jnp.nan)
+
+
+def level_at(schedule: Schedule, log_snr: jax.Array) -> jax.Array:
+  """The level with this log-SNR, the inverse of `log_snr_at`; ``[...]``, real, in ``[0, T]``. Traced.
+
+  A log-SNR beyond the schedule's gives its first or last level.
+  """
+  table = schedule.log_snr
+  return jnp.interp(-log_snr.astype(table.dtype), -table, jnp.arange(schedule.T + 1, dtype=table.dtype))
 
 
 def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,8 +1,9 @@
 """Which noise levels a sampler visits.
 
-Every function returns a strictly decreasing ``i32[S+1]`` numpy array of levels in ``[0, T]`` that ends
-at 0: S steps, from ``ts[0]`` down to clean data. The same array, reversed, drives inversion. All are
-checked here, on the host; the sampler takes any such array, traced.
+Every spacing returns a strictly decreasing numpy array of levels in ``[0, T]`` that ends at 0: S steps, from
+``ts[0]`` down to clean data. Most are ``i32[S+1]``; `log_snr` and `karras` lie between integers, ``f64[S+1]``
+(single precision once on a device, unless JAX's float64 is on). The same array, reversed, drives inversion.
+All are checked here, on the host; the sampler takes any such array, traced.
 
 Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean data.
 """
@@ -74,6 +75,77 @@ def linspace(T: int, S: int) -> np.ndarray:
   """Rounded evenly spaced levels from T to 1, both included: "linspace" in diffusers (S = 1: level 1)."""
   _check(T, S)
   return explicit(T, np.round(np.linspace(0, T - 1, S)).astype(int)[::-1] + 1)
+
+
+def _at_log_snr(schedule, log_snr) -> np.ndarray:
+  """Real levels with these values of log-SNR, first and last exactly T and 1, and then level 0."""
+  table = np.asarray(schedule.log_snr, np.float64)
+  levels = np.interp(-np.asarray(log_snr), -table[1:], np.arange(1, table.size))
+  levels[-1], levels[0] = 1, table.size - 1  # in this order: a single step starts at level T
+  return np.append(levels, 0.0)
+
+
+def _range(schedule, S: int) -> tuple[float, float]:
+  """Log-SNR at levels T and 1, checked."""
+  T = len(schedule.log_snr) - 1
+  _check(T, S)
+  return float(schedule.log_snr[T]), float(schedule.log_snr[1])
+
+
+def log_snr(schedule, S: int) -> np.ndarray:
+  """Levels evenly spaced in log-SNR from level T to level 1, real numbers: ``f64[S+1]``.
+
+  "Uniform lambda" of the DPM-Solver papers, where the higher-order solvers are at home; diffusers'
+  ``use_lu_lambdas``, except that it rounds to integers.
+
+  Args:
+    schedule: A concrete (not traced) `ddim_jax.Schedule`; one that keeps some signal at level T.
+    S: Number of steps, from 1 to T.
+
+  Raises:
+    ValueError: If ``S`` is out of range.
+  """
+  first, last = _range(schedule, S)
+  return _at_log_snr(schedule, np.linspace(first, last, S))
+
+
+def karras(schedule, S: int, rho: float = 7.0) -> np.ndarray:
+  """Levels whose ``(sigma / alpha)^(1 / rho)`` is evenly spaced from level T to level 1: ``f64[S+1]``.
+
+  Equation (5) of EDM, arXiv:2206.00364; diffusers' ``use_karras_sigmas``, except that most of its
+  schedulers round to integers.
+
+  Args:
+    schedule: A concrete (not traced) `ddim_jax.Schedule`; one that keeps some signal at level T.
+    S: Number of steps, from 1 to T.
+    rho: More makes the steps near the data shorter; positive.
+
+  Raises:
+    ValueError: If ``S`` is out of range or ``rho`` is not positive.
+  """
+  if not rho > 0:
+    raise ValueError(f"rho must be positive, got {rho}")
+  first, last = (np.exp(-0.5 / rho * end) for end in _range(schedule, S))
+  return _at_log_snr(schedule, -2 * rho * np.log(np.linspace(first, last, S)))
+
+
+def pad(ts, length: int) -> tuple[np.ndarray, np.int32]:
+  """Levels for ``ddim_jax.sample(..., ts, count=count)``: one compiled program for every number of steps.
+
+  Args:
+    ts: Levels of S steps, ``[S+1]``.
+    length: Steps to make room for, at least S.
+
+  Returns:
+    ``(ts, count)``: ``[length+1]``, its last level repeated, and the number of steps S, ``i32[]``.
+
+  Raises:
+    ValueError: If ``ts`` does not fit.
+  """
+  ts = np.asarray(ts)
+  if ts.ndim != 1 or not 2 <= len(ts) <= length + 1:
+    raise ValueError(f"ts must be a vector of 2 to {length + 1} levels for length {length}, got {ts.shape}")
+  return np.pad(ts, (0, length + 1 - len(ts)), mode="edge"), np.int32(len(ts) - 1)
 
 
 def cut(ts, strength: float) -> np.ndarray:

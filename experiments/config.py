@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import ddim_jax
@@ -208,6 +209,15 @@ SPACINGS = {
   "trailing": ddim_jax.timesteps.trailing,
   "linspace": ddim_jax.timesteps.linspace,
 }
+AnySpacing = Literal["uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras"]
+_REAL_SPACINGS = {"log-snr": ddim_jax.timesteps.log_snr, "karras": ddim_jax.timesteps.karras}
+
+
+def build_timesteps(spacing: AnySpacing, schedule: ddim_jax.Schedule, steps: int) -> np.ndarray:
+  """The levels to visit: integers, or for log-snr and karras real numbers, which the U-Net takes."""
+  if spacing in _REAL_SPACINGS:
+    return _REAL_SPACINGS[spacing](schedule, steps)
+  return SPACINGS[spacing](schedule.T, steps)
 
 
 def build_loss(config: Config, model: ddim_jax.UNet) -> Callable[..., jax.Array]:

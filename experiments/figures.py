@@ -63,7 +63,7 @@ def figure4(task: Task, steps: Sequence[int], rounds: int = 3) -> dict[str, Any]
       "seconds_intercept": fit[1],
       "r_squared": float(1 - np.sum(residual**2) / spread) if spread else 1.0,
     }
-  plots.save_line(
+  plots.save_points(
       task.folder / "figure4.png", counts, seconds, title=f"Time to sample {size} images",
       xlabel="steps", ylabel="seconds", fit=fit,
   )  # fmt: skip
@@ -153,7 +153,7 @@ def levels(task: Task, num: int, points: int = 20) -> dict[str, Any]:
     for i, (x0, labels, valid) in enumerate(_batches(task, num))
   ]
   losses = np.concatenate(parts, axis=1).mean(axis=1, dtype=np.float64)
-  plots.save_line(
+  plots.save_points(
       task.folder / "levels.png", ts.tolist(), losses.tolist(), title="Loss by level, test images",
       xlabel="level", ylabel="mean squared error of eps", log=True,
   )  # fmt: skip
@@ -193,7 +193,7 @@ def bits(task: Task, num: int) -> dict[str, Any]:
     result |= {f"prior_{name}": float(prior.mean()), f"decoder_{name}": float(decoder.mean())}
     result[f"terms_{name}"] = by_level.mean(axis=1).tolist()
     result["N"] = count
-  plots.save_line(
+  plots.save_points(
       task.folder / "bits.png", result["t"], result["terms_posterior"], title="Terms of the bound by level",
       xlabel="level", ylabel="bits per dimension", log=True,
   )  # fmt: skip

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,12 @@ class Args:
   default (here, if WORKDIR is a file). A folder or .npz that was interrupted is completed."""
   steps: int = 50
   """Number of sampling steps S, from 1 to T."""
-  spacing: configs.Spacing = "uniform"
-  """Which levels to visit; quadratic is the paper's choice for CIFAR-10."""
-  solver: Literal["ddim", "ddpm", "ddpm-large"] = "ddim"
-  """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat."""
+  spacing: configs.AnySpacing = "uniform"
+  """Which levels to visit; quadratic is the paper's choice for CIFAR-10, log-snr suits the solvers of
+  higher order, karras is EDM's."""
+  solver: sampler.SolverName = "ddim"
+  """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
+  steps: see python -m experiments.solvers. dpmpp-2s and heun ask the network twice a step."""
   eta: float = 0.0
   """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
   clip: bool = True
@@ -77,6 +79,8 @@ def _check(args: Args, trained: sampler.Trained) -> None:
     raise ValueError(f"--num and --batch-size must be positive, got {args.num} and {args.batch_size}")
   if not 0 <= args.eta <= 1:
     raise ValueError(f"--eta must be in [0, 1], got {args.eta}")
+  if args.eta and args.solver != "ddim":
+    raise ValueError(f"--eta goes with --solver ddim, got --eta {args.eta:g} with --solver {args.solver}")
   if sum((args.trajectory, args.interpolate, args.reconstruct, args.edit.asked_for)) > 1:
     raise ValueError(
       "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength) exclude each other"
@@ -214,8 +218,10 @@ def main(args: Args) -> None:
   """Loads the model and does what was asked for."""
   trained = sampler.load(args.workdir, args.step, args.ema)
   _check(args, trained)
-  ts = configs.SPACINGS[args.spacing](trained.schedule.T, args.steps)
-  print(f"checkpoint of step {trained.step:,}; {len(ts) - 1} steps over levels {' '.join(map(str, ts))}")
+  ts = configs.build_timesteps(args.spacing, trained.schedule, args.steps)
+  print(
+    f"checkpoint of step {trained.step:,}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}"
+  )
   began = time.monotonic()
   if args.trajectory:
     draw_trajectory(args, trained, ts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,25 @@ from ddim_jax import checkpoints, data
 from experiments import config as configs
 from experiments import models
 
-SOLVERS: dict[str, Callable[[Any], ddim_jax.Solver]] = {
+SolverName = Literal[
+  "ddim", "ddpm", "ddpm-large", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
+  "deis2", "deis3", "heun", "plms", "pndm",
+]  # fmt: skip
+SOLVERS: dict[SolverName, Callable[[Any], ddim_jax.Solver]] = {
   "ddim": ddim_jax.ddim,
   "ddpm": lambda eta: ddim_jax.ddpm("small"),
   "ddpm-large": lambda eta: ddim_jax.ddpm("large"),
+  "dpmpp-2m": lambda eta: ddim_jax.dpm_solver_pp(2),
+  "dpmpp-3m": lambda eta: ddim_jax.dpm_solver_pp(3),
+  "dpmpp-2s": lambda eta: ddim_jax.dpm_solver_pp_2s(),
+  "dpmpp-2m-sde": lambda eta: ddim_jax.dpm_solver_pp(2, eta=1.0),
+  "unipc2": lambda eta: ddim_jax.unipc(2),
+  "unipc3": lambda eta: ddim_jax.unipc(3),
+  "deis2": lambda eta: ddim_jax.deis(2),
+  "deis3": lambda eta: ddim_jax.deis(3),
+  "heun": lambda eta: ddim_jax.heun(),
+  "plms": lambda eta: ddim_jax.plms(),
+  "pndm": lambda eta: ddim_jax.pndm(),
 }
 
 
@@ -133,7 +148,7 @@ def numbered_images(
   trained: Trained,
   ts: np.ndarray,
   *,
-  solver: str = "ddim",
+  solver: SolverName = "ddim",
   seed: int = 0,
   label: int | None = None,
   guidance: float | None = None,

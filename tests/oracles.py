@@ -117,3 +117,68 @@ def torch_unet(params, x, t, *, channels, multipliers, blocks, attention, groups
     if level:
       h = conv(F.interpolate(h, scale_factor=2, mode="nearest"), f"up_{level}_upsample", padding=1)
   return conv(F.silu(norm(h, "norm_out")), "conv_out", padding=1).permute(0, 2, 3, 1).numpy()
+
+
+class Mixture:
+  """Normal components on the line, one after another dimension: the exact mean of x0 given x_t.
+
+  ``xp`` is numpy or jax.numpy; coefficients broadcast against ``x[..., None]``.
+  """
+
+  def __init__(self, means, weights, std):
+    self.means, self.weights, self.std = np.array(means), np.array(weights), std
+
+  def x0(self, x, alpha, sigma, xp=np):
+    """``E[x_0 | x_t]`` of every element of ``x``."""
+    x, alpha, sigma = x[..., None], alpha[..., None], sigma[..., None]
+    means, weights = (v.reshape((1,) * (x.ndim - 1) + (-1,)) for v in (self.means, self.weights))
+    variance = (alpha * self.std) ** 2 + sigma**2
+    logit = xp.log(weights) - (x - alpha * means) ** 2 / (2 * variance)
+    likely = xp.exp(logit - xp.max(logit, axis=-1, keepdims=True))
+    posterior = means + alpha * self.std**2 / variance * (x - alpha * means)
+    return xp.sum(likely * posterior, axis=-1) / xp.sum(likely, axis=-1)
+
+
+def probability_flow(x0_given, x, start, end, steps):
+  """The deterministic process by the classical Runge-Kutta rule, ``steps`` even steps in lambda.
+
+  In ``y = x / alpha`` it is ``dy / dlambda = -exp(-lambda) eps``. ``x0_given(x, alpha, sigma)``.
+  """
+  coefficients = lambda lam: (
+    np.array((1 + np.exp(-2 * lam)) ** -0.5),
+    np.array((1 + np.exp(2 * lam)) ** -0.5),
+  )
+
+  def slope(lam, y):
+    alpha, sigma = coefficients(lam)
+    return -np.exp(-lam) * (alpha * y - alpha * x0_given(alpha * y, alpha, sigma)) / sigma
+
+  h, y = (end - start) / steps, x / coefficients(start)[0]
+  for lam in start + h * np.arange(steps):
+    a = slope(lam, y)
+    b = slope(lam + h / 2, y + h / 2 * a)
+    c = slope(lam + h / 2, y + h / 2 * b)
+    y = y + h / 6 * (a + 2 * b + 2 * c + slope(lam + h, y + h * c))
+  return y * coefficients(end)[0]
+
+
+def gaussian_flow(x, alpha_bar_t, alpha_bar_s, mean, variance):
+  """The deterministic process in closed form where ``x_0`` is normal: it keeps the standard score."""
+  deviation = lambda a: np.sqrt(a * variance + 1 - a)
+  score = (x - np.sqrt(alpha_bar_t) * mean) / deviation(alpha_bar_t)
+  return np.sqrt(alpha_bar_s) * mean + deviation(alpha_bar_s) * score
+
+
+def edm(x, x0_given, ratios, noise, churn, inflation, low, high):
+  """Algorithm 2 of arXiv:2206.00364 as printed, in its own variables: x there is x / alpha."""
+  for i, (t, s) in enumerate(itertools.pairwise(ratios)):
+    gamma = churn if low <= t <= high else 0.0
+    raised = t + gamma * t
+    x = x + np.sqrt(raised**2 - t**2) * inflation * noise[i]
+    slope = (x - x0_given(x, raised)) / raised
+    after = x + (s - raised) * slope
+    if s != 0:
+      other = (after - x0_given(after, s)) / s
+      after = x + (s - raised) * (slope + other) / 2
+    x = after
+  return x

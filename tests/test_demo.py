@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_demos_samples_are_digits(run, tmp_path):
   from sklearn.datasets import load_digits

@@ -37,8 +37,10 @@ def test_pseudo_inverses_are_moore_and_penroses(name):
   np.testing.assert_allclose(back, np.linalg.pinv(forward), atol=1e-6)
 
 
-@pytest.mark.parametrize("solver", [ddim_jax.ddim(), ddim_jax.ddim(1.0), ddim_jax.ddpm("large")])
-@pytest.mark.parametrize("name", OPERATORS)
+SOLVERS = [ddim_jax.ddim(), ddim_jax.ddim(1.0), ddim_jax.ddpm("large"), ddim_jax.ddim(0.5), ddim_jax.ddim()]
+
+
+@pytest.mark.parametrize(("name", "solver"), list(zip(OPERATORS, SOLVERS, strict=True)))
 def test_samples_fit_the_measurement(name, solver):
   y = OPERATORS[name].apply(jnp.clip(X, -1, 1))
   denoise = inverse_problems.constrain(ddim_jax.clip_x0(DENOISE, SCHEDULE), y, OPERATORS[name], SCHEDULE)

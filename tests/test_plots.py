@@ -68,3 +68,14 @@ def test_curve_is_a_picture(tmp_path):
   with Image.open(tmp_path / "c.png") as image:
     assert image.size == (840, 480)
     assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_lines_side_by_side(tmp_path):
+  lines = {"a": ([5, 10], [0.1, 0.01]), "b": ([10], [0.5])}
+  sizes = []
+  for panels in ({"one": lines}, {"one": lines, "two": lines}):
+    plots.save_lines(tmp_path / "new" / "lines.png", panels, "evaluations", "error")
+    with Image.open(tmp_path / "new" / "lines.png") as image:
+      assert len(np.unique(np.asarray(image.convert("L")))) > 10
+      sizes.append(image.size)
+  assert sizes[1] == (2 * sizes[0][0], sizes[0][1])

@@ -247,7 +247,7 @@ def test_interpolate_meets_its_ends():
   [
     ({"ts": np.array([3])}, "at least two"),
     ({"ts": np.array([[3, 0]])}, "vector"),
-    ({"ts": np.array([3.0, 0.0])}, "integer"),
+    ({"ts": np.array([True, False])}, "integer or floating, got bool"),
     ({"x_T": jnp.ones((2, 2), jnp.int32)}, "floating-point"),
     ({"x_T": jnp.ones(())}, "batch"),
     ({"key": jax.random.split(KEY, 3)}, r"one per image, \(2,\); got shape \(3,\)"),

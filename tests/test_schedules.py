@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax.schedules import coefficients
+from ddim_jax.schedules import coefficients, level_at, log_snr_at
 from tests import oracles
 
 FACTORIES = [
@@ -109,14 +109,27 @@ def test_refuses(make, message):
 
 def test_a_level_out_of_range_cannot_pass_for_another():
   schedule, x = ddim_jax.linear_schedule(10), jnp.zeros((2, 3))
-  for t in (-1, 11, np.array([0, 11])):
+  for t in (-1, 11, np.array([0, 11]), -0.1, 10.5, np.nan):
     with pytest.raises(ValueError, match=r"\[0, 10\]"):
       coefficients(schedule, t, x)
     assert np.isnan(coefficients(schedule, jnp.asarray(t), x)[0]).any()
-  with pytest.raises(ValueError, match="integer"):
-    coefficients(schedule, 0.5, x)
+  with pytest.raises(ValueError, match="integer or floating point, got dtype bool"):
+    coefficients(schedule, True, x)
   with pytest.raises(ValueError, match="one per example"):
     coefficients(schedule, np.zeros(3, int), x)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_real_levels_are_linear_in_log_snr_and_have_an_inverse(factory):
+  schedule, x = factory(20), jnp.zeros((1,))
+  table = np.asarray(schedule.log_snr, np.float64)
+  levels = np.linspace(1, 20, 58)
+  got = np.array([log_snr_at(schedule, t, x).squeeze() for t in levels])
+  np.testing.assert_allclose(got, np.interp(levels, np.arange(21), table), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(level_at(schedule, jnp.asarray(got)), levels, rtol=1e-5)
+  for t in range(21):  # a whole number is that level, to the bit
+    np.testing.assert_array_equal(log_snr_at(schedule, float(t), x), log_snr_at(schedule, t, x))
+  np.testing.assert_array_equal(level_at(schedule, jnp.array([100.0, -100.0])), [0, 20])
 
 
 class Coefficients(chex.TestCase):

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+import ddim_jax
 from ddim_jax import timesteps
+from tests import oracles
 
 EXACT = [timesteps.uniform, timesteps.leading, timesteps.trailing, timesteps.linspace]
 
@@ -79,6 +81,67 @@ def test_explicit_refuses(levels):
 def test_leading_refuses_an_offset_beyond_T():
   with pytest.raises(ValueError, match="at most T = 10"):
     timesteps.leading(10, 10, offset=1)
+
+
+def half_log_snr(ts):
+  """Lambda of the linear schedule at real levels of at least 1."""
+  alpha_bar = oracles.linear_alpha_bar()[1:]
+  return np.interp(ts, np.arange(1, 1001), np.log(alpha_bar / (1 - alpha_bar)) / 2)
+
+
+@pytest.mark.parametrize("S", [1, 2, 7, 50, 1000])
+def test_real_levels_are_even_in_what_they_say(S):
+  schedule = ddim_jax.linear_schedule()
+  even = {
+    timesteps.log_snr: half_log_snr,
+    timesteps.karras: lambda ts: np.exp(-half_log_snr(ts) / 7),
+    lambda schedule, S: timesteps.karras(schedule, S, 2.0): lambda ts: np.exp(-half_log_snr(ts) / 2),
+  }
+  for spacing, measure in even.items():
+    ts = spacing(schedule, S)
+    assert ts.dtype == np.float64
+    assert ts.shape == (S + 1,)
+    assert np.all(np.diff(ts) < 0)
+    assert ts[0] == 1000
+    assert ts[-1] == 0
+    assert S == 1 or ts[-2] == 1
+    steps = np.diff(measure(ts[:-1]))
+    np.testing.assert_allclose(steps, np.mean(steps) if S > 1 else [], rtol=1e-3)
+
+
+def test_karras_and_log_snr_equal_diffusers_before_it_rounds():
+  diffusers = pytest.importorskip("diffusers")
+  schedule = ddim_jax.linear_schedule()
+  for option, spacing in (("use_karras_sigmas", timesteps.karras), ("use_lu_lambdas", timesteps.log_snr)):
+    settings = {"beta_start": 1e-4, "beta_end": 0.02, option: True}
+    scheduler = diffusers.DPMSolverMultistepScheduler(**settings)
+    with pytest.warns(DeprecationWarning, match="__array__"):  # torch's, when numpy 2 reads a tensor
+      scheduler.set_timesteps(20)
+    ratios = np.exp(-half_log_snr(spacing(schedule, 20)[:-1]))
+    np.testing.assert_allclose(ratios, scheduler.sigmas.numpy()[:-1], rtol=2e-4)
+
+
+def test_pad_repeats_the_last_level():
+  ts, count = timesteps.pad(timesteps.uniform(10, 3), 5)
+  np.testing.assert_array_equal(ts, [*timesteps.uniform(10, 3), 0, 0])
+  assert count == 3
+  whole, all_of_them = timesteps.pad([3.5, 0.0], 1)
+  np.testing.assert_array_equal(whole, [3.5, 0.0])
+  assert all_of_them == 1
+
+
+def test_the_others_refuse():
+  schedule = ddim_jax.linear_schedule(10)
+  for spacing in (timesteps.log_snr, timesteps.karras):
+    with pytest.raises(ValueError, match="S must be a positive integer, got 0"):
+      spacing(schedule, 0)
+    with pytest.raises(ValueError, match="asked for 11 steps out of 10 levels"):
+      spacing(schedule, 11)
+  with pytest.raises(ValueError, match="rho must be positive, got 0"):
+    timesteps.karras(schedule, 5, rho=0)
+  for ts, length in (([3, 0], 0), ([3], 5), ([[3, 0]], 5)):
+    with pytest.raises(ValueError, match="ts must be a vector"):
+      timesteps.pad(ts, length)
 
 
 def test_cut_leaves_the_share_of_the_steps_that_strength_names():

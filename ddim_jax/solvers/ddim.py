@@ -1,30 +1,13 @@
-"""Solvers: how a sample moves from one noise level to the next.
-
-A solver is a pair of pure functions, as an optax optimiser is. ``ddim`` and ``ddpm`` need no memory
-of earlier steps, so their carry is empty.
-"""
+"""DDIM and DDPM: one prediction a step, no memory of earlier ones."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
-
-
-class Solver(NamedTuple):
-  """A rule for one step of the reverse process.
-
-  Attributes:
-    init: ``(x_T) -> carry``: the solver's memory before the first step, a pytree.
-    step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: from level ``t``
-      to level ``s``; ``z`` is standard normal noise of the shape of ``x_t``.
-  """
-
-  init: Callable[[jax.Array], Any]
-  step: Callable[..., tuple[jax.Array, Any, Prediction]]
+from ddim_jax.solvers.base import Solver, is_clean
 
 
 def _sqrt(x):
@@ -32,8 +15,8 @@ def _sqrt(x):
   return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
-def _fresh_noise(schedule, t, s, like):
-  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew."""
+def fresh_noise(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
   change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
   return _sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
 
@@ -77,49 +60,61 @@ def ddim_step(schedule: Schedule, prediction: Prediction, t, s, *, eta=0.0, z=0.
   x0, eps = prediction
   _check(prediction)
   alpha, sigma = coefficients(schedule, s, x0)
-  f = jnp.asarray(eta, x0.dtype) * _fresh_noise(schedule, t, s, x0)
+  f = jnp.asarray(eta, x0.dtype) * fresh_noise(schedule, t, s, x0)
   return alpha * x0 + sigma * (_sqrt(1 - f**2) * eps + f * z)
-
-
-def _memoryless(move) -> Solver:
-  """A solver of one denoiser call a step: ``move(schedule, prediction, t, s, z) -> x_s``."""
-
-  def step(denoise, schedule, carry, x_t, t, s, z):
-    prediction = denoise(x_t, t)
-    return move(schedule, prediction, t, s, z), carry, prediction
-
-  return Solver(init=lambda x: (), step=step)
 
 
 def ddim(eta: float | jax.Array = 0.0) -> Solver:
   """The solver of the paper. ``eta`` in [0, 1] is traced: see `ddim_step`."""
-  return _memoryless(lambda schedule, p, t, s, z: ddim_step(schedule, p, t, s, eta=eta, z=z))
+
+  def step(denoise, schedule, carry, x_t, t, s, z):
+    prediction = denoise(x_t, t)
+    return ddim_step(schedule, prediction, t, s, eta=eta, z=z), carry, prediction
+
+  return Solver(init=lambda x: (), step=step)
 
 
-def _large_variance_move(schedule, prediction, t, s, z):
-  r"""The step of eta = 1 with noise of variance :math:`1 - \bar\alpha_t / \bar\alpha_s`."""
-  mean = ddim_step(schedule, prediction, t, s, eta=1.0)
-  _, sigma_t = coefficients(schedule, t, mean)
-  # 1 - alpha_bar_t / alpha_bar_s = (1 - SNR_t / SNR_s) * (1 - alpha_bar_t), without cancellation.
-  sigma_hat = _fresh_noise(schedule, t, s, mean) * sigma_t
-  to_data = jnp.reshape(s, jnp.shape(s) + (1,) * (mean.ndim - jnp.ndim(s))) == 0
-  return mean + jnp.where(to_data, 0, sigma_hat) * z
+def _between_variances(schedule, x_t, t, s, share):
+  r"""Standard deviation of the noise: of log-variance ``share`` of the way from "small" to "large".
+
+  The two are :math:`f \sigma_s` and :math:`f \sigma_t` with f of eta = 1: see `fresh_noise`.
+  """
+  between = (1 - share) * _log_sigma(schedule, s, x_t) + share * _log_sigma(schedule, t, x_t)
+  deviation = fresh_noise(schedule, t, s, x_t) * jnp.exp(between).astype(x_t.dtype)
+  return jnp.where(is_clean(schedule, s, x_t), 0, deviation)
 
 
-def ddpm(variance: str = "small") -> Solver:
+def _log_sigma(schedule, t, like):
+  return 0.5 * jax.nn.log_sigmoid(-log_snr_at(schedule, t, like))
+
+
+def ddpm(variance: str | Callable = "small") -> Solver:
   r"""Ancestral sampling on any sequence of levels.
 
   Args:
     variance: ``"small"``: the posterior's, the same as ``ddim(eta=1)``. ``"large"``: the paper's
       sigma-hat, whose noise has variance :math:`1 - \bar\alpha_t / \bar\alpha_s` (one level at a
       time: beta), except that the step to level 0 adds none. Section 3.2 of DDPM, arXiv:2006.11239;
-      section 5 of the DDIM paper.
+      section 5 of the DDIM paper. A function ``(x_t, t) -> v`` for a network that has learned where
+      between the two it lies, "learned range": v of the shape of ``x_t``, -1 for small and 1 for large,
+      linear in the logarithm; equation (15) of Nichol and Dhariwal, arXiv:2102.09672. Where ``v`` and the
+      denoiser call the same network with the same arguments, XLA evaluates it once.
 
   Raises:
-    ValueError: If ``variance`` is neither.
+    ValueError: If ``variance`` is none of them.
   """
   if variance == "small":
     return ddim(eta=1.0)
   if variance == "large":
-    return _memoryless(_large_variance_move)
-  raise ValueError(f'variance must be "small" or "large", got {variance!r}')
+    share = lambda x_t, t: 1.0
+  elif callable(variance):
+    share = lambda x_t, t: ((variance(x_t, t) + 1) / 2).astype(x_t.dtype)
+  else:
+    raise ValueError(f'variance must be a function, "small" or "large", got {variance!r}')
+
+  def step(denoise, schedule, carry, x_t, t, s, z):
+    prediction = denoise(x_t, t)
+    mean = ddim_step(schedule, prediction, t, s, eta=1.0)
+    return mean + _between_variances(schedule, x_t, t, s, share(x_t, t)) * z, carry, prediction
+
+  return Solver(init=lambda x: (), step=step)

@@ -1,0 +1,99 @@
+"""What every solver is made of.
+
+Write ``lambda = log(alpha / sigma)``, half the log-SNR. Between two levels the deterministic process is
+solved exactly by either of
+
+    x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - exp(-h)) * (mean of x0  over the step, weight exp(lambda))
+    x_s = (alpha_s / alpha_t) x_t - sigma_s (exp(h) - 1)  * (mean of eps over the step, weight exp(-lambda))
+
+with ``h = lambda_s - lambda_t``. DDIM takes the prediction at ``t`` for that mean; every other solver here
+estimates the mean better, from several predictions, and then takes the DDIM step. So each is a rule for one
+average, and at order 1 it is DDIM.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddim_jax.parameterisation import Prediction
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, coefficients, log_snr_at
+
+
+class Solver(NamedTuple):
+  """A rule for one step of the reverse process.
+
+  Attributes:
+    init: ``(x_T) -> carry``: the solver's memory before the first step, a pytree.
+    step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: from level ``t``
+      to level ``s``; ``z`` is standard normal noise of the shape of ``x_t``.
+  """
+
+  init: Callable[[jax.Array], Any]
+  step: Callable[..., tuple[jax.Array, Any, Prediction]]
+
+
+def wide(dtype) -> Any:
+  """``dtype``, or float32 if that is wider: what levels are computed in."""
+  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def half_log_snr(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+  """``lambda = log(alpha / sigma)`` at level ``t``, ``[1 or B, 1, ...]``, float32 or wider. Traced."""
+  return (0.5 * log_snr_at(schedule, t, like)).astype(wide(like.dtype))
+
+
+def is_clean(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+  """Whether level ``t`` is free of noise, ``bool[1 or B, 1, ...]``. Traced."""
+  return log_snr_at(schedule, t, like) >= LOG_SNR_LIMIT
+
+
+def is_unbounded(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+  """Whether the step is infinitely long in lambda, ``bool[1 or B, 1, ...]``. Traced.
+
+  That is a step to a clean level, or from one without signal (the table holds a limit in place of
+  infinity). No polynomial in lambda says anything there, and no network is to be asked at a clean level:
+  solvers take such a step at order 1, whatever the number of steps.
+  """
+  without_signal = log_snr_at(schedule, t, like) <= -LOG_SNR_LIMIT
+  return is_clean(schedule, s, like) | without_signal
+
+
+def with_mean_x0(prediction: Prediction, schedule: Schedule, t, x0: jax.Array) -> Prediction:
+  """The prediction for the same ``x_t`` with another x0; its eps follows. Unchanged if x0 is the same."""
+  snr = jnp.exp(half_log_snr(schedule, t, x0)).astype(x0.dtype)
+  return Prediction(x0, prediction.eps - snr * (x0 - prediction.x0))
+
+
+def with_mean_eps(prediction: Prediction, schedule: Schedule, t, eps: jax.Array) -> Prediction:
+  """The prediction for the same ``x_t`` with another eps; its x0 follows. Unchanged if eps is the same."""
+  noise = jnp.exp(-half_log_snr(schedule, t, eps)).astype(eps.dtype)
+  return Prediction(prediction.x0 - noise * (eps - prediction.eps), eps)
+
+
+def moved(prediction: Prediction, schedule: Schedule, t, shift: jax.Array) -> Prediction:
+  """The prediction with the same x0 for ``x_t + shift``."""
+  _, sigma = coefficients(schedule, t, shift)
+  return Prediction(prediction.x0, prediction.eps + shift / sigma)
+
+
+def where_to_ask(unbounded: jax.Array, start, end):
+  """The point for a second evaluation: ``end``, or where it is not wanted ``start``, which is harmless.
+
+  Args:
+    unbounded: Whether it is not wanted, from `is_unbounded`.
+    start: ``(x, level)``.
+    end: ``(x, level)``.
+  """
+  (x_t, t), (x_s, s) = start, end
+  t, s = jnp.asarray(t), jnp.asarray(s)
+  dtype = s.dtype if jnp.issubdtype(s.dtype, jnp.floating) else t.dtype
+  level = jnp.where(unbounded.reshape(s.shape), t.astype(dtype), s.astype(dtype))
+  return jnp.where(unbounded, x_t, x_s), level
+
+
+def check_order(order: int, highest: int) -> None:
+  """Raises ValueError unless ``order`` is an integer from 1 to ``highest``."""
+  if not isinstance(order, int) or not 1 <= order <= highest:
+    raise ValueError(f"order must be an integer from 1 to {highest}, got {order!r}")

@@ -1,0 +1,212 @@
+"""How many network evaluations each solver needs for a given error: ``python -m experiments.solvers``."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+import tyro
+
+import ddim_jax
+from ddim_jax import plots, timesteps
+from ddim_jax.schedules import coefficients
+from experiments import cli, sampler
+from experiments import config as configs
+
+# Steps that a number of network evaluations pays for, down to level 0. The stochastic solvers have no place
+# here: their samples are not meant to come near the deterministic solution.
+STEPS: dict[sampler.SolverName, Callable[[int], int]] = {
+  "ddim": lambda n: n,
+  "dpmpp-2m": lambda n: n,
+  "dpmpp-3m": lambda n: n,
+  "dpmpp-2s": lambda n: (n + 1) // 2,
+  "unipc2": lambda n: n,
+  "unipc3": lambda n: n,
+  "deis2": lambda n: n,
+  "deis3": lambda n: n,
+  "heun": lambda n: (n + 1) // 2,
+  "plms": lambda n: n - 1,
+  "pndm": lambda n: n - 9 if n > 12 else 0,
+}
+_EXACT = 1000  # steps of the reference
+_MODES, _STD = 8, 0.15
+
+Draw = Callable[[sampler.SolverName, np.ndarray], np.ndarray]
+"""``(solver, ts) -> samples``, from the same noise every time; compiled once for each solver."""
+Errors = dict[str, dict[int, float]]
+"""Solver -> evaluations -> error."""
+
+
+@dataclass(frozen=True)
+class Args:
+  """Measures the error of every deterministic solver against the number of network evaluations.
+
+  The error is the root mean square difference from the exact solution of the same deterministic process
+  from the same noise, per dimension. On a mixture of normal distributions, whose denoiser is known exactly
+  (in float64), and with --workdir on a trained model. The exact solution is that of 1,000 steps of UniPC-3
+  (mixture) or of DPM-Solver++(2M) (model). Writes solvers.png, solvers.json and solvers.md.
+  """
+
+  out: Path = Path("solvers")
+  """Folder for the results; created."""
+  workdir: Path | None = None
+  """Folder of a run, as given to experiments.train: measures on its model too."""
+  evaluations: tuple[int, ...] = (5, 6, 8, 10, 15, 20, 30, 50, 100)
+  """Numbers of network evaluations. A solver that asks twice a step takes half as many steps."""
+  spacing: configs.AnySpacing = "log-snr"
+  """Which levels to visit. The exact solution starts at level T: spacings that start below it (uniform,
+  leading, quadratic) carry that as an error."""
+  num: int = 256
+  """How many samples of the mixture."""
+  images: int = 16
+  """How many samples of the model."""
+  seed: int = 0
+  """Decides the noise to start from."""
+
+
+def mixture_denoiser(schedule: ddim_jax.Schedule) -> ddim_jax.Denoiser:
+  """The exact denoiser of eight normal distributions on a circle of radius 1, for ``[B, 2]``."""
+  angles = 2 * np.pi * np.arange(_MODES) / _MODES
+  centres = np.stack([np.cos(angles), np.sin(angles)], axis=-1)[None]
+
+  def denoise(x, t):
+    alpha, sigma = (c[..., None] for c in coefficients(schedule, t, x))
+    variance = (alpha * _STD) ** 2 + sigma**2
+    apart = x[:, None] - alpha * centres
+    likely = jax.nn.softmax(-jnp.sum(apart**2, axis=-1, keepdims=True) / (2 * variance), axis=1)
+    x0 = jnp.sum(likely * (centres + alpha * _STD**2 / variance * apart), axis=1)
+    return ddim_jax.Prediction(x0, (x - alpha[..., 0] * x0) / sigma[..., 0])
+
+  return denoise
+
+
+def _padded(longest: int, run: Callable) -> Draw:
+  """``run(solver, ts, count)``, jitted once for each solver whatever the number of steps."""
+  compiled: dict[str, Callable] = {}
+
+  def draw(name, ts):
+    if name not in compiled:
+      solver = sampler.SOLVERS[name](0.0)
+      compiled[name] = jax.jit(lambda ts, count: run(solver, ts, count))
+    padded, count = timesteps.pad(ts, max(longest, len(ts) - 1))
+    return np.asarray(compiled[name](padded, count), np.float64)
+
+  return draw
+
+
+def on_mixture(args: Args, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
+  """Samples of the mixture under the linear schedule, in the precision that JAX is set to."""
+  schedule, key = ddim_jax.linear_schedule(), jax.random.key(args.seed)
+  denoise = mixture_denoiser(schedule)
+  x_T = ddim_jax.initial_noise(key, (args.num, 2), dtype=schedule.log_snr.dtype)
+
+  def run(solver, ts, count):
+    return ddim_jax.sample(key, denoise, schedule, x_T, ts, solver=solver, count=count)[0]
+
+  return schedule, _padded(longest, run)
+
+
+def on_model(args: Args, trained: sampler.Trained, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
+  """Samples of a trained model, unclipped; image i of class i modulo their number."""
+  keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.images))
+  x_T = ddim_jax.initial_noise(keys, (args.images, *trained.shape))
+  labels = jnp.arange(args.images) % len(trained.classes) if trained.classes else None
+  denoise = sampler.denoiser(trained, trained.params, trained.schedule, labels)
+
+  def run(solver, ts, count):
+    return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts, solver=solver, count=count)[0]
+
+  return trained.schedule, _padded(longest, run)
+
+
+def measure(
+  args: Args, schedule: ddim_jax.Schedule, draw: Draw, exact: np.ndarray
+) -> Iterator[tuple[str, int, float]]:
+  """Yields ``(solver, evaluations, error)``; what cannot be paid for is left out."""
+  for name, steps_for in STEPS.items():
+    for n in args.evaluations:
+      steps = steps_for(n)
+      if 1 <= steps <= schedule.T:
+        got = draw(name, configs.build_timesteps(args.spacing, schedule, steps))
+        yield name, n, float(np.sqrt(np.mean((got - exact) ** 2)))
+
+
+def table(title: str, errors: Errors, evaluations: tuple[int, ...]) -> str:
+  """Errors as a Markdown table, the smallest of every column in bold."""
+  best = {n: min(row[n] for row in errors.values() if n in row) for n in evaluations}
+
+  def cell(row, n):
+    if n not in row:
+      return ""
+    return f"**{row[n]:.1e}**" if row[n] == best[n] else f"{row[n]:.1e}"
+
+  lines = [f"## {title}", "", "| evaluations | " + " | ".join(map(str, evaluations)) + " |"]
+  lines.append("|---" * (len(evaluations) + 1) + "|")
+  lines += [
+    f"| {name} | " + " | ".join(cell(row, n) for n in evaluations) + " |" for name, row in errors.items()
+  ]
+  return "\n".join(lines)
+
+
+def verdict(errors: Errors) -> str:
+  """Whether the best solver at 10 evaluations is closer to the exact solution than DDIM at 50."""
+  if not all(n in errors["ddim"] for n in (10, 50)):
+    return ""
+  best = min(errors, key=lambda name: errors[name].get(10, np.inf))
+  few, many = errors[best][10], errors["ddim"][50]
+  return (
+    f"Best at 10 evaluations: {best}, {few:.2e}. DDIM at 50: {many:.2e}, {many / few:.2g} times that:"
+    f" the best solver at 10 is {'closer to' if few < many else 'farther from'} the exact solution."
+  )
+
+
+def compare(args: Args) -> None:
+  """Measures, prints the tables, writes the figure, the numbers and the Markdown."""
+  if not args.evaluations or min(args.evaluations) < 1 or args.num < 1 or args.images < 1:
+    raise ValueError("--evaluations, --num and --images must be positive, and --evaluations not empty")
+  trained = None if args.workdir is None else sampler.load(args.workdir)
+  results: dict[str, Errors] = {}
+  longest = max(args.evaluations)
+
+  def collect(title, schedule, draw, reference: sampler.SolverName):
+    exact = draw(reference, timesteps.log_snr(schedule, min(_EXACT, schedule.T)))
+    errors: Errors = {name: {} for name in STEPS}
+    total = sum(1 <= steps(n) <= schedule.T for steps in STEPS.values() for n in args.evaluations)
+    with tqdm.tqdm(total=total, desc=title, dynamic_ncols=True) as bar:
+      for name, n, error in measure(args, schedule, draw, exact):
+        errors[name][n] = error
+        bar.set_postfix_str(f"{name}, {n} evaluations", refresh=False)
+        bar.update()
+    results[title] = {name: row for name, row in errors.items() if row}
+
+  with jax.enable_x64(True):
+    collect("mixture", *on_mixture(args, longest), "unipc3")
+  if trained is not None:
+    collect(f"model {args.workdir}, step {trained.step}", *on_model(args, trained, longest), "dpmpp-2m")
+
+  head = f"Root mean square difference from the exact solution, per dimension. Levels: {args.spacing}."
+  parts = ["# Error against network evaluations", head]
+  for title, errors in results.items():
+    parts += [table(title, errors, args.evaluations), verdict(errors)]
+  text = "\n\n".join(part for part in parts if part) + "\n"
+  args.out.mkdir(parents=True, exist_ok=True)
+  (args.out / "solvers.md").write_text(text)
+  settings = {"spacing": args.spacing, "num": args.num, "images": args.images, "seed": args.seed}
+  (args.out / "solvers.json").write_text(json.dumps({"settings": settings, "errors": results}, indent=1))
+  panels = {
+    title: {name: (list(row), list(row.values())) for name, row in errors.items()}
+    for title, errors in results.items()
+  }
+  plots.save_lines(args.out / "solvers.png", panels, "network evaluations", "error")
+  print(text)
+  print(f"wrote {args.out}/solvers.png, solvers.json and solvers.md")
+
+
+if __name__ == "__main__":
+  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.solvers")
+  cli.run(lambda: compare(arguments))
