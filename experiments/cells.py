@@ -38,7 +38,7 @@ def summary(result: dict[str, Any]) -> str:
   """The figures of a result in a line."""
   shown = {k: v for k, v in result.items() if isinstance(v, int | float)}
   return ", ".join(
-    f"{name} {value:.4g}" if value < 1e5 else f"{name} {value:,}" for name, value in shown.items()
+    f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}" for name, value in shown.items()
   )
 
 

@@ -32,10 +32,10 @@ _TABLE2 = dict(
 )
 """Table 2: CIFAR-10 test images."""
 _MEASURES = (
-  ("Kernel distance (x 1000)", "kernel", 1000),
-  ("Inception Score, of that network's classes", "score", 1),
-  ("Precision", "precision", 1),
-  ("Recall", "recall", 1),
+  ("Kernel distance", "kernel"),
+  ("Inception Score, of that network's classes", "score"),
+  ("Precision", "precision"),
+  ("Recall", "recall"),
 )
 Cells = Mapping[str, dict[str, Any]]
 
@@ -61,9 +61,9 @@ def _table1(cells: Cells, paper: str | None) -> str:
   steps = sorted({int(S.removeprefix("S=")) for _, S in found})
   judges = sorted({cell["settings"]["judge"] for cell in found.values()})
 
-  def block(key: str, factor: float = 1) -> list[list[str]]:
+  def block(key: str) -> list[list[str]]:
     cell = lambda row, S: found.get((row, f"S={S}"))
-    value = lambda c: "" if c is None else f"{factor * c['result'][key]:.4g} (N = {c['result']['N']:,})"
+    value = lambda c: "" if c is None else f"{c['result'][key]:.4g} (N = {c['result']['N']:,})"
     return [[row, *(value(cell(row, S)) for S in steps)] for row in rows]
 
   head = ["", *(f"S = {S}" for S in steps)]
@@ -72,8 +72,8 @@ def _table1(cells: Cells, paper: str | None) -> str:
     title, figures = _TABLE1[paper]
     beside = [[row, *(f"{v:g}" for v in values)] for row, values in figures.items()]
     parts += [f"The paper's ({title}):\n", _rows(["", *(f"S = {S}" for S in _STEPS)], beside)]
-  for title, key, factor in _MEASURES:
-    parts += [f"{title}:\n", _rows(head, block(key, factor))]
+  for title, key in _MEASURES:
+    parts += [f"{title}:\n", _rows(head, block(key))]
   first = next(iter(found.values()))
   real, network = first["result"]["reference_sha256"][:16], first["settings"]["judge_sha256"][:16]
   parts.append(

@@ -78,7 +78,7 @@ class Task:
     """``(size, draw, levels)`` of a row of table 1; the levels are printed."""
     ts = self.levels(S)
     self.print_levels(S)
-    solver = "ddpm-large" if row == SIGMA_HAT else "ddim"
+    solver: sampler.SolverName = "ddpm-large" if row == SIGMA_HAT else "ddim"
     if (solver, S) not in self._draws:
       self._draws[solver, S] = sampler.numbered_images(
         self.trained, ts, solver=solver, seed=self.seed, clip=row == SIGMA_HAT, at_once=self.at_once
