@@ -149,3 +149,46 @@ def save_lines(
     axes.legend(frameon=False, fontsize=8, ncols=2)
   path.parent.mkdir(parents=True, exist_ok=True)
   figure.savefig(path)
+
+
+def save_points(
+  path: Path,
+  x: Sequence[float],
+  y: Sequence[float],
+  *,
+  title: str,
+  xlabel: str,
+  ylabel: str,
+  fit: tuple[float, float] | None = None,
+  log: bool = False,
+) -> None:
+  """Plots points joined by a line, or with the straight line ``(slope, intercept)`` through them.
+
+  Args:
+    path: File to write; its folder is created.
+    x: Positions.
+    y: Values, as many.
+    title: Above the plot.
+    xlabel: Below it.
+    ylabel: Beside it.
+    fit: A straight line to draw instead of joining the points.
+    log: Values on a logarithmic axis.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
+  FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  marker = "o" if len(x) <= 50 else ""
+  axes.plot(x, y, marker=marker, linestyle="" if fit else "-", color="#1f4e8c")
+  if fit:
+    ends = np.array([0, max(x)])
+    axes.plot(ends, fit[0] * ends + fit[1], color="#c8642d", label=f"{fit[0]:.3g} * x + {fit[1]:.3g}")
+    axes.legend(frameon=False)
+  axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+  if log and min(y) > 0:
+    axes.set_yscale("log")
+  axes.grid(alpha=0.3)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path)

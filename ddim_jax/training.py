@@ -5,7 +5,7 @@ key, made from the run's key, the step and the example's place in the global bat
 depend on the number of devices, and a restart replays nothing and skips nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -34,6 +34,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Their exponential moving average: what to sample with.
     opt_state: State of the optimiser.
     skipped: Updates left out because a loss or gradient was not finite, ``i32[]``.
+    emas: Further averages with other decays, a tuple of trees like ``ema``.
   """
 
   step: jax.Array
@@ -41,13 +42,15 @@ class TrainState(flax.struct.PyTreeNode):
   ema: Any
   opt_state: Any
   skipped: jax.Array
+  emas: Any = ()
 
 
-def create_state(params, optimizer: optax.GradientTransformation) -> TrainState:
-  """The state before the first step; the average starts as a copy of the parameters."""
+def create_state(params, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
+  """The state before the first step; all ``1 + emas`` averages start as copies of the parameters."""
   zero = jnp.zeros((), jnp.int32)
   # Distinct buffers throughout, so that the whole state can be donated.
-  return TrainState(zero, params, jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.copy(zero))
+  copies = [jax.tree.map(jnp.copy, params) for _ in range(1 + emas)]
+  return TrainState(zero, params, copies[0], optimizer.init(params), jnp.copy(zero), tuple(copies[1:]))
 
 
 def warmed_up(
@@ -169,12 +172,28 @@ def _all_finite(tree) -> jax.Array:
   return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
 
 
+def _by_level(t, losses, edges: Sequence[int], axis_name: str | None) -> dict[str, jax.Array]:
+  """Sums of losses and numbers of examples by level; nothing without edges."""
+  if not edges:
+    return {}
+  chosen = jnp.searchsorted(jnp.asarray(edges, jnp.int32), t, side="right")
+  members = jax.nn.one_hot(chosen, len(edges) + 1, dtype=losses.dtype)
+  # A sum of products would turn one loss that is not finite into NaN in all bins.
+  sums = {
+    "level_losses": jnp.sum(jnp.where(members > 0, losses[:, None], 0), axis=0),
+    "level_counts": jnp.sum(members, axis=0),
+  }
+  return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
 def make_train_step(
   loss: Callable[..., jax.Array],
   levels: Levels,
   optimizer: optax.GradientTransformation,
   decay: Callable[[jax.Array], jax.Array],
   *,
+  decays: Sequence[Callable[[jax.Array], jax.Array]] = (),
+  level_edges: Sequence[int] = (),
   axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """One update: gradient, optimiser, moving average.
@@ -187,13 +206,17 @@ def make_train_step(
     levels: `uniform_levels` or `antithetic_levels`.
     optimizer: Any optax optimiser, see `warmed_up`.
     decay: Decay of the average by step, see `warm_decay`.
+    decays: Those of the further averages, as many as ``state.emas``: an average cannot be made
+      afterwards, so that the best decay is found by keeping several.
+    level_edges: Increasing levels that divide 1..T into bins, each edge the first level of a bin.
     axis_name: Axis of ``pmap`` or ``shard_map`` (with ``check_vma=False``) over which the batch is
       split in equal parts; None when the whole batch is here.
 
   Returns:
     ``(state, key, images: f32[B, ...], labels: i32[B]) -> (state, metrics)``. ``key`` is the run's
     key, the same at every step and on every device. Metrics are scalars over the global batch: "loss",
-    "grad_norm" (before clipping), "skipped".
+    "grad_norm" (before clipping), "skipped"; and with ``level_edges``, "level_losses" and
+    "level_counts", ``f32[bins]``: in each bin, the sum of the losses and the number of examples.
   """
 
   def train_step(state, key, images, labels):
@@ -205,23 +228,29 @@ def make_train_step(
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
 
     def batch_loss(params):
-      return jnp.mean(jax.vmap(loss, in_axes=(None, 0, 0, 0, 0))(params, keys, images, labels, t))
+      losses = jax.vmap(loss, in_axes=(None, 0, 0, 0, 0))(params, keys, images, labels, t)
+      return jnp.mean(losses), losses
 
-    value, grads = jax.value_and_grad(batch_loss)(state.params)
+    (value, losses), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+    by_level = _by_level(t, losses, level_edges, axis_name)
     if axis_name is not None:
       value, grads = jax.lax.pmean((value, grads), axis_name)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     finite = _all_finite((value, grad_norm, params, opt_state))
-    ema = optax.incremental_update(params, state.ema, 1 - decay(state.step))
+    average = lambda old, decay: optax.incremental_update(params, old, 1 - decay(state.step))
+    ema = average(state.ema, decay)
+    emas = tuple(average(old, other) for old, other in zip(state.emas, decays, strict=True))
     # Not a `where` per array: XLA would repeat the whole test in the kernel of each, and take a minute
     # and gigabytes to compile them.
-    params, ema, opt_state = jax.lax.cond(
-      finite, lambda: (params, ema, opt_state), lambda: (state.params, state.ema, state.opt_state)
+    params, ema, emas, opt_state = jax.lax.cond(
+      finite,
+      lambda: (params, ema, emas, opt_state),
+      lambda: (state.params, state.ema, state.emas, state.opt_state),
     )
     skipped = state.skipped + jnp.where(finite, 0, 1)
-    state = TrainState(state.step + 1, params, ema, opt_state, skipped)
-    return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped}
+    state = TrainState(state.step + 1, params, ema, opt_state, skipped, emas)
+    return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped} | by_level
 
   return train_step

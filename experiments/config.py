@@ -95,6 +95,8 @@ class Optimisation:
   """Largest global norm of a gradient."""
   ema: float = 0.9999
   """Decay of the average of the parameters, in [0, 1)."""
+  emas: tuple[float, ...] = ()
+  """Decays of further averages, to be chosen from after training (--ema of the other programs)."""
   seed: int = 0
   """Decides initialisation, noise, order and flips."""
 

@@ -7,22 +7,26 @@ from pathlib import Path
 
 import tyro
 
-from experiments import cli, compare, loop
+from experiments import cli, compare, loop, models, sample
 from experiments.presets import Run, digits
 
 
 @dataclass(frozen=True)
 class Args:
-  """Trains on digits (or goes on, or finds it done), samples, and writes one picture."""
+  """Samples from the model that comes with the package, then trains one on digits (or goes on, or finds
+  it done) and draws a picture."""
 
   workdir: Path = Path("runs/demo")
-  """Folder of the run; the picture is demo.png in it."""
+  """Folder of the run; the pictures are fashion_mnist.png and demo.png in it."""
   max_minutes: float = 4.0
   """Longest time to train."""
 
 
 def main(args: Args) -> int:
   """Trains and draws; returns the exit status."""
+  clothes = args.workdir / "fashion_mnist.png"
+  if models.PACKAGED.is_file():
+    sample.main(sample.Args(num=16, out=clothes))
   preset = digits()
   run = Run(args.workdir, preset.run.steps, max_minutes=args.max_minutes, save_every=500, sample_every=500)
   if status := loop.train(dataclasses.replace(preset, run=run)):

@@ -13,13 +13,15 @@ import numpy as np
 import ddim_jax
 from ddim_jax import checkpoints, data, plots, training
 from experiments import config as configs
-from experiments import hosts, logs
+from experiments import hosts, logs, quality
 from experiments.presets import Args
 
 _AXIS = "devices"
 _LAG = 2
 """Steps between an update and reading its metrics, so that reading never makes the device wait."""
 _GRID = 64
+_LEVELS_EVERY = 10
+"""Steps between those that record their loss by level."""
 
 
 def train(args: Args) -> int:
@@ -35,6 +37,12 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       f"--batch-size must be a positive multiple of the {jax.device_count()} devices,"
       f" got {optimisation.batch_size}"
     )
+  if run.eval_every < 0 or run.eval_num < 2:
+    raise ValueError(
+      f"--eval-every must be at least 0 and --eval-num at least 2, got {run.eval_every} and {run.eval_num}"
+    )
+  if any(not 0 <= decay < 1 for decay in optimisation.emas):
+    raise ValueError(f"--emas must be in [0, 1), got {optimisation.emas}")
   if run.save_every < 1 or run.sample_every < 0:
     raise ValueError(
       "--save-every must be positive and --sample-every at least 0 (no grids),"
@@ -45,6 +53,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   optimizer = configs.build_optimizer(optimisation)
   update = pmapped_update(args, model, optimizer)
   draw_grid = _grid_sampler(args, model, source.shape)
+  evaluate = quality.evaluator(args, model, source) if run.eval_every else None
   make_batch = partial(local_batch, source, args)
   key = jax.random.key(optimisation.seed)
 
@@ -53,7 +62,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   with contextlib.ExitStack() as stack:
     folder = run.workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=run.keep, keep_every=run.keep_every))
-    state = initial_state(model, source.shape, optimizer, optimisation.seed)
+    state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas))
     description = _description(args, source)
     state = _resume(manager, state, args, description)
     start = int(state.step)
@@ -67,7 +76,9 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       level = 0
       while len(pending) > limit:
         number, metrics = pending.popleft()
-        values = {name: np.asarray(value).item() for name, value in metrics.items()}
+        arrays = {name: np.asarray(value) for name, value in metrics.items()}
+        by_level = quality.by_level(arrays, args.diffusion.levels) if number % _LEVELS_EVERY == 0 else {}
+        values = {name: value.item() for name, value in arrays.items() if value.ndim == 0} | by_level
         level = max(level, int(values.pop("stop")))
         log.step(number, values)
         if values["skipped"] > run.max_skipped:
@@ -84,12 +95,15 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       state, metrics = update(state, key, images, labels, flags)
       pending.append((step, metrics))
       last = step == run.steps
-      due = last or step % run.save_every == 0
+      judged = evaluate is not None and (last or step % run.eval_every == 0)
+      if evaluate is not None and judged:
+        metrics |= evaluate(state)
+      due = last or judged or step % run.save_every == 0
       stopping = collect(0 if due else _LAG)
       if due or stopping:
         stopping = max(stopping, collect(0))
         log.flush()
-        checkpoints.save(manager, step, state, description)
+        checkpoints.save(manager, step, state, description, metrics["frechet"] if judged else None)
       if chief and run.sample_every and (last or step % run.sample_every == 0):
         plots.save_png(run.workdir / "samples" / f"step_{step:08d}.png", draw_grid(state.ema))
       if stopping:
@@ -112,13 +126,13 @@ def _last(manager) -> str:
   return "none" if manager.latest_step() is None else f"step {manager.latest_step()}"
 
 
-def initial_state(model, shape, optimizer, seed) -> training.TrainState:
+def initial_state(model, shape, optimizer, seed, emas: int = 0) -> training.TrainState:
   """The state before the first step, as numpy arrays."""
 
   @jax.jit
   def create(key):
     params = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32))["params"]
-    return training.create_state(params, optimizer)
+    return training.create_state(params, optimizer, emas)
 
   return jax.device_get(create(jax.random.key(seed)))
 
@@ -154,6 +168,8 @@ def pmapped_update(args: Args, model, optimizer):
     configs.build_levels(args.diffusion),
     optimizer,
     training.warm_decay(args.optimisation.ema),
+    decays=[training.warm_decay(decay) for decay in args.optimisation.emas],
+    level_edges=quality.level_edges(args.diffusion.levels),
     axis_name=_AXIS,
   )
 

@@ -24,6 +24,12 @@ class Run:
   """Also keep, for ever, checkpoints whose step is a multiple of this."""
   sample_every: int = 5_000
   """Updates between grids of samples in WORKDIR/samples; 0 for none."""
+  eval_every: int = 0
+  """Updates between evaluations, whose best step is kept; 0 for none."""
+  eval_num: int = 1_000
+  """Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared."""
+  inception: Path | None = None
+  """Weights of the FID's Inception network, for evaluation; without, a small classifier of grey images."""
   max_skipped: int = 0
   """Updates that may be left out because loss or gradient was not finite, before the run stops."""
   distributed: bool = False

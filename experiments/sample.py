@@ -16,7 +16,7 @@ import tyro
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots
-from experiments import cli, editing, outputs, sampler
+from experiments import cli, editing, models, outputs, sampler
 from experiments import config as configs
 
 _LARGEST_GRID = 1024
@@ -24,17 +24,19 @@ _LARGEST_GRID = 1024
 
 @dataclass(frozen=True)
 class Args:
-  """Draws images from the newest checkpoint of a run."""
+  """Draws images from the newest checkpoint of a run, or from the model that comes with the package."""
 
-  workdir: Path
-  """Folder of the run, as given to experiments.train."""
+  workdir: Path = models.PACKAGED
+  """Folder of the run, as given to experiments.train, or a file made by experiments.export."""
   step: int | None = None
   """Checkpoint to use; the newest by default."""
+  ema: float | None = None
+  """Decay of the average to use, of those the run has kept; the main one by default."""
   num: int = 64
   """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
   out: Path | None = None
   """A .png file for a grid, a .npz file, or a folder for numbered PNG files; WORKDIR/sample.png by
-  default. A folder or .npz that was interrupted is completed."""
+  default (here, if WORKDIR is a file). A folder or .npz that was interrupted is completed."""
   steps: int = 50
   """Number of sampling steps S, from 1 to T."""
   spacing: configs.AnySpacing = "uniform"
@@ -64,6 +66,11 @@ class Args:
   refine: int = 0
   """Fixed-point iterations a step when encoding."""
   edit: editing.Edit = field(default_factory=editing.Edit)
+
+  @property
+  def folder(self) -> Path:
+    """Where pictures go that --out does not name."""
+    return self.workdir if self.workdir.is_dir() else Path()
 
 
 def _check(args: Args, trained: sampler.Trained) -> None:
@@ -102,7 +109,7 @@ def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
       guidance=args.guidance, clip=args.clip, at_once=at_once,
   )  # fmt: skip
   draw = functools.partial(draw, eta=args.eta)
-  out = args.out or args.workdir / "sample.png"
+  out = args.out or args.folder / "sample.png"
   if out.suffix == ".png":
     if args.num > _LARGEST_GRID:
       raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
@@ -145,7 +152,7 @@ def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> Non
   samples, predictions = (data.to_uint8(x) for x in seen)
   shown = np.unique(np.linspace(0, len(ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
-  out = args.out or args.workdir / "trajectory.png"
+  out = args.out or args.folder / "trajectory.png"
   plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)))
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
@@ -171,7 +178,7 @@ def draw_interpolation(args: Args, trained: sampler.Trained, ts: np.ndarray, col
     )
 
   images = data.to_uint8(run(trained.params, trained.schedule, args.eta, args.guidance, ts))
-  out = args.out or args.workdir / "interpolation.png"
+  out = args.out or args.folder / "interpolation.png"
   plots.save_png(out, plots.grid(images.swapaxes(0, 1).reshape(-1, *trained.shape), columns=columns))
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
@@ -199,7 +206,7 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   error = float(np.mean((np.asarray(data.from_uint8(real)) - made) ** 2) / 4)
   columns = min(num, 16)
   pairs = np.stack([real[:columns], data.to_uint8(made[:columns])]).reshape(-1, *trained.shape)
-  out = args.out or args.workdir / "reconstruction.png"
+  out = args.out or args.folder / "reconstruction.png"
   plots.save_png(out, plots.grid(pairs, columns=columns))
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
@@ -209,7 +216,7 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
 
 def main(args: Args) -> None:
   """Loads the model and does what was asked for."""
-  trained = sampler.load(args.workdir, args.step)
+  trained = sampler.load(args.workdir, args.step, args.ema)
   _check(args, trained)
   ts = configs.build_timesteps(args.spacing, trained.schedule, args.steps)
   print(
@@ -225,7 +232,7 @@ def main(args: Args) -> None:
   elif args.edit.asked_for:
     editing.draw(
         args.edit, trained, ts, sampler.SOLVERS[args.solver](args.eta), num=args.num, seed=args.seed,
-        label=args.label, guidance=args.guidance, clip=args.clip, out=args.out or args.workdir / "edit.png",
+        label=args.label, guidance=args.guidance, clip=args.clip, out=args.out or args.folder / "edit.png",
     )  # fmt: skip
   else:
     draw_images(args, trained, ts)

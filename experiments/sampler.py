@@ -11,6 +11,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax import checkpoints, data
 from experiments import config as configs
+from experiments import models
 
 SolverName = Literal[
   "ddim", "ddpm", "ddpm-large", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
@@ -35,11 +36,11 @@ SOLVERS: dict[SolverName, Callable[[Any], ddim_jax.Solver]] = {
 
 
 Draw = Callable[..., np.ndarray]
-"""``(indices: i32[size], eta=0.0) -> u8[size, H, W, C]``."""
+"""``(indices: i32[size], eta=0.0, params=the trained ones) -> u8[size, H, W, C]``."""
 
 
 class Trained(NamedTuple):
-  """A model read from a checkpoint, with its averaged weights.
+  """A model read from a checkpoint or a file, with its averaged weights.
 
   Attributes:
     step: Updates behind it.
@@ -59,19 +60,49 @@ class Trained(NamedTuple):
   shape: tuple[int, int, int]
   classes: tuple[str, ...]
 
+  @property
+  def description(self) -> dict[str, Any]:
+    """What `models.write` keeps beside the weights."""
+    config = configs.to_json(self.config)
+    config["data"]["data_dir"] = None  # a place on this machine
+    return {
+      "step": self.step, "config": config, "image": list(self.shape),
+      "classes": list(self.classes),
+    }  # fmt: skip
 
-def load(workdir: Path, step: int | None = None) -> Trained:
-  """Reads the newest checkpoint of a run, or the one of ``step``; nothing else is needed."""
+
+def load(workdir: Path, step: int | None = None, ema: float | None = None) -> Trained:
+  """Reads a model; nothing else is needed.
+
+  Args:
+    workdir: Folder of a run, or a file made by ``experiments.export``.
+    step: Checkpoint of the run; the newest by default.
+    ema: Decay of the average, of those that the run keeps; its main one by default.
+  """
+  if workdir.suffix == models.SUFFIX:
+    if step is not None or ema is not None:
+      raise ValueError(f"{workdir} holds one model: leave out --step and --ema")
+    description, params = models.read(workdir)
+    return _build(int(description["step"]), description, params)
   restored = checkpoints.restore_latest(workdir / "checkpoints", step)
-  config = configs.from_json(restored.config["config"])
-  height, width, channels = restored.config["image"]
-  classes = tuple(restored.config["classes"])
+  optimisation = configs.from_json(restored.config["config"]).optimisation
+  kept = {decay: f"emas.{i}" for i, decay in enumerate(optimisation.emas)} | {optimisation.ema: "ema"}
+  if ema is not None and ema not in kept:
+    raise ValueError(f"--ema must be one of {sorted(kept)}, the averages that this run keeps; got {ema}")
+  name = "ema" if ema is None else kept[ema]
+  return _build(restored.step, restored.config, checkpoints.subtree(restored.arrays, name))
+
+
+def _build(step: int, description: dict[str, Any], params) -> Trained:
+  config = configs.from_json(description["config"])
+  height, width, channels = description["image"]
+  classes = tuple(description["classes"])
   model = configs.build_model(config.model, channels, len(classes))
   return Trained(
-    step=restored.step,
+    step=step,
     config=config,
     model=model,
-    params=checkpoints.subtree(restored.arrays, "ema"),
+    params=params,
     schedule=configs.build_schedule(config.diffusion),
     shape=(height, width, channels),
     classes=classes if config.model.conditional else (),
@@ -157,7 +188,7 @@ def numbered_images(
   params = jax.device_put(trained.params)
   key = jax.random.key(seed)
 
-  def draw(indices: np.ndarray, eta: float = 0.0) -> np.ndarray:
+  def draw(indices: np.ndarray, eta: float = 0.0, params=params) -> np.ndarray:
     split = np.asarray(indices, np.int32).reshape(devices, per_device)
     images = mapped(params, trained.schedule, key, eta, guidance, ts, split)
     return data.to_uint8(images).reshape(-1, *trained.shape)

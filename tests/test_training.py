@@ -232,3 +232,36 @@ def test_state_has_no_shared_buffers(params):
   state = training.create_state(params, training.warmed_up(optax.adam))
   addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
   assert len(addresses) == len(set(addresses))
+
+
+def test_several_averages_are_those_of_runs_with_their_decays():
+  """Three steps, each average against the recursion by hand on the parameters that came out."""
+  loss = lambda w, key, x0, label, t: jnp.mean((w - x0) ** 2)
+  decays = [lambda step: 0.25, lambda step: 0.0]
+  step = training.make_train_step(loss, lambda key, index: jnp.array(3), SGD, lambda step: 0.5, decays=decays)
+  state = training.create_state(jnp.array(4.0), SGD, emas=2)
+  expected = [4.0, 4.0, 4.0]
+  for _ in range(3):
+    state, _ = jax.jit(step)(state, KEY, jnp.ones((2, 1)), LABELS[:2])
+    expected = [
+      d * old + (1 - d) * float(state.params) for d, old in zip((0.5, 0.25, 0), expected, strict=True)
+    ]
+  np.testing.assert_allclose([state.ema, *state.emas], expected, rtol=1e-6)
+  assert expected[0] > expected[1] > expected[2]  # nearer to the start, the longer the memory
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_losses_by_level(devices):
+  """An example's loss is its image here, and its level its place in the batch."""
+  loss = lambda w, key, x0, label, t: x0[0] + 0 * w
+  step = training.make_train_step(
+    loss, lambda key, index: index + 1, SGD, lambda step: 0.5, level_edges=(3, 4, 100), axis_name="d"
+  )
+  images = jnp.arange(8.0).at[7].set(jnp.inf).reshape(devices, -1, 1)
+  state = training.create_state(jnp.array(1.0), SGD)
+  mapped = jax.pmap(
+    step, "d", in_axes=(None, None, 0, 0), out_axes=(None, None), devices=jax.devices()[:devices]
+  )
+  _, metrics = mapped(state, KEY, images, LABELS.reshape(devices, -1))
+  np.testing.assert_array_equal(metrics["level_losses"], [0 + 1, 2, np.inf, 0])
+  np.testing.assert_array_equal(metrics["level_counts"], [2, 1, 5, 0])

@@ -1,0 +1,136 @@
+"""Weights of the FID's Inception network from a local file; nothing is downloaded.
+
+The usual file is ``pt_inception-2015-12-05-6726825d.pth``,
+from the releases of pytorch-fid (github.com/mseitzer/pytorch-fid); its
+sha256 is checked before it is read. It is converted once, and kept as safetensors named by that hash.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.metrics.inception import SIDE, Inception
+
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of pt_inception-2015-12-05-6726825d.pth."""
+_EPSILON = 1e-3
+"""Of every batch normalisation."""
+
+
+class Weights(NamedTuple):
+  """Parameters of `Inception`, and the sha256 of the file that they come from."""
+
+  params: dict[str, Any]
+  sha256: str
+
+
+def _sha256(path: Path) -> str:
+  digest = hashlib.sha256()
+  with path.open("rb") as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+  images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+  tree = jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]
+  return {f"{layer}.{kind}": leaf.shape for layer, leaves in tree.items() for kind, leaf in leaves.items()}
+
+
+def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Parameters of `Inception` from a state dict with pytorch-fid's names.
+
+  Args:
+    tensors: Such as ``"Mixed_5b.branch1x1.conv.weight"``, numpy arrays.
+
+  Raises:
+    ValueError: If a tensor is missing or has another shape; names it.
+  """
+  flat: dict[str, np.ndarray] = {}
+  layers = {name.removesuffix(".conv.weight") for name in tensors if name.endswith(".conv.weight")}
+  try:
+    for layer in layers:
+      get = lambda name, layer=layer: np.asarray(tensors[f"{layer}.{name}"], np.float64)
+      scale = get("bn.weight") / np.sqrt(get("bn.running_var") + _EPSILON)
+      name = layer.replace(".", "_")
+      flat[f"{name}.kernel"] = get("conv.weight").transpose(2, 3, 1, 0) * scale
+      flat[f"{name}.bias"] = get("bn.bias") - get("bn.running_mean") * scale
+    flat["fc.kernel"] = np.asarray(tensors["fc.weight"]).T
+    flat["fc.bias"] = np.asarray(tensors["fc.bias"])
+  except KeyError as error:
+    raise ValueError(f"the Inception weights have no tensor {error}") from error
+  return _checked(flat)
+
+
+def _checked(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  expected = _shapes()
+  for name in sorted(expected.keys() | flat.keys()):
+    got = flat[name].shape if name in flat else None
+    if expected.get(name) != got:
+      raise ValueError(f"the Inception weights have {name} of shape {got}, expected {expected.get(name)}")
+  params: dict[str, Any] = {}
+  for name, array in flat.items():
+    layer, kind = name.split(".")
+    params.setdefault(layer, {})[kind] = np.asarray(array, np.float32)
+  return params
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+  import torch
+
+  tensors = torch.load(path, map_location="cpu", weights_only=True)
+  return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+  from safetensors.numpy import load_file
+
+  return load_file(str(path))
+
+
+def default_cache() -> Path:
+  """``$XDG_CACHE_HOME/ddim_jax`` or ``~/.cache/ddim_jax``."""
+  return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
+
+
+def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> Weights:
+  """Reads, checks and converts the weights, or finds them converted.
+
+  Args:
+    path: A file of torch (``.pth``, ``.pt``) or safetensors, with pytorch-fid's names.
+    sha256: What the file must hash to. None asks a torch file for `SHA256` and takes any safetensors.
+    cache: Folder for converted weights, `default_cache` by default.
+
+  Raises:
+    ValueError: If the hash, the ending, or the tensors are others.
+    OSError: If the file cannot be read.
+  """
+  from safetensors.numpy import load_file, save_file
+
+  path = Path(path)
+  readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    ".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors
+  }  # fmt: skip
+  if path.suffix not in readers:
+    raise ValueError(f"the Inception weights must be one of {', '.join(readers)}, got {path}")
+  wanted = sha256 or (None if path.suffix == ".safetensors" else SHA256)
+  found = _sha256(path)
+  if wanted not in (None, found):
+    raise ValueError(f"{path} has sha256 {found}, expected {wanted}")
+  cached = (cache or default_cache()) / f"inception-{found}.safetensors"
+  if cached.exists():
+    return Weights(_checked(load_file(str(cached))), found)
+  params = convert(readers[path.suffix](path))
+  cached.parent.mkdir(parents=True, exist_ok=True)
+  partial = cached.with_suffix(f".{os.getpid()}.partial")
+  flat = {f"{layer}.{kind}": a for layer, leaves in params.items() for kind, a in leaves.items()}
+  save_file({name: np.ascontiguousarray(array) for name, array in flat.items()}, partial)
+  partial.replace(cached)
+  return Weights(params, found)

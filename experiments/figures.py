@@ -1,0 +1,200 @@
+"""Figures 3 to 6 and table 2 of the paper, the loss by level, and bits per dimension."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+import ddim_jax
+from ddim_jax import data, likelihood, metrics, plots
+from experiments import sampler
+from experiments.study import Task, eta_of
+
+_SIDE = 5
+_ROWS = 8
+_ONE_IMAGE = 96
+"""Smallest side of an image in a figure, in pixels."""
+
+
+def figure3(task: Task, rows: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
+  """Samples by S and eta, all from the same noise."""
+  blocks: list[list[np.ndarray]] = []
+  for row in rows:
+    blocks.append([])
+    for S in steps:
+      size, draw, _ = task.sampler(row, S)
+      images = _draw(size, draw, _SIDE**2, eta_of(row))
+      blocks[-1].append(plots.enlarge(plots.grid(images, columns=_SIDE), 150))
+  plots.save_png(task.folder / "figure3.png", plots.table(blocks, rows, [f"S = {S}" for S in steps]))
+  return {"picture": "figure3.png"}
+
+
+def _draw(size: int, draw: sampler.Draw, num: int, eta: float = 0.0) -> np.ndarray:
+  return np.concatenate([draw(np.arange(i, i + size), eta) for i in range(0, num, size)])[:num]
+
+
+def figure4(task: Task, steps: Sequence[int], rounds: int = 3) -> dict[str, Any]:
+  """Time against S: the fastest of a few rounds after compiling, and the straight line through them."""
+  seconds = []
+  for S in steps:
+    size, draw, _ = task.sampler("eta=0", S)
+    indices = np.arange(size)
+    draw(indices)  # compiles
+    times = []
+    for _ in range(rounds if S <= 100 else 1):
+      began = time.monotonic()
+      draw(indices)
+      times.append(time.monotonic() - began)
+    seconds.append(min(times))
+  counts = [len(task.levels(S)) - 1 for S in steps]
+  result: dict[str, Any] = {"images": size, "steps": counts, "seconds": seconds, "picture": "figure4.png"}
+  fit = None
+  if len(set(counts)) > 1:
+    slope, intercept = np.polyfit(counts, seconds, 1)
+    fit = (float(slope), float(intercept))
+    residual = np.asarray(seconds) - slope * np.asarray(counts) - intercept
+    spread = np.sum((np.asarray(seconds) - np.mean(seconds)) ** 2)
+    result |= {
+      "seconds_a_step": fit[0],
+      "seconds_intercept": fit[1],
+      "r_squared": float(1 - np.sum(residual**2) / spread) if spread else 1.0,
+    }
+  plots.save_points(
+      task.folder / "figure4.png", counts, seconds, title=f"Time to sample {size} images",
+      xlabel="steps", ylabel="seconds", fit=fit,
+  )  # fmt: skip
+  return result
+
+
+def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
+  """The same x_T with more and more steps: what is in the image is decided by x_T."""
+  columns = [_draw(*task.sampler("eta=0", S)[:2], _ROWS) for S in steps]
+  blocks = [[plots.enlarge(column[i], _ONE_IMAGE) for column in columns] for i in range(_ROWS)]
+  picture = plots.table(blocks, [str(i) for i in range(_ROWS)], [f"S = {S}" for S in steps])
+  plots.save_png(task.folder / "figure5.png", picture)
+  real = [np.asarray(data.from_uint8(c)) for c in columns]
+  return {
+    "picture": "figure5.png",
+    "N": _ROWS,
+    "error_to_last": [metrics.reconstruction_error(x, real[-1]).value for x in real],
+  }
+
+
+def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
+  """Great-circle interpolation between pairs of noises, a row a pair."""
+  trained = task.trained
+  ts = task.levels(min(50, trained.schedule.T))
+  keys = ddim_jax.image_keys(jax.random.key(task.seed), np.arange(2 * _ROWS))
+  noise = ddim_jax.initial_noise(keys, (2 * _ROWS, *trained.shape))
+  labels = jnp.tile(jnp.arange(_ROWS) % len(trained.classes), columns) if trained.classes else None
+
+  @jax.jit
+  def run(params, schedule, ts):
+    denoise = sampler.denoiser(trained, params, schedule, labels)
+    weights = jnp.linspace(0, 1, columns)
+    return ddim_jax.interpolate(keys[:_ROWS], denoise, schedule, noise[:_ROWS], noise[_ROWS:], ts, weights)
+
+  images = data.to_uint8(run(trained.params, trained.schedule, ts)).swapaxes(0, 1)
+  plots.save_png(task.folder / "figure6.png", plots.grid(images.reshape(-1, *trained.shape), columns=columns))
+  return {"picture": "figure6.png", "weights": np.linspace(0, 1, columns).tolist()}
+
+
+def _batches(task: Task, num: int):
+  """``(x0: f32[B, ...], labels, valid)`` of test images, all batches of one size."""
+  num = min(num, task.test.size)
+  size = min(task.at_once, num)
+  for start in tqdm.tqdm(range(0, num, size), unit="batch", dynamic_ncols=True):
+    images, labels = task.test.read(np.arange(start, start + size) % task.test.size)
+    yield data.from_uint8(images), labels if task.trained.classes else None, min(size, num - start)
+
+
+def table2(task: Task, S: int, num: int) -> dict[str, Any]:
+  """The error of test images encoded and decoded, per dimension, on the scale of [0, 1]."""
+  trained, ts = task.trained, task.levels(S)
+  task.print_levels(S)
+
+  @jax.jit
+  def run(params, schedule, ts, x0, labels):
+    denoise = sampler.denoiser(trained, params, schedule, labels)
+    x_T = ddim_jax.invert(denoise, schedule, x0, ts)
+    return ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
+
+  total, count = 0.0, 0
+  for x0, labels, valid in _batches(task, num):
+    made = run(trained.params, trained.schedule, ts, x0, labels)
+    total += metrics.reconstruction_error(x0[:valid], made[:valid]).value * valid
+    count += valid
+  return {"error": total / count, "N": count, "images": task.test.name}
+
+
+def levels(task: Task, num: int, points: int = 20) -> dict[str, Any]:
+  """The squared error of eps at some levels, on test images: L_simple by level."""
+  trained = task.trained
+  ts = ddim_jax.timesteps.linspace(trained.schedule.T, min(points, trained.schedule.T))[:-1]
+
+  @jax.jit
+  def run(params, schedule, x0, labels, index):
+    denoise = sampler.denoiser(trained, params, schedule, labels)
+
+    def at(t):
+      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), t), index)
+      eps = jax.random.normal(key, x0.shape)
+      error = denoise(ddim_jax.add_noise(schedule, x0, eps, t), t).eps - eps
+      return jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
+
+    return jax.lax.map(at, jnp.asarray(ts))
+
+  parts = [
+    np.asarray(run(trained.params, trained.schedule, x0, labels, i))[:, :valid]
+    for i, (x0, labels, valid) in enumerate(_batches(task, num))
+  ]
+  losses = np.concatenate(parts, axis=1).mean(axis=1, dtype=np.float64)
+  plots.save_points(
+      task.folder / "levels.png", ts.tolist(), losses.tolist(), title="Loss by level, test images",
+      xlabel="level", ylabel="mean squared error of eps", log=True,
+  )  # fmt: skip
+  return {
+    "picture": "levels.png",
+    "t": ts.tolist(),
+    "loss": losses.tolist(),
+    "N": sum(p.shape[1] for p in parts),
+  }
+
+
+def bits(task: Task, num: int) -> dict[str, Any]:
+  """The variational bound over all T levels, in bits per dimension, for both reverse variances."""
+  trained = task.trained
+  ts = ddim_jax.timesteps.uniform(trained.schedule.T, trained.schedule.T)
+  unit = np.log(2) * np.prod(trained.shape)
+
+  @jax.jit
+  def run(params, schedule, x0, labels, index, share):
+    denoise = sampler.denoiser(trained, params, schedule, labels, clip=True)
+    keys = ddim_jax.image_keys(jax.random.key(task.seed), index)
+    bound = likelihood.variational_bound(keys, denoise, schedule, x0, ts, share=share)
+    return bound.prior, bound.levels, bound.decoder
+
+  result: dict[str, Any] = {"t": ts[:-2].tolist()}
+  for name, share in (("posterior", 0.0), ("beta", 1.0)):
+    parts, count = [], 0
+    for x0, labels, valid in _batches(task, num):
+      index = np.arange(count, count + len(x0))
+      terms = run(trained.params, trained.schedule, x0, labels, index, share)
+      parts.append([np.asarray(term, np.float64)[..., :valid] / unit for term in terms])
+      count += valid
+    prior, by_level, decoder = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    total = prior + by_level.sum(axis=0) + decoder
+    result[f"bits_{name}"] = float(total.mean())
+    result[f"bits_{name}_error"] = float(total.std() / max(1, count - 1) ** 0.5)
+    result |= {f"prior_{name}": float(prior.mean()), f"decoder_{name}": float(decoder.mean())}
+    result[f"terms_{name}"] = by_level.mean(axis=1).tolist()
+    result["N"] = count
+  plots.save_points(
+      task.folder / "bits.png", result["t"], result["terms_posterior"], title="Terms of the bound by level",
+      xlabel="level", ylabel="bits per dimension", log=True,
+  )  # fmt: skip
+  return result | {"picture": "bits.png", "images": task.test.name}

@@ -1,0 +1,68 @@
+"""Models as single files: averaged weights in half precision, and all that is needed to sample from them.
+
+Safetensors: nothing in such a file is executed. The metadata holds what a checkpoint's configuration does.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+import ddim_jax
+
+SUFFIX = ".safetensors"
+PACKAGED = Path(ddim_jax.__file__).parent / "models" / "fashion_mnist.safetensors"
+"""The model that comes with the package; its card lies beside it."""
+_FORMAT = "ddim_jax 1"
+
+
+def write(path: Path, params, description: dict[str, Any]) -> None:
+  """Writes parameters as float16, and their description.
+
+  Args:
+    path: File to write.
+    params: Nested dictionary of arrays.
+    description: JSON values: "config", "image", "classes", "images", "step".
+
+  Raises:
+    ValueError: If a parameter is beyond the range of float16.
+  """
+  flat = flax.traverse_util.flatten_dict(params, sep=".")
+  for name, value in flat.items():
+    if not np.all(np.abs(value) <= np.finfo(np.float16).max):
+      raise ValueError(f"{name} has values that float16 cannot hold")
+  arrays = {name: np.ascontiguousarray(value, np.float16) for name, value in flat.items()}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + ".partial")
+  save_file(arrays, str(partial), metadata={"format": _FORMAT, "description": json.dumps(description)})
+  partial.chmod(0o644)  # the library makes files that only their owner can read
+  partial.replace(path)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Reads what `write` wrote.
+
+  Returns:
+    ``(description, params)``; parameters are float32, numpy.
+
+  Raises:
+    FileNotFoundError: If there is no such file.
+    ValueError: If it is damaged, or of another kind.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"no such model: {path}")
+  try:
+    with safe_open(str(path), "np") as file:
+      meta = file.metadata() or {}
+      flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+  except SafetensorError as error:
+    raise ValueError(f"{path} cannot be read: {error}") from error
+  if meta.get("format") != _FORMAT:
+    raise ValueError(
+      f"{path} was not written by experiments.export: format {meta.get('format')!r}, not {_FORMAT!r}"
+    )
+  return json.loads(meta["description"]), flax.traverse_util.unflatten_dict(flat, sep=".")

@@ -1,0 +1,149 @@
+"""The paper's tables and figures for any model: ``python -m experiments.paper --workdir DIR``.
+
+Cell by cell: what is done is in OUT/cells, and a run that was killed goes on in the cell it was in.
+"""
+
+import fnmatch
+import json
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+import tyro
+
+import ddim_jax
+from experiments import cells, cli, report, sampler, study
+from experiments import config as configs
+
+
+@dataclass(frozen=True)
+class Args:
+  """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json."""
+
+  workdir: Path
+  """Folder of the run, as given to experiments.train, or a file made by experiments.export."""
+  out: Path | None = None
+  """Folder for the results; WORKDIR/paper by default, or NAME_paper here for a file."""
+  cells: tuple[str, ...] = ()
+  """Which to make, by name or its beginning: table1, table1/eta=0/S=10, figure4; * matches anything. All by
+  default."""
+  steps: tuple[int, ...] = (10, 20, 50, 100, 1000)
+  """Numbers of steps S of table 1 and the figures."""
+  etas: tuple[float, ...] = (0.0, 0.2, 0.5, 1.0)
+  """Rows of table 1 above sigma-hat."""
+  inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
+  """Numbers of steps S of table 2."""
+  spacing: configs.Spacing | None = None
+  """Which levels to visit; by default the paper's choice: quadratic for cifar10, uniform for the others."""
+  num_samples: int = 5_000
+  """Images of each cell of table 1; the paper has 50,000."""
+  num_samples_long: int | None = None
+  """The same where S is more than 100; as --num-samples by default."""
+  num_test: int = 1_000
+  """Test images of table 2 and of the loss by level."""
+  num_bits: int = 16
+  """Test images whose bits per dimension are bounded, at T evaluations each."""
+  inception: Path | None = None
+  """Weights of the FID's Inception network; without, grey images are judged by a small classifier."""
+  clean_fid: bool = False
+  """Resize for the Inception network as clean-fid does, instead of pytorch-fid."""
+  step: int | None = None
+  """Checkpoint to use; the newest by default."""
+  ema: float | None = None
+  """Decay of the average to use, of those the run has kept; the main one by default."""
+  seed: int = 0
+  """Image i of a seed is always the same image."""
+  batch_size: int = 64
+  """Images at a time on each device."""
+
+
+def _check(args: Args) -> None:
+  for name in ("num_samples", "num_test", "num_bits", "batch_size"):
+    if getattr(args, name) < (low := 5 if name == "num_samples" else 1):
+      raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
+  if args.num_samples_long is not None and args.num_samples_long < 5:
+    raise ValueError(f"--num-samples-long must be at least 5, got {args.num_samples_long}")
+  if not all(0 <= eta <= 1 for eta in args.etas):
+    raise ValueError(f"--etas must be in [0, 1], got {args.etas}")
+  if not args.steps or not args.inversion_steps:
+    raise ValueError("--steps and --inversion-steps must not be empty")
+  if args.clean_fid and args.inception is None:
+    raise ValueError("--clean-fid needs --inception FILE")
+
+
+def _versions() -> dict[str, str]:
+  return {
+    "ddim_jax": ddim_jax.__version__,
+    "jax": jax.__version__,
+    "flax": flax.__version__,
+    "numpy": np.__version__,
+    "python": platform.python_version(),
+    "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+  }
+
+
+def _chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:
+  """Names that a pattern matches, whole or up to a slash."""
+  matches = lambda name, pattern: fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}/*")
+  for pattern in patterns:
+    if not any(matches(name, pattern) for name in names):
+      raise ValueError(f"--cells {pattern} matches none of {', '.join(names)}")
+  return [name for name in names if not patterns or any(matches(name, p) for p in patterns)]
+
+
+def _write_json(path: Path, content: Any) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + ".partial")
+  partial.write_text(json.dumps(content, indent=1) + "\n")
+  partial.replace(path)
+
+
+def main(args: Args) -> None:
+  """Makes the cells that are not there, then the page."""
+  _check(args)
+  trained = sampler.load(args.workdir, args.step, args.ema)
+  here = Path(f"{args.workdir.stem}_paper")
+  folder = args.out or (args.workdir / "paper" if args.workdir.is_dir() else here)
+  task = study.Task(
+      trained, folder, args.spacing or ("quadratic" if trained.config.data.data == "cifar10" else "uniform"),
+      args.seed, args.batch_size, args.inception, args.clean_fid,
+  )  # fmt: skip
+  plan = cells.plan(
+      task, args.steps, args.etas, args.inversion_steps, args.num_samples,
+      args.num_samples_long or args.num_samples, args.num_test, args.num_bits,
+  )  # fmt: skip
+  chosen = _chosen(list(plan), args.cells)
+  print(
+    f"model       step {trained.step:,}, weights {task.weights_sha256[:16]}, {len(chosen)} cells in {folder}"
+  )
+  for number, name in enumerate(chosen, 1):
+    path = folder / "cells" / f"{cells.slug(name)}.json"
+    settings = plan[name].settings()
+    if path.exists():
+      if json.loads(path.read_text())["settings"] == settings:
+        print(f"[{number}/{len(chosen)}] {name}: done before")
+        continue
+      print(f"{name}: was made with other settings, made again")
+    print(f"[{number}/{len(chosen)}] {name}", flush=True)
+    began = time.monotonic()
+    result = plan[name].make()
+    print(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s", flush=True)
+    _write_json(path, {"name": name, "settings": settings, "result": result, "versions": _versions()})
+  made = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+  current = {c["name"]: c for c in made if c["settings"]["weights_sha256"] == task.weights_sha256}
+  model = {"step": trained.step, "weights_sha256": task.weights_sha256, **task.description}
+  _write_json(folder / "results.json", {"model": model, "cells": current})
+  page = report.page(model, current)
+  (folder / "README.md").write_text(page)
+  print(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of these weights")
+
+
+if __name__ == "__main__":
+  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.paper")
+  cli.run(lambda: main(arguments))

@@ -1,0 +1,202 @@
+"""How good a model's samples are: which network looks at them, against which reference."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+from ddim_jax import data, metrics
+from ddim_jax.metrics import classifier, inception, inception_weights, resize
+from ddim_jax.metrics.frechet import Moments
+from ddim_jax.metrics.inception_score import ScoreSums
+from experiments import config as configs
+from experiments import sampler
+from experiments.presets import Args
+
+KEPT = 5_000
+"""Features kept for the kernel distance, precision and recall; statistics take any number."""
+_BINS = 10
+
+
+class Judge(NamedTuple):
+  """The network that looks at images.
+
+  Attributes:
+    name: What its Frechet distance is called: "FID", or that of a classifier.
+    sha256: Of its weights.
+    look: ``u8[B, H, W, C] -> (features: f32[B, D], logits: f32[B, K])``, numpy.
+  """
+
+  name: str
+  sha256: str
+  look: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Seen(NamedTuple):
+  """What a judge has seen so far: constant memory.
+
+  Attributes:
+    moments: Statistics of the features.
+    scores: Sums of the answers.
+    features: Those of the first `KEPT` images.
+  """
+
+  moments: Moments
+  scores: ScoreSums
+  features: np.ndarray
+
+
+def judge(channels: int, name: str, weights: Path | None = None, clean: bool = False) -> Judge:
+  """The Inception network where its weights are given, or a classifier of grey images.
+
+  Args:
+    channels: Of the images.
+    name: Of the data set.
+    weights: File of Inception weights.
+    clean: Resize as clean-fid does.
+
+  Raises:
+    ValueError: If there is no network for such images.
+  """
+  if weights is not None:
+    loaded = inception_weights.load(weights)
+    look = metrics.over_devices(inception.extractor(loaded.params, resize.centred if clean else None))
+    if clean:
+      return Judge("FID (clean-fid resizing)", loaded.sha256, lambda images: look(resize.clean_fid(images)))
+    return Judge("FID", loaded.sha256, look)
+  if channels != 1:
+    raise ValueError(
+      "colour images need --inception FILE (pt_inception-2015-12-05-6726825d.pth, or safetensors)"
+    )
+  found = classifier.extractor("digits" if name == "digits" else "fashion_mnist")
+  return Judge(found.name, found.sha256, metrics.over_devices(found.apply))
+
+
+def add(seen: Seen | None, features: np.ndarray, logits: np.ndarray) -> Seen:
+  """One more batch; None is nothing seen."""
+  moments, scores = metrics.moments(features), metrics.score_sums(logits)
+  if seen is None:
+    return Seen(moments, scores, features[:KEPT])
+  kept = np.concatenate([seen.features, features])[:KEPT] if len(seen.features) < KEPT else seen.features
+  return Seen(metrics.merge(seen.moments, moments), metrics.merge_scores(seen.scores, scores), kept)
+
+
+def save(path: Path, seen: Seen) -> None:
+  """Writes what was seen; an interruption leaves the file as it was."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix(".partial.npz")
+  np.savez(
+    partial, count=seen.moments.num, mean=seen.moments.mean, scatter=seen.moments.scatter,
+    probabilities=seen.scores.probabilities, information=seen.scores.information, features=seen.features,
+  )  # fmt: skip
+  partial.replace(path)
+
+
+def load(path: Path) -> Seen:
+  """Reads what `save` wrote."""
+  with np.load(path) as file:
+    count = int(file["count"])
+    moments = Moments(count, file["mean"], file["scatter"])
+    return Seen(
+      moments, ScoreSums(count, file["probabilities"], float(file["information"])), file["features"]
+    )
+
+
+def digest(seen: Seen) -> str:
+  """sha256 of the statistics, by which two references can be told apart."""
+  content = [np.int64(seen.moments.num), seen.moments.mean, seen.moments.scatter]
+  return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in content)).hexdigest()
+
+
+def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) -> Seen:
+  """What the judge sees in a data set; kept in ``folder``."""
+  identity = hashlib.sha256(
+    json.dumps([source.name, source.size, seer.name, seer.sha256]).encode()
+  ).hexdigest()
+  path = folder / f"reference-{identity[:16]}.npz"
+  if path.exists():
+    return load(path)
+  # In the random order of an epoch, so that the features kept are a fair sample.
+  order = data.batch_indices(source.size, source.size, 0, 0)
+  seen: Seen | None = None
+  for start in tqdm.tqdm(range(0, source.size, batch), desc="reference", unit="batch", dynamic_ncols=True):
+    seen = add(seen, *seer.look(source.read(order[start : start + batch])[0]))
+  if seen is None:
+    raise ValueError(f"{source.name} is empty")
+  if jax.process_index() == 0:
+    save(path, seen)
+  return seen
+
+
+def measure(real: Seen, made: Seen, seed: int = 0) -> dict[str, Any]:
+  """All metrics of generated images against the reference, and N."""
+  size = min(1000, len(real.features), len(made.features))
+  blocks = lambda seen, seed: metrics.subsets(seen.features, 50, size, seed)
+  kid = metrics.kernel_distance(blocks(real, seed), blocks(made, seed + 1))
+  number = min(len(real.features), len(made.features))
+  quality = metrics.precision_recall(real.features[:number], made.features[:number])
+  return {
+    "frechet": metrics.frechet_distance(real.moments, made.moments).value,
+    "kernel": kid.value,
+    "kernel_error": kid.error,
+    "score": metrics.inception_score([made.scores]).value,
+    "precision": quality.precision.value,
+    "recall": quality.recall.value,
+    "N": made.moments.num,
+    "N_precision_recall": number,
+  }
+
+
+def level_edges(T: int) -> list[int]:
+  """The first levels of the second to the last of ten equal parts of 1..T."""
+  return sorted({T * i // _BINS + 1 for i in range(1, _BINS)} - {1})
+
+
+def by_level(values: dict[str, np.ndarray], T: int) -> dict[str, float]:
+  """Mean losses of parts of the levels that had examples, such as ``{"loss_0101_0200": 0.03}``."""
+  edges = [1, *level_edges(T), T + 1]
+  sums, counts = values["level_losses"], values["level_counts"]
+  return {
+    f"loss_{low:04d}_{high - 1:04d}": float(total / count)
+    for low, high, total, count in zip(edges, edges[1:], sums, counts, strict=False)
+    if count
+  }
+
+
+def evaluator(args: Args, model, source: data.Source) -> Callable[[Any], dict[str, Any]]:
+  """``(state) -> values``: the Frechet distance of every average of the state to the data set.
+
+  The value of the main average is "frechet"; that of another is "frechet_0.999". Every host draws and
+  measures the same images, so that all agree which step is best.
+  """
+  seer = judge(source.shape[-1], args.data.data, args.run.inception)
+  real = reference(source, seer, args.run.workdir)
+  schedule = configs.build_schedule(args.diffusion)
+  ts = configs.SPACINGS["uniform"](schedule.T, min(50, schedule.T))
+  classes = source.classes if args.model.conditional else ()
+  num = args.run.eval_num
+  draw: sampler.Draw | None = None
+  size = 0
+
+  def distance(params) -> float:
+    nonlocal draw, size
+    if draw is None:  # compiled once; weights are an argument
+      trained = sampler.Trained(0, args.config, model, params, schedule, source.shape, classes)
+      size, draw = sampler.numbered_images(trained, ts, seed=args.optimisation.seed, at_once=min(num, 256))
+    seen: Seen | None = None
+    for start in range(0, num, size):
+      images = draw(np.arange(start, start + size), params=params)[: num - start]
+      seen = add(seen, *seer.look(images))
+    return np.inf if seen is None else metrics.frechet_distance(real.moments, seen.moments).value
+
+  def evaluate(state) -> dict[str, Any]:
+    decays = zip(args.optimisation.emas, state.emas, strict=True)
+    others = {f"frechet_{decay:g}": distance(jax.device_get(ema)) for decay, ema in decays}
+    return {"frechet": distance(jax.device_get(state.ema))} | others
+
+  return evaluate

@@ -1,0 +1,290 @@
+"""Models as files, evaluation while training, and the paper's page, on a tiny network."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddim_jax import checkpoints, data, metrics
+from experiments import cells, export, loop, models, paper, presets, quality, report, sample, sampler, study
+from experiments import config as configs
+
+T = 12
+SETTINGS = presets.Args(
+  presets.Run(None),
+  configs.Data("digits"),
+  configs.Model(channels=4, multipliers=(1,), blocks=1, attention=(), dropout=0.0, groups=2),
+  configs.Diffusion(levels=T, schedule="cosine"),
+  configs.Optimisation(batch_size=8, ema=0.9, emas=(0.5,), warmup=0),
+)
+MODEL = configs.build_model(SETTINGS.model, 1, 10)
+
+
+def random_params(seed):
+  shapes = jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.int32(1))["params"]
+  generator = np.random.default_rng(seed)
+  return jax.tree.map(lambda leaf: generator.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.fixture(scope="module")
+def settings(data_dir):
+  return dataclasses.replace(SETTINGS, data=configs.Data("digits", data_dir))
+
+
+@pytest.fixture(scope="module")
+def workdir(settings, tmp_path_factory):
+  """A checkpoint with two averages."""
+  folder = tmp_path_factory.mktemp("tiny")
+  description = {
+    "config": configs.to_json(settings.config),
+    "image": [8, 8, 1],
+    "classes": list("0123456789"),
+  }
+  state = {"ema": random_params(0), "emas": (random_params(1),)}
+  with checkpoints.open_manager(folder / "checkpoints") as manager:
+    checkpoints.save(manager, 7, state, description)
+  return folder
+
+
+def equal(a, b, **tolerance):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def test_an_exported_model_is_the_run_rounded(workdir, tmp_path, capsys):
+  out = tmp_path / "model.safetensors"
+  export.main(export.Args(workdir, out))
+  trained, again = sampler.load(workdir), sampler.load(out)
+  equal(again.params, trained.params, rtol=2**-11, atol=2**-25)
+  assert (again.step, again.shape, again.classes) == (7, (8, 8, 1), ())
+  assert configs.differences(trained.config, again.config) == []
+  assert again.config.data.data_dir is None
+  assert "step 7, 56 images seen" in capsys.readouterr().out
+
+
+def test_any_average_can_be_chosen(workdir):
+  equal(sampler.load(workdir, ema=0.5).params, random_params(1))
+  equal(sampler.load(workdir, ema=0.9).params, random_params(0))
+  with pytest.raises(ValueError, match=r"one of \[0.5, 0.9\], .* got 0.99"):
+    sampler.load(workdir, ema=0.99)
+
+
+def test_sampling_without_arguments_uses_the_packaged_model(workdir, tmp_path, monkeypatch, capsys):
+  packaged = tmp_path / "packaged.safetensors"
+  export.main(export.Args(workdir, packaged))
+  monkeypatch.chdir(tmp_path)
+  assert sample.parse([]).workdir == models.PACKAGED
+  sample.main(dataclasses.replace(sample.parse(["--num", "4", "--steps", "2"]), workdir=packaged))
+  assert (tmp_path / "sample.png").is_file()
+
+
+def test_files_that_are_no_models_are_refused(workdir, tmp_path):
+  from safetensors.numpy import save_file
+
+  save_file({"a": np.zeros(2)}, str(tmp_path / "other.safetensors"))
+  (tmp_path / "cut.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:-4])
+  for name, error, message in (
+    ("other", ValueError, "not written by experiments.export"),
+    ("cut", ValueError, "cannot be read"),
+    ("absent", FileNotFoundError, "no such model"),
+  ):
+    with pytest.raises(error, match=message):
+      sampler.load(tmp_path / f"{name}.safetensors")
+  with pytest.raises(ValueError, match="leave out --step"):
+    sampler.load(tmp_path / "other.safetensors", step=3)
+  with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+    export.main(export.Args(workdir, tmp_path / "x.npz"))
+  with pytest.raises(ValueError, match="a has values that float16 cannot hold"):
+    models.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
+
+
+def test_the_packaged_model_is_small_and_trained():
+  assert models.PACKAGED.stat().st_size <= 4_000_000
+  assert models.PACKAGED.with_suffix(".md").is_file()
+  trained = sampler.load(models.PACKAGED)
+  assert trained.shape == (28, 28, 1)
+  noise = jax.random.normal(jax.random.key(0), (2, 28, 28, 1))
+  eps = sampler.denoiser(trained, trained.params, trained.schedule)(noise, jnp.int32(trained.schedule.T)).eps
+  assert float(jnp.mean((eps - noise) ** 2)) < 0.02  # at level T, all is noise; untrained, this is 1
+
+
+def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
+  args = dataclasses.replace(settings, run=presets.Run(tmp_path, eval_every=1, eval_num=10))
+  source = configs.build_source(args.data)
+  evaluate = quality.evaluator(args, MODEL, source)
+  state = loop.initial_state(MODEL, (8, 8, 1), configs.build_optimizer(args.optimisation), 0, emas=1)
+  values = evaluate(state.replace(ema=random_params(0), emas=(random_params(1),)))
+  judge = quality.judge(1, "digits")
+  real = metrics.moments(judge.look(source.read(np.arange(source.size))[0])[0])
+  for name, ema in (("frechet", 0.9), ("frechet_0.5", 0.5)):
+    trained = sampler.load(workdir, ema=ema)
+    size, draw = sampler.numbered_images(trained, np.arange(T, -1, -1), at_once=10)
+    made = metrics.moments(judge.look(draw(np.arange(size))[:10])[0])
+    assert values[name] == pytest.approx(metrics.frechet_distance(real, made).value, rel=1e-4)
+  assert values["frechet"] != values["frechet_0.5"]
+
+
+def test_colour_images_need_inception_weights():
+  with pytest.raises(ValueError, match="--inception FILE"):
+    quality.judge(3, "cifar10")
+
+
+def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_path, monkeypatch, capsys):
+  found = iter([5.0, 2.0, 3.0, 4.0])
+  monkeypatch.setattr(quality, "evaluator", lambda *_: lambda state: {"frechet": next(found)})
+  monkeypatch.setattr(loop, "_LEVELS_EVERY", 4)
+  run = presets.Run(tmp_path, steps=7, eval_every=2, keep=1, sample_every=0)
+  with jax.numpy_dtype_promotion("standard"):
+    assert loop.train(dataclasses.replace(settings, run=run)) == 0
+  assert checkpoints.steps(tmp_path / "checkpoints") == [4, 7]
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [line.get("frechet") for line in lines] == [None, 5, None, 2, None, 3, 4]
+  levels = [{k: v for k, v in line.items() if k.startswith("loss_")} for line in lines]
+  assert [bool(found) for found in levels] == [False, False, False, True, False, False, False]
+  assert set(levels[3]) <= {f"loss_{t:04d}_{t:04d}" for t in range(1, 13)} | {
+    "loss_0005_0006",
+    "loss_0011_0012",
+  }
+  assert np.mean(list(levels[3].values())) == pytest.approx(lines[3]["loss"], rel=0.8)
+
+
+def test_mean_losses_by_level():
+  values = {"level_losses": np.float32([2, 0, 9]), "level_counts": np.float32([4, 0, 3])}
+  assert quality.level_edges(3) == [2, 3]
+  assert quality.by_level(values, 3) == {"loss_0001_0001": 0.5, "loss_0003_0003": 3.0}
+  assert quality.level_edges(1000) == list(range(101, 1000, 100))
+
+
+def arguments(workdir, out, *chosen):
+  return paper.Args(
+      workdir, out, chosen, steps=(2, 4), etas=(0.0,), inversion_steps=(2, 4), num_samples=24, num_test=8,
+      num_bits=4, batch_size=2,
+  )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(workdir, tmp_path_factory):
+  """All cells, made without a break."""
+  out = tmp_path_factory.mktemp("paper")
+  paper.main(arguments(workdir, out))
+  return out
+
+
+def test_the_page_holds_every_table_and_figure(whole):
+  results = json.loads((whole / "results.json").read_text())
+  assert len(results["cells"]) == 6 + 2 + 2 * 2
+  text = (whole / "README.md").read_text()
+  for part in (
+    "Table 1: FD-classifier (digits)",
+    "(N = 24)",
+    "Table 2",
+    "(N = 8)",
+    "sigma-hat",
+    "S = 4",
+    "not FID",
+  ):
+    assert part in text
+  for name in ("figure3", "figure4", "figure5", "figure6", "levels", "bits"):
+    assert f"({results['cells'][name]['result']['picture']})" in text
+    assert (whole / f"{name}.png").is_file()
+  settings = results["cells"]["table1/eta=0/S=4"]["settings"]
+  assert settings["levels"] == [10, 7, 4, 1, 0]
+  assert settings["clip"] is False
+  assert results["cells"]["table1/sigma-hat/S=4"]["settings"]["clip"] is True
+  assert "paper's" not in text.split("\n", 1)[1]  # digits are no data set of the paper
+  assert not list((whole / "cells").glob("partial*"))
+
+
+def test_a_killed_run_goes_on_inside_its_cell(whole, workdir, tmp_path, monkeypatch, capsys):
+  """Killed in its third batch of 8; the rest gives the same values as without a break."""
+  cell = "table1/eta=0/S=4"
+  seen = []
+
+  def add(before, features, logits):
+    seen.append(len(features))
+    if len(seen) == 3:
+      raise KeyboardInterrupt
+    return real_add(before, features, logits)
+
+  real_add, reference = quality.add, next(whole.glob("reference-*"))
+  (tmp_path / reference.name).write_bytes(reference.read_bytes())
+  monkeypatch.setattr(quality, "add", add)
+  monkeypatch.setattr(cells, "_SAVE_SECONDS", 0.0)
+  args = arguments(workdir, tmp_path, cell)
+  with pytest.raises(KeyboardInterrupt):
+    paper.main(args)
+  paper.main(args)
+  assert seen == [8, 8, 8, 8]  # two before, the one that was lost, and the third: none again
+  get = lambda folder: json.loads((folder / "results.json").read_text())["cells"][cell]["result"]
+  expected, got = get(whole), get(tmp_path)
+  for name, value in expected.items():
+    assert got[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-6)), name
+  capsys.readouterr()
+  paper.main(args)
+  assert "done before" in capsys.readouterr().out
+  assert len(seen) == 4
+
+
+def test_table_2_is_the_round_trip(whole, workdir):
+  """Against the round trip written here with the library's two functions, eight images at once."""
+  import ddim_jax
+
+  trained = sampler.load(workdir)
+  x0 = data.from_uint8(configs.build_source(trained.config.data).read(np.arange(8))[0])
+  ts = ddim_jax.timesteps.uniform(T, 4)
+  denoise = sampler.denoiser(trained, trained.params, trained.schedule)
+  x_T = ddim_jax.invert(denoise, trained.schedule, x0, ts)
+  back = ddim_jax.sample(jax.random.key(0), denoise, trained.schedule, x_T, ts)[0]
+  result = json.loads((whole / "results.json").read_text())["cells"]["table2/S=4"]["result"]
+  assert result["error"] == pytest.approx(float(jnp.mean((back - x0) ** 2)) / 4, rel=1e-4)
+
+
+def test_the_papers_numbers_stand_beside_its_own_data_sets():
+  cifar10 = {"data": "cifar10", "image_size": None}
+  assert report.published(cifar10) == "cifar10"
+  assert report.published({"data": "tfds:celeb_a", "image_size": 64}) == "celeb_a"
+  assert report.published({"data": "tfds:celeb_a", "image_size": 32}) is None
+  settings = {"judge": "FID", "judge_sha256": "f" * 64, "seed": 0}
+  result = {"frechet": 20.0, "kernel": 0.001, "score": 8, "precision": 0.5, "recall": 0.25, "N": 50_000}
+  result |= {"reference_sha256": "e" * 64, "reference_N": 50_000}
+  cell = {"settings": settings, "result": result, "versions": {}}
+  model = {"step": 3, "weights_sha256": "a" * 64, "data": cifar10, "optimisation": {"batch_size": 128}}
+  text = report.page(model, {"table1/eta=0/S=10": cell})
+  assert "| eta=0 | 20 (N = 50,000) |" in text
+  assert "| eta=1 | 41.07 | 18.36 | 8.01 | 5.78 | 4.73 |" in text
+  cell["settings"] = settings | {"judge": "FID (clean-fid resizing)"}
+  assert "41.07" not in report.page(model, {"table1/eta=0/S=10": cell})
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"cells": ("table3",)}, "--cells table3 matches none of figure3"),
+    ({"num_samples": 2}, "--num-samples must be at least 5, got 2"),
+    ({"etas": (2.0,)}, r"--etas must be in \[0, 1\]"),
+    ({"clean_fid": True}, "--clean-fid needs --inception"),
+    ({"steps": (40,)}, "asked for 40 steps out of 12"),
+  ],
+)
+def test_bad_input_is_named(workdir, tmp_path, change, message):
+  with pytest.raises(ValueError, match=message):
+    paper.main(dataclasses.replace(arguments(workdir, tmp_path), **change))
+
+
+def test_only_table_1_needs_a_judge(workdir, tmp_path):
+  """A colour model without Inception weights still has the rest."""
+  trained = sampler.load(workdir)._replace(shape=(8, 8, 3))
+  task = study.Task(trained, tmp_path, "uniform", 0, 2, None, False)
+  plan = cells.plan(task, (2,), (0.0,), (2,), 9, 9, 8, 4)
+  assert plan["table2/S=2"].settings()["levels"] == [7, 1, 0]
+  with pytest.raises(ValueError, match="--inception FILE"):
+    plan["table1/eta=0/S=2"].settings()
+
+
+def test_names_of_cells_are_matched_up_to_a_slash():
+  names = ["table1/eta=0/S=10", "table1/eta=0/S=100", "table2/S=10", "figure3"]
+  assert paper._chosen(names, ("table1",)) == names[:2]
+  assert paper._chosen(names, ("*/S=10",)) == [names[0], names[2]]
+  assert paper._chosen(names, ()) == names
