@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.sampling import _check
+from ddim_jax.sampling import check_levels
 from ddim_jax.schedules import Schedule, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
@@ -71,7 +71,7 @@ def invert(
   References:
     Section 4.3 of arXiv:2010.02502; fixed point: Pan et al., arXiv:2309.04907.
   """
-  ts = _check(x0, ts, "x0")
+  ts = check_levels(x0, ts, "x0")
   solver = ddim() if solver is None else solver
   carry = solver.init(x0)
   if not isinstance(refine, jax.Array) and refine < 0:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import _check, _keys, _noise
+from ddim_jax.sampling import check_keys, check_levels, draw_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 
 BIN = 2 / 255
@@ -75,7 +75,7 @@ def hutchinson(probes: int = 1) -> Divergence:
     value, derivative = jax.linearize(f, x)
 
     def one(i):
-      signs = jnp.sign(_noise(key, i, x.shape, x.dtype))
+      signs = jnp.sign(draw_noise(key, i, x.shape, x.dtype))
       return _sum(signs * derivative(signs))
 
     return value, jnp.mean(jax.lax.map(one, jnp.arange(probes)), axis=0)
@@ -119,7 +119,7 @@ def ode_log_density(
   References:
     Song et al., arXiv:2011.13456, section 4.3.
   """
-  ts, keys = _check(x0, ts, "x0"), _keys(key, x0.shape)
+  ts, keys = check_levels(x0, ts, "x0"), check_keys(key, x0.shape)
 
   def velocity(x, t, draw):
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None)) if keys.ndim else jax.random.fold_in
@@ -225,8 +225,10 @@ def variational_bound(
   References:
     [1] Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models, arXiv:2006.11239, section 3.
   """
-  ts, keys = _check(x0, ts, "x0"), _keys(key, x0.shape)
-  predict = lambda t, draw: denoise(add_noise(schedule, x0, _noise(keys, draw, x0.shape, x0.dtype), t), t).x0
+  ts, keys = check_levels(x0, ts, "x0"), check_keys(key, x0.shape)
+  predict = lambda t, draw: (
+    denoise(add_noise(schedule, x0, draw_noise(keys, draw, x0.shape, x0.dtype), t), t).x0
+  )
   snr = lambda t: log_snr_at(schedule, t, x0).astype(x0.dtype)
 
   def step(_, inputs):

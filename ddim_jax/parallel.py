@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.sampling import _check, _keys, _noise
+from ddim_jax.sampling import check_keys, check_levels, draw_noise
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver, ddim
 
@@ -76,7 +76,7 @@ def sample_parallel(
     Algorithm 1 of Shih et al., arXiv:2305.16317.
   """
   solver = ddim() if solver is None else solver
-  ts, keys, carry = _check(x_T, ts, "x_T"), _keys(key, x_T.shape), solver.init(x_T)
+  ts, keys, carry = check_levels(x_T, ts, "x_T"), check_keys(key, x_T.shape), solver.init(x_T)
   S = ts.shape[0] - 1
   window = S if window is None else window
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -94,7 +94,7 @@ def sample_parallel(
   levels, index = (steps + 1, ts[steps], ts[steps + 1]), jnp.arange(S + window + 1)
 
   def move(x_t, draw, t, s):
-    z = _noise(keys, draw, x_t.shape, x_t.dtype)
+    z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
     return solver.step(denoise, schedule, carry, x_t, t, s, z)[0] - x_t
 
   def drifts(path, start):

@@ -50,28 +50,30 @@ def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> 
 
   `sample` with the same ``key`` (one, or one per image) never draws this noise again.
   """
-  return _noise(_keys(key, shape), 0, shape, dtype)
+  return draw_noise(check_keys(key, shape), 0, shape, dtype)
 
 
 def _typed(key):
   return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
-def _keys(key, shape):
+def check_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """The key, or keys of a batch of this shape, as typed keys; ValueError on any other number."""
   key = _typed(key)
   if key.shape not in ((), tuple(shape[:1])):
     raise ValueError(f"key must be one key or one per image, {tuple(shape[:1])}; got shape {key.shape}")
   return key
 
 
-def _noise(keys, draw, shape, dtype):
+def draw_noise(keys: jax.Array, draw, shape: tuple[int, ...], dtype) -> jax.Array:
   """Draw number ``draw`` of standard normal noise, from one key or from one per image."""
   if keys.ndim == 0:
     return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
-  return jax.vmap(lambda key: _noise(key, draw, shape[1:], dtype))(keys)
+  return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)
 
 
-def _check(x, ts, name):
+def check_levels(x: jax.Array, ts, name: str) -> jax.Array:
+  """The levels as an array; ValueError unless they are levels and ``x``, called ``name``, is a batch."""
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
   ts = jnp.asarray(ts)
@@ -125,12 +127,12 @@ def sample(
     Section 4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
   solver = ddim() if solver is None else solver
-  ts, keys = _check(x_T, ts, "x_T"), _keys(key, x_T.shape)
+  ts, keys = check_levels(x_T, ts, "x_T"), check_keys(key, x_T.shape)
 
   def step(state, inputs):
     x_t, carry = state
     draw, t, s = inputs
-    z = _noise(keys, draw, x_t.shape, x_t.dtype)
+    z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
     x_s, carry, prediction = solver.step(denoise, schedule, carry, x_t, t, s, z)
     seen = None if observe is None else observe(Step(t, s, x_t, x_s, prediction))
     return (x_s, carry), seen
@@ -211,7 +213,7 @@ def interpolate(
   if weights.ndim != 1:
     raise ValueError(f"weights must be a vector, got shape {weights.shape}")
   between = jax.vmap(slerp, in_axes=(None, None, 0))(x_a, x_b, weights)
-  keys = _keys(key, x_a.shape)
+  keys = check_keys(key, x_a.shape)
   keys = keys if keys.ndim == 0 else jnp.tile(keys, weights.shape[0])
   flat = between.reshape(-1, *x_a.shape[1:])
   return sample(keys, denoise, schedule, flat, ts, solver=solver)[0].reshape(between.shape)

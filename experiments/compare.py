@@ -46,7 +46,7 @@ def compare(args: Args) -> None:
   indices = np.arange(args.side**2)
   rows: list[list[np.ndarray]] = [[] for _ in args.etas]
   for steps in args.steps:
-    ts = configs.SPACINGS[args.spacing](trained.schedule.T, steps)
+    ts = configs.build_timesteps(args.spacing, trained.schedule, steps)
     print(f"S = {steps}: levels {' '.join(map(str, ts))}")
     size, draw = sampler.numbered_images(trained, ts, seed=args.seed, at_once=len(indices))
     padded = np.arange(size)
@@ -57,7 +57,7 @@ def compare(args: Args) -> None:
       print(f"S = {steps}, eta = {eta:g}: {len(indices)} images in {time.monotonic() - began:.2f} s")
       row.append(plots.enlarge(plots.grid(images, columns=args.side), _MIN_BLOCK))
   picture = plots.table(rows, [f"eta = {eta:g}" for eta in args.etas], [f"S = {s}" for s in args.steps])
-  out = args.out or args.workdir / "compare.png"
+  out = args.out or sampler.results_folder(args.workdir) / "compare.png"
   plots.save_png(out, picture)
   print(f"picture: {out.absolute()}")
 

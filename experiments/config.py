@@ -202,7 +202,7 @@ def build_schedule(config: Diffusion) -> ddim_jax.Schedule:
 
 PARAMETERISATIONS = {"eps": ddim_jax.EPS, "x0": ddim_jax.X0, "v": ddim_jax.V}
 Spacing = Literal["uniform", "quadratic", "leading", "trailing", "linspace"]
-SPACINGS = {
+_SPACINGS = {
   "uniform": ddim_jax.timesteps.uniform,
   "quadratic": ddim_jax.timesteps.quadratic,
   "leading": ddim_jax.timesteps.leading,
@@ -217,7 +217,7 @@ def build_timesteps(spacing: AnySpacing, schedule: ddim_jax.Schedule, steps: int
   """The levels to visit: integers, or for log-snr and karras real numbers, which the U-Net takes."""
   if spacing in _REAL_SPACINGS:
     return _REAL_SPACINGS[spacing](schedule, steps)
-  return SPACINGS[spacing](schedule.T, steps)
+  return _SPACINGS[spacing](schedule.T, steps)
 
 
 def build_loss(config: Config, model: ddim_jax.UNet) -> Callable[..., jax.Array]:

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from ddim_jax import bijective, data
+from ddim_jax import bijective, data, plots
 from experiments import cli, sampler
 from experiments import config as configs
 
@@ -120,21 +120,15 @@ def contraction(trained: sampler.Trained, ts: np.ndarray, images, labels, iterat
 
 def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
   """Error against S, a line for every way, both axes logarithmic."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
-  FigureCanvasAgg(figure)
-  axes = figure.add_subplot()
-  for name, errors in lines.items():
-    axes.plot(steps, errors, marker="o", markersize=4, label=name)
-  axes.set(xscale="log", yscale="log", xlabel="steps S", ylabel="mean squared error, images in [0, 1]")
-  axes.set_xticks(steps, [str(s) for s in steps])
-  axes.minorticks_off()
-  axes.grid(alpha=0.3)
-  figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path)
+  with plots.figure(path, 7, 4.5) as figure:
+    axes = figure.add_subplot()
+    for name, errors in lines.items():
+      axes.plot(steps, errors, marker="o", markersize=4, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="steps S", ylabel="mean squared error, images in [0, 1]")
+    axes.set_xticks(steps, [str(s) for s in steps])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
 
 
 def main(args: Args) -> None:
@@ -146,7 +140,7 @@ def main(args: Args) -> None:
       f"--refine must be at least 0 and --damping in (0, 1], got {args.refine} and {args.damping}"
     )
   trained = sampler.load(args.workdir)
-  spacings = [configs.SPACINGS[args.spacing](trained.schedule.T, steps) for steps in args.steps]
+  spacings = [configs.build_timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
   images, labels = sampler.real_images(trained, args.num)
   fixed_point, bdia, belm = (
     measurement(trained, images, labels, args.batch_size, way)
@@ -165,7 +159,7 @@ def main(args: Args) -> None:
     found = [measure(ts, refine, args.damping) for ts in spacings]
     lines[name] = [error for error, _ in found]
     print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
-  out = args.out or args.workdir / "inversion.png"
+  out = args.out or sampler.results_folder(args.workdir) / "inversion.png"
   draw(out, [len(ts) - 1 for ts in spacings], lines)
 
   print(f"steps that still miss by more than {_CLOSE:g} after 5 undamped iterations, and by what factor each")

@@ -13,7 +13,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax import checkpoints, data, plots, training
 from experiments import config as configs
-from experiments import hosts, logs, quality
+from experiments import hosts, logs, quality, sampler
 from experiments.presets import Args
 
 _AXIS = "devices"
@@ -52,8 +52,9 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   model = configs.build_model(args.model, source.shape[-1], len(source.classes))
   optimizer = configs.build_optimizer(optimisation)
   update = pmapped_update(args, model, optimizer)
-  draw_grid = _grid_sampler(args, model, source.shape)
-  evaluate = quality.evaluator(args, model, source) if run.eval_every else None
+  description = description_of(args, source)
+  draw_grid = _grid_sampler(sampler.build(0, description, None), optimisation.seed)
+  evaluate = quality.evaluator(args, source, description) if run.eval_every else None
   make_batch = partial(local_batch, source, args)
   key = jax.random.key(optimisation.seed)
 
@@ -63,7 +64,6 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     folder = run.workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=run.keep, keep_every=run.keep_every))
     state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas))
-    description = _description(args, source)
     state = _resume(manager, state, args, description)
     start = int(state.step)
     if chief:
@@ -114,7 +114,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   return hosts.StopRequest.STATUS[stopping]
 
 
-def _description(args: Args, source: data.Source) -> dict[str, Any]:
+def description_of(args: Args, source: data.Source) -> dict[str, Any]:
   """What a checkpoint needs beside its arrays to be sampled from."""
   config = configs.to_json(args.config)
   classes = list(source.classes)
@@ -192,19 +192,17 @@ def local_batch(source: data.Source, args: Args, step: int) -> tuple[np.ndarray,
   return split(images), split(labels)
 
 
-def _grid_sampler(args: Args, model, shape):
+def _grid_sampler(blank: sampler.Trained, seed: int):
   """``(ema) -> picture`` of samples from fixed keys, with 50 deterministic steps."""
-  schedule = configs.build_schedule(args.diffusion)
+  schedule = blank.schedule
   ts = ddim_jax.timesteps.uniform(schedule.T, min(50, schedule.T))
-  keys = ddim_jax.image_keys(jax.random.key(args.optimisation.seed), np.arange(_GRID))
-  labels = None if model.num_classes is None else jnp.arange(_GRID) % model.num_classes
-  noise = ddim_jax.initial_noise(keys, (_GRID, *shape))
+  keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(_GRID))
+  labels = jnp.arange(_GRID) % len(blank.classes) if blank.classes else None
+  noise = ddim_jax.initial_noise(keys, (_GRID, *blank.shape))
 
   @jax.jit
   def sample(ema, schedule):
-    network = lambda x, t: model.apply({"params": ema}, x, t, labels)
-    predict = configs.PARAMETERISATIONS[args.diffusion.predict]
-    denoise = ddim_jax.clip_x0(ddim_jax.as_denoiser(network, schedule, predict), schedule)
+    denoise = sampler.denoiser(blank, ema, schedule, labels, clip=True)
     return ddim_jax.sample(keys, denoise, schedule, noise, ts)[0]
 
   # Through the host: one device samples, whatever the number that hold the average.

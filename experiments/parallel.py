@@ -53,7 +53,7 @@ def main(args: Args) -> None:
       f" got {args.eta}, {args.tolerances} and {args.window}"
     )
   trained = sampler.load(args.workdir)
-  spacings = [configs.SPACINGS[args.spacing](trained.schedule.T, steps) for steps in args.steps]
+  spacings = [configs.build_timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
   devices = jax.local_device_count()
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.num))
   noise = ddim_jax.initial_noise(keys, (args.num, *trained.shape))

@@ -168,7 +168,9 @@ def by_level(values: dict[str, np.ndarray], T: int) -> dict[str, float]:
   }
 
 
-def evaluator(args: Args, model, source: data.Source) -> Callable[[Any], dict[str, Any]]:
+def evaluator(
+  args: Args, source: data.Source, description: dict[str, Any]
+) -> Callable[[Any], dict[str, Any]]:
   """``(state) -> values``: the Frechet distance of every average of the state to the data set.
 
   The value of the main average is "frechet"; that of another is "frechet_0.999". Every host draws and
@@ -176,18 +178,12 @@ def evaluator(args: Args, model, source: data.Source) -> Callable[[Any], dict[st
   """
   seer = judge(source.shape[-1], args.data.data, args.run.inception)
   real = reference(source, seer, args.run.workdir)
-  schedule = configs.build_schedule(args.diffusion)
-  ts = configs.SPACINGS["uniform"](schedule.T, min(50, schedule.T))
-  classes = source.classes if args.model.conditional else ()
+  blank = sampler.build(0, description, None)  # weights are an argument
+  ts = configs.build_timesteps("uniform", blank.schedule, min(50, blank.schedule.T))
   num = args.run.eval_num
-  draw: sampler.Draw | None = None
-  size = 0
+  size, draw = sampler.numbered_images(blank, ts, seed=args.optimisation.seed, at_once=min(num, 256))
 
   def distance(params) -> float:
-    nonlocal draw, size
-    if draw is None:  # compiled once; weights are an argument
-      trained = sampler.Trained(0, args.config, model, params, schedule, source.shape, classes)
-      size, draw = sampler.numbered_images(trained, ts, seed=args.optimisation.seed, at_once=min(num, 256))
     seen: Seen | None = None
     for start in range(0, num, size):
       images = draw(np.arange(start, start + size), params=params)[: num - start]

@@ -67,11 +67,6 @@ class Args:
   """Fixed-point iterations a step when encoding."""
   edit: editing.Edit = field(default_factory=editing.Edit)
 
-  @property
-  def folder(self) -> Path:
-    """Where pictures go that --out does not name."""
-    return self.workdir if self.workdir.is_dir() else Path()
-
 
 def _check(args: Args, trained: sampler.Trained) -> None:
   """Raises ValueError on options that do not go with each other or with the model."""
@@ -109,7 +104,7 @@ def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
       guidance=args.guidance, clip=args.clip, at_once=at_once,
   )  # fmt: skip
   draw = functools.partial(draw, eta=args.eta)
-  out = args.out or args.folder / "sample.png"
+  out = args.out or sampler.results_folder(args.workdir) / "sample.png"
   if out.suffix == ".png":
     if args.num > _LARGEST_GRID:
       raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
@@ -152,7 +147,7 @@ def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> Non
   samples, predictions = (data.to_uint8(x) for x in seen)
   shown = np.unique(np.linspace(0, len(ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
-  out = args.out or args.folder / "trajectory.png"
+  out = args.out or sampler.results_folder(args.workdir) / "trajectory.png"
   plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)))
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
@@ -178,15 +173,14 @@ def draw_interpolation(args: Args, trained: sampler.Trained, ts: np.ndarray, col
     )
 
   images = data.to_uint8(run(trained.params, trained.schedule, args.eta, args.guidance, ts))
-  out = args.out or args.folder / "interpolation.png"
+  out = args.out or sampler.results_folder(args.workdir) / "interpolation.png"
   plots.save_png(out, plots.grid(images.swapaxes(0, 1).reshape(-1, *trained.shape), columns=columns))
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
 
 def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
   """Real images encoded and decoded: originals above, reconstructions below."""
-  split = "test" if trained.config.data.data in ("cifar10", "fashion_mnist") else None
-  source = configs.build_source(trained.config.data, split)
+  source = sampler.test_source(trained)
   num = min(args.num, source.size)
 
   @jax.jit
@@ -206,7 +200,7 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   error = float(np.mean((np.asarray(data.from_uint8(real)) - made) ** 2) / 4)
   columns = min(num, 16)
   pairs = np.stack([real[:columns], data.to_uint8(made[:columns])]).reshape(-1, *trained.shape)
-  out = args.out or args.folder / "reconstruction.png"
+  out = args.out or sampler.results_folder(args.workdir) / "reconstruction.png"
   plots.save_png(out, plots.grid(pairs, columns=columns))
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
@@ -232,7 +226,8 @@ def main(args: Args) -> None:
   elif args.edit.asked_for:
     editing.draw(
         args.edit, trained, ts, sampler.SOLVERS[args.solver](args.eta), num=args.num, seed=args.seed,
-        label=args.label, guidance=args.guidance, clip=args.clip, out=args.out or args.folder / "edit.png",
+        label=args.label, guidance=args.guidance, clip=args.clip,
+        out=args.out or sampler.results_folder(args.workdir) / "edit.png",
     )  # fmt: skip
   else:
     draw_images(args, trained, ts)

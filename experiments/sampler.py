@@ -83,17 +83,18 @@ def load(workdir: Path, step: int | None = None, ema: float | None = None) -> Tr
     if step is not None or ema is not None:
       raise ValueError(f"{workdir} holds one model: leave out --step and --ema")
     description, params = models.read(workdir)
-    return _build(int(description["step"]), description, params)
+    return build(int(description["step"]), description, params)
   restored = checkpoints.restore_latest(workdir / "checkpoints", step)
   optimisation = configs.from_json(restored.config["config"]).optimisation
   kept = {decay: f"emas.{i}" for i, decay in enumerate(optimisation.emas)} | {optimisation.ema: "ema"}
   if ema is not None and ema not in kept:
     raise ValueError(f"--ema must be one of {sorted(kept)}, the averages that this run keeps; got {ema}")
   name = "ema" if ema is None else kept[ema]
-  return _build(restored.step, restored.config, checkpoints.subtree(restored.arrays, name))
+  return build(restored.step, restored.config, checkpoints.subtree(restored.arrays, name))
 
 
-def _build(step: int, description: dict[str, Any], params) -> Trained:
+def build(step: int, description: dict[str, Any], params) -> Trained:
+  """The model that a checkpoint's or a file's description stands for, with these parameters."""
   config = configs.from_json(description["config"])
   height, width, channels = description["image"]
   classes = tuple(description["classes"])
@@ -132,14 +133,24 @@ def denoiser(trained: Trained, params, schedule, labels=None, guidance=None, cli
   return ddim_jax.clip_x0(denoise, schedule) if clip else denoise
 
 
+def results_folder(workdir: Path) -> Path:
+  """Where pictures go that --out does not name: into the run's folder, or here if it is a file."""
+  return workdir if workdir.is_dir() else Path()
+
+
+def test_source(trained: Trained) -> data.Source:
+  """The data set that the model was trained on, its test split where it has one."""
+  split = "test" if trained.config.data.data in ("cifar10", "fashion_mnist") else None
+  return configs.build_source(trained.config.data, split)
+
+
 def real_images(trained: Trained, num: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
   """Images of the data set that the model was trained on, from its test split where it has one.
 
   Returns:
     ``(u8[num, H, W, C], labels: i32[num])``; fewer where the data set is smaller.
   """
-  split = "test" if trained.config.data.data in ("cifar10", "fashion_mnist") else None
-  source = configs.build_source(trained.config.data, split)
+  source = test_source(trained)
   images, labels = source.read(np.arange(first, min(first + num, source.size)))
   return images, np.asarray(labels, np.int32)
 

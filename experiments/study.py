@@ -61,12 +61,11 @@ class Task:
   @functools.cached_property
   def test(self) -> data.Source:
     """Test images, or training images where there is no such split."""
-    split = "test" if self.trained.config.data.data in ("cifar10", "fashion_mnist") else None
-    return configs.build_source(self.trained.config.data, split)
+    return sampler.test_source(self.trained)
 
   def levels(self, S: int) -> np.ndarray:
     """The levels visited in S steps."""
-    return configs.SPACINGS[self.spacing](self.trained.schedule.T, S)
+    return configs.build_timesteps(self.spacing, self.trained.schedule, S)
 
   def print_levels(self, S: int) -> None:
     """Prints the levels visited in S steps, the first time it is asked."""

@@ -113,7 +113,7 @@ def test_the_packaged_model_is_small_and_trained():
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
   args = dataclasses.replace(settings, run=presets.Run(tmp_path, eval_every=1, eval_num=10))
   source = configs.build_source(args.data)
-  evaluate = quality.evaluator(args, MODEL, source)
+  evaluate = quality.evaluator(args, source, loop.description_of(args, source))
   state = loop.initial_state(MODEL, (8, 8, 1), configs.build_optimizer(args.optimisation), 0, emas=1)
   values = evaluate(state.replace(ema=random_params(0), emas=(random_params(1),)))
   judge = quality.judge(1, "digits")

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from ddim_jax.interop import files, names
-from ddim_jax.interop.configs import to_unet
-from ddim_jax.interop.diffusers import parameter_shapes
+from ddim_jax.interop.assembly import assemble
 from ddim_jax.interop.pretrained import Pretrained
-from ddim_jax.interop.schedulers import from_scheduler
 
 
 def _pick(values: Any, ema: bool, path: Path) -> dict[str, np.ndarray]:
@@ -84,12 +82,8 @@ def load_ddim(
   if not path.is_file():
     raise ValueError(f"{path} is not a file")
   weights = _pick(files.read_pickle(path), ema, path)
-  model, config = to_unet(_config(weights, size, dropout, groups))
+  config = _config(weights, size, dropout, groups)
   paper = {"_class_name": "DDIMScheduler", "clip_sample": False}
-  sampling = from_scheduler(paper if scheduler is None else scheduler)
-  params = names.convert(
-    weights, parameter_shapes(model), len(model.multipliers), names.to_ddim, str(path)
-  )  # fmt: skip
-  return Pretrained(
-    model, {"params": params}, *sampling[:-1], config=config, scheduler=sampling.config
-  )  # fmt: skip
+  return assemble(
+    lambda: weights, config, paper if scheduler is None else scheduler, names.to_ddim, str(path)
+  )

@@ -4,29 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ddim_jax.interop import files, names
-from ddim_jax.interop.configs import labels_as_they_are, to_unet
+from ddim_jax.interop.assembly import assemble, parameter_shapes
 from ddim_jax.interop.pretrained import Pretrained
-from ddim_jax.interop.schedulers import from_scheduler
-from ddim_jax.unet import UNet
-
-
-def parameter_shapes(model: UNet) -> Any:
-  """The parameter tree with a shape at each leaf."""
-  side = 2 ** (len(model.multipliers) - 1)
-  channels = model.out_channels if model.in_channels is None else model.in_channels
-  x = jnp.zeros((1, side, side, channels))
-  labels = None
-  if model.label_embedding is not None:
-    wide = model.embedding or 4 * model.channels
-    labels = jnp.zeros((1, wide) if model.label_embedding is labels_as_they_are else (1,))
-  elif model.num_classes is not None:
-    labels = jnp.zeros((1,), jnp.int32)
-  one = jnp.ones((), jnp.int32)
-  return jax.eval_shape(lambda: model.init(jax.random.key(0), x, one, labels))["params"]
 
 
 def _folder(source: str | Path) -> Path:
@@ -97,15 +77,8 @@ def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = Non
       raise ValueError(f"{folder} has no scheduler/scheduler_config.json: pass scheduler={{...}}")
     scheduler = files.read_json(found)
     _check_index(folder, scheduler)
-  model, config = to_unet(files.read_json(unet / "config.json"))
-  sampling = from_scheduler(scheduler)
-  weights = {names.modern(name): array for name, array in files.read_folder(unet).items()}
-  levels = len(model.multipliers)
-  params = names.convert(weights, parameter_shapes(model), levels, names.to_diffusers, str(unet))
-  variables = {"params": params}
-  return Pretrained(
-    model, variables, *sampling[:-1], config=config, scheduler=sampling.config
-  )  # fmt: skip
+  read = lambda: {names.modern(name): array for name, array in files.read_folder(unet).items()}
+  return assemble(read, files.read_json(unet / "config.json"), scheduler, names.to_diffusers, str(unet))
 
 
 def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:

@@ -1,0 +1,54 @@
+"""Weights and configurations, read from whatever files, put together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.interop import names
+from ddim_jax.interop.configs import labels_as_they_are, to_unet
+from ddim_jax.interop.pretrained import Pretrained
+from ddim_jax.interop.schedulers import from_scheduler
+from ddim_jax.unet import UNet
+
+
+def parameter_shapes(model: UNet) -> Any:
+  """The parameter tree with a shape at each leaf."""
+  side = 2 ** (len(model.multipliers) - 1)
+  channels = model.out_channels if model.in_channels is None else model.in_channels
+  x = jnp.zeros((1, side, side, channels))
+  labels = None
+  if model.label_embedding is not None:
+    wide = model.embedding or 4 * model.channels
+    labels = jnp.zeros((1, wide) if model.label_embedding is labels_as_they_are else (1,))
+  elif model.num_classes is not None:
+    labels = jnp.zeros((1,), jnp.int32)
+  one = jnp.ones((), jnp.int32)
+  return jax.eval_shape(lambda: model.init(jax.random.key(0), x, one, labels))["params"]
+
+
+def assemble(
+  read: Callable[[], dict[str, np.ndarray]],
+  config: dict[str, Any],
+  scheduler: dict[str, Any],
+  rename: names.Rename,
+  source: str,
+) -> Pretrained:
+  """A network ready to use.
+
+  Args:
+    read: Gives the arrays by their names; called once the settings are accepted.
+    config: Of a UNet2DModel.
+    scheduler: Of a DDIMScheduler or DDPMScheduler.
+    rename: `names.to_diffusers` or `names.to_ddim`.
+    source: What to call the weights in messages.
+
+  Raises:
+    ValueError: If a setting is not supported, or weights and configuration disagree.
+  """
+  model, config = to_unet(config)
+  sampling = from_scheduler(scheduler)
+  params = names.convert(read(), parameter_shapes(model), len(model.multipliers), rename, source)
+  return Pretrained(model, {"params": params}, *sampling[:-1], config=config, scheduler=sampling.config)
