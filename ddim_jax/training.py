@@ -84,6 +84,11 @@ def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
   return at
 
 
+def constant_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
+  """The same decay at every step, for an average that begins with trained weights; in [0, 1)."""
+  return lambda step: jnp.float32(decay)
+
+
 def uniform_levels(T: int) -> Levels:
   """Each example's level is uniform over 1..T, as in DDPM."""
   return lambda key, index: jax.random.randint(jax.random.fold_in(key, index), (), 1, T + 1)

@@ -9,8 +9,7 @@ import numpy as np
 import tyro
 
 from ddim_jax import plots
-from experiments import cli, sampler
-from experiments import config as configs
+from experiments import build, cli, origins, sampler
 
 _MIN_BLOCK = 240
 """Smallest side of a block of the table, in pixels."""
@@ -20,15 +19,16 @@ _MIN_BLOCK = 240
 class Args:
   """Draws a table of samples: a row for every eta, a column for every S, all from the same noise."""
 
-  workdir: Path
-  """Folder of the run, as given to experiments.train."""
+  workdir: origins.Where
+  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
+  or .pth file of the original DDIM code."""
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of sampling steps S."""
   etas: tuple[float, ...] = (0.0, 1.0)
   """Values of eta, from 0 (deterministic) to 1 (as DDPM)."""
   side: int = 5
   """Each cell of the table holds side x side images."""
-  spacing: configs.Spacing = "uniform"
+  spacing: build.Spacing = "uniform"
   """Which levels to visit."""
   seed: int = 0
   """Image i of a seed is always the same image."""
@@ -46,7 +46,7 @@ def compare(args: Args) -> None:
   indices = np.arange(args.side**2)
   rows: list[list[np.ndarray]] = [[] for _ in args.etas]
   for steps in args.steps:
-    ts = configs.build_timesteps(args.spacing, trained.schedule, steps)
+    ts = build.timesteps(args.spacing, trained.schedule, steps)
     print(f"S = {steps}: levels {' '.join(map(str, ts))}")
     size, draw = sampler.numbered_images(trained, ts, seed=args.seed, at_once=len(indices))
     padded = np.arange(size)

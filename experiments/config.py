@@ -1,20 +1,12 @@
-"""Configuration of a run: frozen dataclasses, and the one place where strings become functions."""
+"""Configuration of a run: frozen dataclasses, and their JSON."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-
-import ddim_jax
-from ddim_jax import data, training
-from ddim_jax.data import Source
-from ddim_jax.data.sources import default_data_dir
+UNKNOWN = ""
+"""The data of a model whose files do not say what it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +95,53 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Config:
-  """Everything that decides which model comes out; saved in every checkpoint."""
+  """Everything that decides which model comes out; saved in every checkpoint.
+
+  Attributes:
+    data: What it is trained on.
+    model: The network; of an imported one, what its files leave open.
+    diffusion: The noise and the loss; the same.
+    optimisation: How it is trained.
+    imported: ``{"config": ..., "scheduler": ...}``, the network and the noise in the words of diffusers, if
+      they came from another project.
+  """
 
   data: Data = Data()
   model: Model = Model()
   diffusion: Diffusion = Diffusion()
   optimisation: Optimisation = Optimisation()
+  imported: dict[str, Any] | None = None
 
 
 _SECTIONS = {"data": Data, "model": Model, "diffusion": Diffusion, "optimisation": Optimisation}
+_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic")}
+"""What a network with weights of its own leaves to the options."""
 
 
 def to_json(config: Config) -> dict[str, Any]:
-  """JSON values; paths become strings."""
+  """JSON values; paths become strings. What imported files decide stands only under "imported"."""
   values = dataclasses.asdict(config)
   values["data"]["data_dir"] = config.data.data_dir and str(config.data.data_dir)
+  if values["imported"] is None:
+    del values["imported"]
+  else:
+    values |= {section: {name: values[section][name] for name in names} for section, names in _OPEN.items()}
   return values
+
+
+def adopt(asked: Config, origin: Config) -> Config:
+  """``asked``, with the network and the noise of ``origin``, whose weights it starts from."""
+
+  def section(name: str):
+    left_open = {field: getattr(getattr(asked, name), field) for field in _OPEN[name]}
+    return dataclasses.replace(getattr(origin, name), **left_open)
+
+  model = section("model")
+  if origin.imported is None:
+    model = dataclasses.replace(model, conditional=origin.model.conditional or asked.model.conditional)
+  elif asked.model.conditional:
+    raise ValueError("--conditional does not go with an imported network: its files say whether it is")
+  return dataclasses.replace(asked, model=model, diffusion=section("diffusion"), imported=origin.imported)
 
 
 def from_json(values: dict[str, Any]) -> Config:
@@ -136,119 +159,15 @@ def from_json(values: dict[str, Any]) -> Config:
     if found.get("data_dir"):
       found["data_dir"] = Path(found["data_dir"])
     sections[name] = kind(**found)
-  return Config(**sections)
+  return Config(**sections, imported=values.get("imported"))
 
 
 def differences(saved: Config, asked: Config) -> list[str]:
   """Fields that decide the model and differ, as ``name: saved, asked``; where the data lies does not."""
   old, new = to_json(saved), to_json(asked)
   return [
-    f"{name}: {old[section][name]!r} in the checkpoint, {value!r} asked for"
+    f"{name}: {old[section].get(name)!r} in the checkpoint, {value!r} asked for"
     for section in _SECTIONS
     for name, value in new[section].items()
-    if name != "data_dir" and old[section][name] != value
+    if name != "data_dir" and old[section].get(name) != value
   ]
-
-
-def build_source(config: Data, split: str | None = None) -> Source:
-  """The data set, decoded or opened."""
-  kind, _, rest = config.data.partition(":")
-  split = split or config.split
-  if kind == "folder" and rest:
-    if config.image_size is None:
-      raise ValueError("--image-size is needed with --data folder:PATH")
-    return data.load_folder(Path(rest), config.image_size, config.crop)
-  if kind == "tfds" and rest:
-    return data.load_tfds(rest, split, config.data_dir, config.image_size, config.crop)
-  if config.image_size is not None or config.crop is not None:
-    raise ValueError(f"--image-size and --crop are for folder: and tfds:, not for {config.data}")
-  return data.load_builtin(config.data, split, config.data_dir or default_data_dir())
-
-
-def build_model(config: Model, source_channels: int, num_classes: int) -> ddim_jax.UNet:
-  """The network for images of so many channels, conditional on so many classes if asked for."""
-  if config.conditional and not num_classes:
-    raise ValueError("--conditional needs a data set with classes")
-  if not 0 <= config.dropout < 1 or not 0 <= config.label_dropout < 1:
-    raise ValueError(f"dropout rates must be in [0, 1), got {config.dropout} and {config.label_dropout}")
-  return ddim_jax.UNet(
-    channels=config.channels,
-    multipliers=config.multipliers,
-    blocks=config.blocks,
-    attention=config.attention,
-    dropout=config.dropout,
-    out_channels=source_channels,
-    num_classes=num_classes if config.conditional else None,
-    groups=config.groups,
-    dtype=jnp.dtype(config.dtype),
-    remat=config.remat,
-  )
-
-
-def build_schedule(config: Diffusion) -> ddim_jax.Schedule:
-  """The noise schedule."""
-  factories: dict[str, Callable[[int], ddim_jax.Schedule]] = {
-    "linear": ddim_jax.linear_schedule,
-    "cosine": ddim_jax.cosine_schedule,
-    "quadratic": ddim_jax.quadratic_schedule,
-    "constant": ddim_jax.constant_schedule,
-    "sigmoid": ddim_jax.sigmoid_schedule,
-    "jsd": ddim_jax.jsd_schedule,
-    "warmup": ddim_jax.warmup_schedule,
-  }
-  schedule = factories[config.schedule](config.levels)
-  return ddim_jax.zero_terminal_snr(schedule) if config.zero_terminal_snr else schedule
-
-
-PARAMETERISATIONS = {"eps": ddim_jax.EPS, "x0": ddim_jax.X0, "v": ddim_jax.V}
-Spacing = Literal["uniform", "quadratic", "leading", "trailing", "linspace"]
-_SPACINGS = {
-  "uniform": ddim_jax.timesteps.uniform,
-  "quadratic": ddim_jax.timesteps.quadratic,
-  "leading": ddim_jax.timesteps.leading,
-  "trailing": ddim_jax.timesteps.trailing,
-  "linspace": ddim_jax.timesteps.linspace,
-}
-AnySpacing = Literal["uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras"]
-_REAL_SPACINGS = {"log-snr": ddim_jax.timesteps.log_snr, "karras": ddim_jax.timesteps.karras}
-
-
-def build_timesteps(spacing: AnySpacing, schedule: ddim_jax.Schedule, steps: int) -> np.ndarray:
-  """The levels to visit: integers, or for log-snr and karras real numbers, which the U-Net takes."""
-  if spacing in _REAL_SPACINGS:
-    return _REAL_SPACINGS[spacing](schedule, steps)
-  return _SPACINGS[spacing](schedule.T, steps)
-
-
-def build_loss(config: Config, model: ddim_jax.UNet) -> Callable[..., jax.Array]:
-  """The loss of one example, with dropout and label dropout."""
-  schedule = build_schedule(config.diffusion)
-  weightings: dict[str, Callable[[], training.Weighting | None]] = {
-    "none": lambda: None,
-    "min_snr": training.min_snr,
-    "p2": training.p2,
-    "variational": training.variational,
-  }
-
-  def network(params, x_t, t, labels, key):
-    dropout_key, label_key = jax.random.split(key)
-    if model.num_classes is not None:
-      hidden = jax.random.bernoulli(label_key, config.model.label_dropout, labels.shape)
-      labels = jnp.where(hidden, model.num_classes, labels)
-    labels = None if model.num_classes is None else labels
-    return model.apply({"params": params}, x_t, t, labels, train=True, rngs={"dropout": dropout_key})
-
-  return training.example_loss(
-    network, schedule, PARAMETERISATIONS[config.diffusion.predict], weightings[config.diffusion.weighting]()
-  )
-
-
-def build_levels(config: Diffusion) -> training.Levels:
-  """How each example's level is drawn."""
-  return (training.antithetic_levels if config.antithetic else training.uniform_levels)(config.levels)
-
-
-def build_optimizer(config: Optimisation) -> optax.GradientTransformation:
-  """The optimiser, with warm-up and clipping."""
-  optimizer = {"adam": optax.adam, "sgd": optax.sgd}[config.optimizer]
-  return training.warmed_up(optimizer, config.learning_rate, config.warmup, config.clip)

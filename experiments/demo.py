@@ -28,7 +28,9 @@ def main(args: Args) -> int:
   if models.PACKAGED.is_file():
     sample.main(sample.Args(num=16, out=clothes))
   preset = digits()
-  run = Run(args.workdir, preset.run.steps, max_minutes=args.max_minutes, save_every=500, sample_every=500)
+  run = Run(
+    args.workdir, steps=preset.run.steps, max_minutes=args.max_minutes, save_every=500, sample_every=500
+  )
   if status := loop.train(dataclasses.replace(preset, run=run)):
     return status
   compare.compare(compare.Args(args.workdir, steps=(5, 10, 20, 50), out=args.workdir / "demo.png"))

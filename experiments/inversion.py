@@ -13,8 +13,7 @@ import tyro
 
 import ddim_jax
 from ddim_jax import bijective, data, plots
-from experiments import cli, sampler
-from experiments import config as configs
+from experiments import build, cli, origins, sampler
 
 _CLOSE = 1e-5
 """Root mean square in data units: a little above rounding."""
@@ -24,15 +23,20 @@ _CLOSE = 1e-5
 class Args:
   """Prints and draws the mean squared round-trip error against the number of steps S and refinements k."""
 
-  workdir: Path
-  """Folder of the run, as given to experiments.train."""
+  workdir: origins.Where
+  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
+  or .pth file of the original DDIM code."""
+  size: int | None = None
+  """Height of the images in pixels, where another project's files do not say."""
+  data: str | None = None
+  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of steps S."""
   refine: tuple[int, ...] = (0, 1, 2, 5, 10)
   """Numbers of fixed-point iterations a step, k."""
   damping: float = 1.0
   """Damping of the fixed point, in (0, 1]; 1 is undamped."""
-  spacing: configs.Spacing = "uniform"
+  spacing: build.Spacing = "uniform"
   """Which levels to visit."""
   num: int = 64
   """How many images, from the test split where there is one."""
@@ -139,8 +143,8 @@ def main(args: Args) -> None:
     raise ValueError(
       f"--refine must be at least 0 and --damping in (0, 1], got {args.refine} and {args.damping}"
     )
-  trained = sampler.load(args.workdir)
-  spacings = [configs.build_timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
+  trained = sampler.load(args.workdir, size=args.size, data_set=args.data)
+  spacings = [build.timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
   images, labels = sampler.real_images(trained, args.num)
   fixed_point, bdia, belm = (
     measurement(trained, images, labels, args.batch_size, way)

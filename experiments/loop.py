@@ -12,8 +12,8 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots, training
+from experiments import build, hosts, logs, origins, quality, sampler
 from experiments import config as configs
-from experiments import hosts, logs, quality, sampler
 from experiments.presets import Args
 
 _AXIS = "devices"
@@ -48,23 +48,31 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       "--save-every must be positive and --sample-every at least 0 (no grids),"
       f" got {run.save_every} and {run.sample_every}"
     )
-  source = configs.build_source(args.data)
-  model = configs.build_model(args.model, source.shape[-1], len(source.classes))
-  optimizer = configs.build_optimizer(optimisation)
-  update = pmapped_update(args, model, optimizer)
-  description = description_of(args, source)
-  draw_grid = _grid_sampler(sampler.build(0, description, None), optimisation.seed)
-  evaluate = quality.evaluator(args, source, description) if run.eval_every else None
-  make_batch = partial(local_batch, source, args)
-  key = jax.random.key(optimisation.seed)
-
+  source = build.source(args.data)
   run.workdir.mkdir(parents=True, exist_ok=True)
   chief = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     folder = run.workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=run.keep, keep_every=run.keep_every))
-    state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas))
-    state = _resume(manager, state, args, description)
+    saved = checkpoints.restore_newest_sound(manager, lambda text: print(f"warning: {text}", flush=True))
+    params = None
+    if saved is not None:
+      args = args.decided(origins.again(args.config, run.origin, saved.config))
+    elif run.origin is not None:
+      config, params = origins.beginning(args.config, run.origin)
+      args = args.decided(config)
+    model = build.model(args.config, source.shape[-1], len(source.classes))
+    T = build.schedule(args.config).T
+    optimizer = build.optimizer(optimisation)
+    update = pmapped_update(args, model, optimizer, len(source.classes))
+    description = description_of(args, source)
+    state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas), params)
+    if saved is not None:
+      state = _resume(saved, state, args, description)
+    draw_grid = _grid_sampler(sampler.assemble(0, description, None), optimisation.seed)
+    evaluate = quality.evaluator(args, source, description) if run.eval_every else None
+    make_batch = partial(local_batch, source, args)
+    key = jax.random.key(optimisation.seed)
     start = int(state.step)
     if chief:
       print(_header(args, source, model, state, update, make_batch), flush=True)
@@ -77,7 +85,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       while len(pending) > limit:
         number, metrics = pending.popleft()
         arrays = {name: np.asarray(value) for name, value in metrics.items()}
-        by_level = quality.by_level(arrays, args.diffusion.levels) if number % _LEVELS_EVERY == 0 else {}
+        by_level = quality.by_level(arrays, T) if number % _LEVELS_EVERY == 0 else {}
         values = {name: value.item() for name, value in arrays.items() if value.ndim == 0} | by_level
         level = max(level, int(values.pop("stop")))
         log.step(number, values)
@@ -118,7 +126,8 @@ def description_of(args: Args, source: data.Source) -> dict[str, Any]:
   """What a checkpoint needs beside its arrays to be sampled from."""
   config = configs.to_json(args.config)
   classes = list(source.classes)
-  return {"config": config, "images": source.size, "image": list(source.shape), "classes": classes}
+  description = {"config": config, "images": source.size, "image": list(source.shape), "classes": classes}
+  return description if args.run.origin is None else description | {"from": str(args.run.origin)}
 
 
 def _last(manager) -> str:
@@ -126,27 +135,29 @@ def _last(manager) -> str:
   return "none" if manager.latest_step() is None else f"step {manager.latest_step()}"
 
 
-def initial_state(model, shape, optimizer, seed, emas: int = 0) -> training.TrainState:
-  """The state before the first step, as numpy arrays."""
+def initial_state(model, shape, optimizer, seed, emas: int = 0, params=None) -> training.TrainState:
+  """The state before the first step, as numpy arrays; its parameters are random, or those given."""
+  labels = None if model.num_classes is None else jnp.zeros((1,), jnp.int32)
 
   @jax.jit
   def create(key):
-    params = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32))["params"]
-    return training.create_state(params, optimizer, emas)
+    made = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), labels)["params"]
+    return training.create_state(made, optimizer, emas)
 
-  return jax.device_get(create(jax.random.key(seed)))
+  state = jax.device_get(create(jax.random.key(seed)))
+  if params is None:
+    return state
+  return jax.device_get(training.create_state(origins.start(state.params, params), optimizer, emas))
 
 
-def _resume(manager, state: training.TrainState, args: Args, description: dict) -> training.TrainState:
-  """The newest sound checkpoint, or the initial state if there is none.
+def _resume(
+  restored: checkpoints.Restored, state: training.TrainState, args: Args, description: dict[str, Any]
+) -> training.TrainState:
+  """The state of a checkpoint.
 
   Raises:
-    ValueError: If the checkpoint is of another configuration or other data; names what differs.
+    ValueError: If it is of another configuration or other data; names what differs.
   """
-  warn = lambda text: print(f"warning: {text}", flush=True)
-  restored = checkpoints.restore_newest_sound(manager, warn)
-  if restored is None:
-    return state
   wrong = configs.differences(configs.from_json(restored.config["config"]), args.config)
   wrong += [
     f"{name} of the data: {restored.config[name]} in the checkpoint, {description[name]} now"
@@ -158,18 +169,21 @@ def _resume(manager, state: training.TrainState, args: Args, description: dict) 
   return checkpoints.fill(state, restored.arrays)
 
 
-def pmapped_update(args: Args, model, optimizer):
+def pmapped_update(args: Args, model, optimizer, num_classes: int):
   """``(state, key, images, labels, stop) -> (state, metrics)`` over the local devices of all hosts.
 
   State and metrics have no device axis: they are the same everywhere. The state is donated.
   """
+  T = build.schedule(args.config).T
+  # A short memory at first forgets the initialisation, but would also forget weights that were given.
+  decay = training.warm_decay if args.run.origin is None else training.constant_decay
   step = training.make_train_step(
-    configs.build_loss(args.config, model),
-    configs.build_levels(args.diffusion),
+    build.loss(args.config, model, num_classes),
+    build.levels(args.diffusion, T),
     optimizer,
-    training.warm_decay(args.optimisation.ema),
-    decays=[training.warm_decay(decay) for decay in args.optimisation.emas],
-    level_edges=quality.level_edges(args.diffusion.levels),
+    decay(args.optimisation.ema),
+    decays=[decay(value) for value in args.optimisation.emas],
+    level_edges=quality.level_edges(T),
     axis_name=_AXIS,
   )
 

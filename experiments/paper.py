@@ -18,18 +18,22 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from experiments import cells, cli, report, sampler, study
-from experiments import config as configs
+from experiments import build, cells, cli, origins, report, sampler, study
 
 
 @dataclass(frozen=True)
 class Args:
   """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json."""
 
-  workdir: Path
-  """Folder of the run, as given to experiments.train, or a file made by experiments.export."""
+  workdir: origins.Where
+  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
+  or .pth file of the original DDIM code."""
+  size: int | None = None
+  """Height of the images in pixels, where another project's files do not say."""
+  data: str | None = None
+  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
   out: Path | None = None
-  """Folder for the results; WORKDIR/paper by default, or NAME_paper here for a file."""
+  """Folder for the results; WORKDIR/paper by default, or NAME_paper here if the model is no run."""
   cells: tuple[str, ...] = ()
   """Which to make, by name or its beginning: table1, table1/eta=0/S=10, figure4; * matches anything. All by
   default."""
@@ -39,7 +43,7 @@ class Args:
   """Rows of table 1 above sigma-hat."""
   inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
   """Numbers of steps S of table 2."""
-  spacing: configs.Spacing | None = None
+  spacing: build.Spacing | None = None
   """Which levels to visit; by default the paper's choice: quadratic for cifar10, uniform for the others."""
   num_samples: int = 5_000
   """Images of each cell of table 1; the paper has 50,000."""
@@ -107,9 +111,9 @@ def _write_json(path: Path, content: Any) -> None:
 def main(args: Args) -> None:
   """Makes the cells that are not there, then the page."""
   _check(args)
-  trained = sampler.load(args.workdir, args.step, args.ema)
-  here = Path(f"{args.workdir.stem}_paper")
-  folder = args.out or (args.workdir / "paper" if args.workdir.is_dir() else here)
+  trained = sampler.load(args.workdir, args.step, args.ema, args.size, args.data)
+  beside = sampler.results_folder(args.workdir)
+  folder = args.out or beside / ("paper" if beside == args.workdir else f"{args.workdir.stem}_paper")
   task = study.Task(
       trained, folder, args.spacing or ("quadratic" if trained.config.data.data == "cifar10" else "uniform"),
       args.seed, args.batch_size, args.inception, args.clean_fid,

@@ -3,7 +3,6 @@
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,7 @@ import tyro
 
 import ddim_jax
 from ddim_jax.parallel import sample_parallel
-from experiments import cli, sampler
-from experiments import config as configs
+from experiments import build, cli, origins, sampler
 
 _AXIS = "steps"
 
@@ -25,8 +23,9 @@ class Args:
   The steps of a window are shared by all local devices.
   """
 
-  workdir: Path
-  """Folder of the run, as given to experiments.train."""
+  workdir: origins.Where
+  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
+  or .pth file of the original DDIM code."""
   steps: tuple[int, ...] = (20, 50, 100)
   """Numbers of steps S."""
   tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
@@ -35,7 +34,7 @@ class Args:
   """Steps evaluated at once; by default the whole chain. Rounded up to a multiple of the devices."""
   eta: float = 0.0
   """Noise of DDIM, from 0 to 1."""
-  spacing: configs.Spacing = "uniform"
+  spacing: build.Spacing = "uniform"
   """Which levels to visit."""
   num: int = 8
   """How many images."""
@@ -53,7 +52,7 @@ def main(args: Args) -> None:
       f" got {args.eta}, {args.tolerances} and {args.window}"
     )
   trained = sampler.load(args.workdir)
-  spacings = [configs.build_timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
+  spacings = [build.timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
   devices = jax.local_device_count()
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.num))
   noise = ddim_jax.initial_noise(keys, (args.num, *trained.shape))

@@ -2,16 +2,24 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 from experiments.config import Config, Data, Diffusion, Model, Optimisation
 
 
 @dataclass(frozen=True)
 class Run:
-  """Where and how long; none of it changes the model that a step number stands for."""
+  """Where and how long; but for the origin, none of it changes the model that a step number stands for."""
 
   workdir: Path
   """Folder of the run: checkpoints, metrics, samples. A run that is already there goes on."""
+  origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+  """Start from these weights instead of random ones: folder of a run, file of experiments.export, folder or
+  hub id of diffusers, or .ckpt or .pth file of the original DDIM code. Network, noise levels and what is
+  predicted are then theirs, whatever the options say, and the average begins with their weights. Once the
+  run has a checkpoint, they are not needed any more."""
   steps: int = 800_000
   """Train until this many updates."""
   max_minutes: float | None = None
@@ -51,11 +59,17 @@ class Args:
   model: Model = field(default_factory=Model)
   diffusion: Diffusion = field(default_factory=Diffusion)
   optimisation: Optimisation = field(default_factory=Optimisation)
+  imported: tyro.conf.Suppress[dict[str, Any] | None] = None
+  """Of a run with --from another project's files; see `experiments.config.Config`."""
 
   @property
   def config(self) -> Config:
     """What decides the model."""
-    return Config(self.data, self.model, self.diffusion, self.optimisation)
+    return Config(self.data, self.model, self.diffusion, self.optimisation, self.imported)
+
+  def decided(self, config: Config) -> "Args":
+    """The same with what decides the model replaced."""
+    return Args(self.run, config.data, config.model, config.diffusion, config.optimisation, config.imported)
 
 
 def cifar10() -> Args:

@@ -14,8 +14,7 @@ from ddim_jax import data, metrics
 from ddim_jax.metrics import classifier, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
-from experiments import config as configs
-from experiments import sampler
+from experiments import build, sampler
 from experiments.presets import Args
 
 KEPT = 5_000
@@ -178,8 +177,8 @@ def evaluator(
   """
   seer = judge(source.shape[-1], args.data.data, args.run.inception)
   real = reference(source, seer, args.run.workdir)
-  blank = sampler.build(0, description, None)  # weights are an argument
-  ts = configs.build_timesteps("uniform", blank.schedule, min(50, blank.schedule.T))
+  blank = sampler.assemble(0, description, None)  # weights are an argument
+  ts = build.timesteps("uniform", blank.schedule, min(50, blank.schedule.T))
   num = args.run.eval_num
   size, draw = sampler.numbered_images(blank, ts, seed=args.optimisation.seed, at_once=min(num, 256))
 

@@ -16,8 +16,7 @@ import tyro
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots
-from experiments import cli, editing, models, outputs, sampler
-from experiments import config as configs
+from experiments import build, cli, editing, models, origins, outputs, sampler
 
 _LARGEST_GRID = 1024
 
@@ -26,12 +25,18 @@ _LARGEST_GRID = 1024
 class Args:
   """Draws images from the newest checkpoint of a run, or from the model that comes with the package."""
 
-  workdir: Path = models.PACKAGED
-  """Folder of the run, as given to experiments.train, or a file made by experiments.export."""
+  workdir: origins.Where = models.PACKAGED
+  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
+  or .pth file of the original DDIM code."""
   step: int | None = None
-  """Checkpoint to use; the newest by default."""
+  """Checkpoint of a run to use; the newest by default."""
   ema: float | None = None
-  """Decay of the average to use, of those the run has kept; the main one by default."""
+  """Decay of the average to use, of those the run has kept; the main one by default. Of a .ckpt file, 0
+  takes the model's own weights."""
+  size: int | None = None
+  """Height of the images in pixels, where another project's files do not say, or other than they say."""
+  data: str | None = None
+  """Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits."""
   num: int = 64
   """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
   out: Path | None = None
@@ -39,16 +44,16 @@ class Args:
   default (here, if WORKDIR is a file). A folder or .npz that was interrupted is completed."""
   steps: int = 50
   """Number of sampling steps S, from 1 to T."""
-  spacing: configs.AnySpacing = "uniform"
-  """Which levels to visit; quadratic is the paper's choice for CIFAR-10, log-snr suits the solvers of
-  higher order, karras is EDM's."""
+  spacing: build.AnySpacing | None = None
+  """Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
+  paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's."""
   solver: sampler.SolverName = "ddim"
   """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
   steps: see python -m experiments.solvers. dpmpp-2s and heun ask the network twice a step."""
   eta: float = 0.0
   """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
   clip: bool = True
-  """Clip predicted images to [-1, 1]; the paper's eta rows do not."""
+  """Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not."""
   seed: int = 0
   """Image i of a seed is always the same image."""
   batch_size: int = 64
@@ -204,18 +209,17 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   plots.save_png(out, plots.grid(pairs, columns=columns))
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
-    f" (S = {len(ts) - 1}, {args.spacing}, refine {args.refine}); wrote {out}"
+    f" (S = {len(ts) - 1}, refine {args.refine}); wrote {out}"
   )
 
 
 def main(args: Args) -> None:
   """Loads the model and does what was asked for."""
-  trained = sampler.load(args.workdir, args.step, args.ema)
+  trained = sampler.load(args.workdir, args.step, args.ema, args.size, args.data)
   _check(args, trained)
-  ts = configs.build_timesteps(args.spacing, trained.schedule, args.steps)
-  print(
-    f"checkpoint of step {trained.step:,}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}"
-  )
+  ts = sampler.levels(trained, args.spacing, args.steps)
+  what = "imported network" if trained.config.imported else f"checkpoint of step {trained.step:,}"
+  print(f"{what}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}")
   began = time.monotonic()
   if args.trajectory:
     draw_trajectory(args, trained, ts)

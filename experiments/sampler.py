@@ -1,5 +1,6 @@
 """From a checkpoint to a function that draws images by number."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax import checkpoints, data
+from ddim_jax import data, interop
+from experiments import build, origins
 from experiments import config as configs
-from experiments import models
 
 SolverName = Literal[
   "ddim", "ddpm", "ddpm-large", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
@@ -40,7 +41,7 @@ Draw = Callable[..., np.ndarray]
 
 
 class Trained(NamedTuple):
-  """A model read from a checkpoint or a file, with its averaged weights.
+  """A model with its averaged weights.
 
   Attributes:
     step: Updates behind it.
@@ -71,43 +72,51 @@ class Trained(NamedTuple):
     }  # fmt: skip
 
 
-def load(workdir: Path, step: int | None = None, ema: float | None = None) -> Trained:
+def load(
+  source: Path,
+  step: int | None = None,
+  ema: float | None = None,
+  size: int | None = None,
+  data_set: str | None = None,
+) -> Trained:
   """Reads a model; nothing else is needed.
 
   Args:
-    workdir: Folder of a run, or a file made by ``experiments.export``.
-    step: Checkpoint of the run; the newest by default.
-    ema: Decay of the average, of those that the run keeps; its main one by default.
+    source: See `origins.read`; so are ``step``, ``ema`` and ``size``.
+    step: Checkpoint of a run.
+    ema: Decay of the average.
+    size: Height of the images.
+    data_set: What to compare with instead of what it was trained on, as --data of ``experiments.train``.
   """
-  if workdir.suffix == models.SUFFIX:
-    if step is not None or ema is not None:
-      raise ValueError(f"{workdir} holds one model: leave out --step and --ema")
-    description, params = models.read(workdir)
-    return build(int(description["step"]), description, params)
-  restored = checkpoints.restore_latest(workdir / "checkpoints", step)
-  optimisation = configs.from_json(restored.config["config"]).optimisation
-  kept = {decay: f"emas.{i}" for i, decay in enumerate(optimisation.emas)} | {optimisation.ema: "ema"}
-  if ema is not None and ema not in kept:
-    raise ValueError(f"--ema must be one of {sorted(kept)}, the averages that this run keeps; got {ema}")
-  name = "ema" if ema is None else kept[ema]
-  return build(restored.step, restored.config, checkpoints.subtree(restored.arrays, name))
+  description, params = origins.read(source, step, ema, size)
+  trained = assemble(int(description["step"]), description, params)
+  if data_set is None:
+    return trained
+  return trained._replace(config=dataclasses.replace(trained.config, data=configs.Data(data_set)))
 
 
-def build(step: int, description: dict[str, Any], params) -> Trained:
+def assemble(step: int, description: dict[str, Any], params) -> Trained:
   """The model that a checkpoint's or a file's description stands for, with these parameters."""
   config = configs.from_json(description["config"])
   height, width, channels = description["image"]
   classes = tuple(description["classes"])
-  model = configs.build_model(config.model, channels, len(classes))
+  model = build.model(config, channels, len(classes))
   return Trained(
     step=step,
     config=config,
     model=model,
     params=params,
-    schedule=configs.build_schedule(config.diffusion),
+    schedule=build.schedule(config),
     shape=(height, width, channels),
-    classes=classes if config.model.conditional else (),
+    classes=() if model.num_classes is None else classes,
   )
+
+
+def levels(trained: Trained, spacing: build.AnySpacing | None, steps: int) -> np.ndarray:
+  """The levels of S steps; without a spacing, that of the model's own files, or uniform."""
+  if spacing is None and trained.config.imported is not None:
+    return interop.describe(**trained.config.imported).timesteps(steps)
+  return build.timesteps(spacing or "uniform", trained.schedule, steps)
 
 
 def denoiser(trained: Trained, params, schedule, labels=None, guidance=None, clip: bool = False):
@@ -119,29 +128,39 @@ def denoiser(trained: Trained, params, schedule, labels=None, guidance=None, cli
     schedule: ``trained.schedule``, or its traced form.
     labels: ``i32[B]`` or None.
     guidance: Weight of classifier-free guidance, or None for the plain conditional model.
-    clip: Clip predicted images to [-1, 1].
+    clip: Clip predicted images to [-1, 1], or as an imported network's files say.
   """
-  predict = configs.PARAMETERISATIONS[trained.config.diffusion.predict]
+  predict = build.parameterisation(trained.config)
+  null = build.null_label(trained.model, len(trained.classes))
 
   def with_labels(labels):
-    network = lambda x, t: trained.model.apply({"params": params}, x, t, labels)
+    network = lambda x, t: trained.model.apply({"params": params}, x, t, labels_of(x, labels))
     return ddim_jax.as_denoiser(network, schedule, predict)
+
+  def labels_of(x, labels):
+    return jnp.full(x.shape[:1], null) if labels is None and null is not None else labels
 
   denoise = with_labels(labels)
   if guidance is not None:
+    if null is None:
+      raise ValueError("--guidance needs a network that was also trained without labels; this one was not")
     denoise = ddim_jax.guide(denoise, with_labels(None), schedule, guidance)
-  return ddim_jax.clip_x0(denoise, schedule) if clip else denoise
+  if not clip:
+    return denoise
+  if trained.config.imported is not None:
+    return interop.describe(**trained.config.imported).restrict(denoise, schedule)
+  return ddim_jax.clip_x0(denoise, schedule)
 
 
 def results_folder(workdir: Path) -> Path:
-  """Where pictures go that --out does not name: into the run's folder, or here if it is a file."""
-  return workdir if workdir.is_dir() else Path()
+  """Where pictures go that --out does not name: into the run's folder, or here if the model is no run."""
+  return workdir if (workdir / "checkpoints").is_dir() else Path()
 
 
 def test_source(trained: Trained) -> data.Source:
   """The data set that the model was trained on, its test split where it has one."""
   split = "test" if trained.config.data.data in ("cifar10", "fashion_mnist") else None
-  return configs.build_source(trained.config.data, split)
+  return build.source(trained.config.data, split)
 
 
 def real_images(trained: Trained, num: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,7 @@ import tyro
 import ddim_jax
 from ddim_jax import plots, timesteps
 from ddim_jax.schedules import coefficients
-from experiments import cli, sampler
-from experiments import config as configs
+from experiments import build, cli, origins, sampler
 
 # Steps that a number of network evaluations pays for, down to level 0. The stochastic solvers have no place
 # here: their samples are not meant to come near the deterministic solution.
@@ -54,11 +53,12 @@ class Args:
 
   out: Path = Path("solvers")
   """Folder for the results; created."""
-  workdir: Path | None = None
-  """Folder of a run, as given to experiments.train: measures on its model too."""
+  workdir: origins.Where | None = None
+  """A model to measure on too: folder of a run, file of experiments.export, folder or hub id of diffusers, or
+  .ckpt or .pth file of the original DDIM code."""
   evaluations: tuple[int, ...] = (5, 6, 8, 10, 15, 20, 30, 50, 100)
   """Numbers of network evaluations. A solver that asks twice a step takes half as many steps."""
-  spacing: configs.AnySpacing = "log-snr"
+  spacing: build.AnySpacing = "log-snr"
   """Which levels to visit. The exact solution starts at level T: spacings that start below it (uniform,
   leading, quadratic) carry that as an error."""
   num: int = 256
@@ -132,7 +132,7 @@ def measure(
     for n in args.evaluations:
       steps = steps_for(n)
       if 1 <= steps <= schedule.T:
-        got = draw(name, configs.build_timesteps(args.spacing, schedule, steps))
+        got = draw(name, build.timesteps(args.spacing, schedule, steps))
         yield name, n, float(np.sqrt(np.mean((got - exact) ** 2)))
 
 

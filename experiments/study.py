@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from ddim_jax import checkpoints, data
+from experiments import build, quality, sampler
 from experiments import config as configs
-from experiments import quality, sampler
 
 SIGMA_HAT = "sigma-hat"
 """The row of table 1 with the larger variance; the others are called eta=0, eta=0.2 and so on."""
@@ -25,7 +25,7 @@ class Task:
   """A model under study; what costs time is made when it is first asked for, and kept."""
 
   def __init__(
-    self, trained: sampler.Trained, folder: Path, spacing: configs.Spacing, seed: int, batch_size: int,
+    self, trained: sampler.Trained, folder: Path, spacing: build.Spacing, seed: int, batch_size: int,
     inception: Path | None, clean: bool,
   ):  # fmt: skip
     """Takes a model and how to sample from it."""
@@ -55,7 +55,7 @@ class Task:
   @functools.cached_property
   def reference(self) -> quality.Seen:
     """What the judge sees in the training images."""
-    source = configs.build_source(self.trained.config.data)
+    source = build.source(self.trained.config.data)
     return quality.reference(source, self.judge, self.folder)
 
   @functools.cached_property
@@ -65,7 +65,7 @@ class Task:
 
   def levels(self, S: int) -> np.ndarray:
     """The levels visited in S steps."""
-    return configs.build_timesteps(self.spacing, self.trained.schedule, S)
+    return build.timesteps(self.spacing, self.trained.schedule, S)
 
   def print_levels(self, S: int) -> None:
     """Prints the levels visited in S steps, the first time it is asked."""

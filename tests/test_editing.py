@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import checkpoints
-from experiments import config, inversion, parallel, sample, sampler
+from experiments import build, config, inversion, parallel, sample, sampler
 
 SIDE = 8
 
@@ -22,7 +22,7 @@ def workdir(tmp_path_factory):
     channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0, groups=4, conditional=True
   )
   settings = config.Config(model=network)
-  model = config.build_model(network, 1, 10)
+  model = build.model(settings, 1, 10)
   x, t = jnp.zeros((1, SIDE, SIDE, 1)), jnp.ones((), jnp.int32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
   random = np.random.default_rng(0)

@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from ddim_jax import checkpoints, data, metrics
-from experiments import cells, export, loop, models, paper, presets, quality, report, sample, sampler, study
+from experiments import (
+  build,
+  cells,
+  export,
+  loop,
+  models,
+  paper,
+  presets,
+  quality,
+  report,
+  sample,
+  sampler,
+  study,
+)
 from experiments import config as configs
 
 T = 12
@@ -20,7 +33,7 @@ SETTINGS = presets.Args(
   configs.Diffusion(levels=T, schedule="cosine"),
   configs.Optimisation(batch_size=8, ema=0.9, emas=(0.5,), warmup=0),
 )
-MODEL = configs.build_model(SETTINGS.model, 1, 10)
+MODEL = build.model(SETTINGS.config, 1, 10)
 
 
 def random_params(seed):
@@ -112,9 +125,9 @@ def test_the_packaged_model_is_small_and_trained():
 
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
   args = dataclasses.replace(settings, run=presets.Run(tmp_path, eval_every=1, eval_num=10))
-  source = configs.build_source(args.data)
+  source = build.source(args.data)
   evaluate = quality.evaluator(args, source, loop.description_of(args, source))
-  state = loop.initial_state(MODEL, (8, 8, 1), configs.build_optimizer(args.optimisation), 0, emas=1)
+  state = loop.initial_state(MODEL, (8, 8, 1), build.optimizer(args.optimisation), 0, emas=1)
   values = evaluate(state.replace(ema=random_params(0), emas=(random_params(1),)))
   judge = quality.judge(1, "digits")
   real = metrics.moments(judge.look(source.read(np.arange(source.size))[0])[0])
@@ -232,7 +245,7 @@ def test_table_2_is_the_round_trip(whole, workdir):
   import ddim_jax
 
   trained = sampler.load(workdir)
-  x0 = data.from_uint8(configs.build_source(trained.config.data).read(np.arange(8))[0])
+  x0 = data.from_uint8(build.source(trained.config.data).read(np.arange(8))[0])
   ts = ddim_jax.timesteps.uniform(T, 4)
   denoise = sampler.denoiser(trained, trained.params, trained.schedule)
   x_T = ddim_jax.invert(denoise, trained.schedule, x0, ts)

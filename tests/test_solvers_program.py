@@ -9,7 +9,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax import checkpoints
-from experiments import config, sampler, solvers
+from experiments import build, config, sampler, solvers
 
 
 def test_every_name_is_a_solver():
@@ -19,9 +19,9 @@ def test_every_name_is_a_solver():
   assert set(solvers.STEPS) < set(sampler.SOLVERS)
 
 
-@pytest.mark.parametrize("spacing", get_args(config.AnySpacing))
+@pytest.mark.parametrize("spacing", get_args(build.AnySpacing))
 def test_every_spacing_of_the_programs(spacing):
-  ts = config.build_timesteps(spacing, ddim_jax.linear_schedule(), 7)
+  ts = build.timesteps(spacing, ddim_jax.linear_schedule(), 7)
   assert len(ts) == 8
   assert ts[-1] == 0
   assert np.all(np.diff(ts) < 0)
@@ -32,7 +32,7 @@ def workdir(tmp_path_factory):
   """The checkpoint of a small network that has learned nothing, but not zero: initial weights, times 1.5."""
   folder = tmp_path_factory.mktemp("run")
   made = config.Config(model=config.Model(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4))
-  model = config.build_model(made.model, 1, 0)
+  model = build.model(made, 1, 0)
   params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), np.int32(1))["params"]
   params = jax.tree.map(lambda leaf: np.asarray(leaf) * 1.5, params)
   saved = {"config": config.to_json(made), "image": [8, 8, 1], "classes": []}

@@ -4,8 +4,18 @@ Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt`` and ``.pt
 imported where they are used.
 """
 
+from ddim_jax.interop.assembly import describe
 from ddim_jax.interop.ddim import load_ddim
 from ddim_jax.interop.diffusers import load_diffusers, save_diffusers
+from ddim_jax.interop.ours import from_ours
 from ddim_jax.interop.pretrained import Pretrained, like_diffusers
 
-__all__ = ["Pretrained", "like_diffusers", "load_ddim", "load_diffusers", "save_diffusers"]
+__all__ = [
+  "Pretrained",
+  "describe",
+  "from_ours",
+  "like_diffusers",
+  "load_ddim",
+  "load_diffusers",
+  "save_diffusers",
+]

@@ -29,6 +29,21 @@ def parameter_shapes(model: UNet) -> Any:
   return jax.eval_shape(lambda: model.init(jax.random.key(0), x, one, labels))["params"]
 
 
+def describe(config: dict[str, Any], scheduler: dict[str, Any]) -> Pretrained:
+  """A network as two configurations say, without weights: its ``variables`` are empty.
+
+  Args:
+    config: Of a UNet2DModel.
+    scheduler: Of a DDIMScheduler or DDPMScheduler.
+
+  Raises:
+    ValueError: If a setting is not supported.
+  """
+  model, config = to_unet(config)
+  sampling = from_scheduler(scheduler)
+  return Pretrained(model, {}, *sampling[:-1], config=config, scheduler=sampling.config)
+
+
 def assemble(
   read: Callable[[], dict[str, np.ndarray]],
   config: dict[str, Any],
@@ -48,7 +63,7 @@ def assemble(
   Raises:
     ValueError: If a setting is not supported, or weights and configuration disagree.
   """
-  model, config = to_unet(config)
-  sampling = from_scheduler(scheduler)
+  described = describe(config, scheduler)
+  model = described.model
   params = names.convert(read(), parameter_shapes(model), len(model.multipliers), rename, source)
-  return Pretrained(model, {"params": params}, *sampling[:-1], config=config, scheduler=sampling.config)
+  return described._replace(variables={"params": params})

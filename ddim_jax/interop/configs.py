@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
   "num_class_embeds": None,
   "num_train_timesteps": None,
 }
-_ACTIVATIONS = {
+ACTIVATIONS = {
   "silu": nn.swish,
   "swish": nn.swish,
   "relu": nn.relu,
@@ -57,7 +57,7 @@ def labels_as_they_are(labels, features, dense) -> jax.Array:
   return labels
 
 
-_LABELS = {None: None, "timestep": _labels_as_times, "identity": labels_as_they_are}
+LABELS = {None: None, "timestep": _labels_as_times, "identity": labels_as_they_are}
 
 
 def _attended(config: dict[str, Any], key: str, kinds: dict[str, bool]) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ def to_unet(config: dict[str, Any]) -> tuple[UNet, dict[str, Any]]:
   attended = {widths[i] for i in down} | {widths[levels - 1 - i] for i in up} | {widths[-1]}
   if head is not None and any(width % head for width in attended):
     raise ValueError(f"attention_head_dim must divide the widths {sorted(attended)}, got {head}")
-  label_embedding = choose(config, "class_embed_type", _LABELS)
+  label_embedding = choose(config, "class_embed_type", LABELS)
   model = UNet(
     channels=widths[0],
     multipliers=tuple(width / widths[0] for width in widths),
@@ -111,7 +111,7 @@ def to_unet(config: dict[str, Any]) -> tuple[UNet, dict[str, Any]]:
     time=time,
     embedding=config["time_embedding_dim"],
     eps=config["norm_eps"],
-    activation=choose(config, "act_fn", _ACTIVATIONS),
+    activation=choose(config, "act_fn", ACTIVATIONS),
     scale_shift=scale_shift,
     head_dim=head,
     down_padding=((0, 1), (0, 1)) if padding == 0 else ((padding, padding),) * 2,

@@ -39,7 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
   "DDIMScheduler": _SHARED | {"set_alpha_to_one": True},
   "DDPMScheduler": _SHARED | {"variance_type": "fixed_small"},
 }
-_PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
+PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
 _LARGE = {"fixed_small": False, "fixed_small_log": False, "fixed_large": True, "fixed_large_log": True}
 
 
@@ -133,7 +133,7 @@ def from_scheduler(config: dict[str, Any]) -> Sampling:
     solver = ddpm("large" if choose(config, "variance_type", _LARGE) else "small")
   return Sampling(
     schedule=schedule,
-    parameterisation=choose(config, "prediction_type", _PREDICTIONS),
+    parameterisation=choose(config, "prediction_type", PREDICTIONS),
     timesteps=_levels(config, schedule.T),
     solver=solver,
     restrict=_restriction(config),
