@@ -26,10 +26,6 @@ class Args:
   workdir: origins.Where
   """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
   or .pth file of the original DDIM code."""
-  size: int | None = None
-  """Height of the images in pixels, where another project's files do not say."""
-  data: str | None = None
-  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of steps S."""
   refine: tuple[int, ...] = (0, 1, 2, 5, 10)
@@ -44,6 +40,10 @@ class Args:
   """Images at a time."""
   out: Path | None = None
   """The picture; WORKDIR/inversion.png by default."""
+  size: int | None = None
+  """Height of the images in pixels, where another project's files do not say."""
+  data: str | None = None
+  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
 
 
 RoundTrip = Callable[..., tuple[jax.Array, jax.Array]]

@@ -50,7 +50,7 @@ def read(
 
 def _refuse(source: Path, options: str, *values) -> None:
   if any(value is not None for value in values):
-    raise ValueError(f"{options} does not go with {source}: leave it out")
+    raise ValueError(f"leave out {options} with {source}")
 
 
 def _of_diffusers(folder: Path) -> bool:

@@ -28,10 +28,6 @@ class Args:
   workdir: origins.Where
   """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
   or .pth file of the original DDIM code."""
-  size: int | None = None
-  """Height of the images in pixels, where another project's files do not say."""
-  data: str | None = None
-  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
   out: Path | None = None
   """Folder for the results; WORKDIR/paper by default, or NAME_paper here if the model is no run."""
   cells: tuple[str, ...] = ()
@@ -65,6 +61,10 @@ class Args:
   """Image i of a seed is always the same image."""
   batch_size: int = 64
   """Images at a time on each device."""
+  size: int | None = None
+  """Height of the images in pixels, where another project's files do not say."""
+  data: str | None = None
+  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
 
 
 def _check(args: Args) -> None:

@@ -29,6 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
   """Arrays by name."""
   try:
+    import ml_dtypes  # noqa: F401  (gives numpy the type bfloat16)
     import safetensors
     from safetensors.numpy import load_file
   except ImportError as error:
@@ -59,7 +60,7 @@ def read_pickle(path: Path) -> Any:
       f"{path} is refused: it is damaged, or holds something other than tensors and plain containers, and"
       " reading that could run code of whoever made the file"
     ) from error
-  except (RuntimeError, EOFError) as error:
+  except (RuntimeError, EOFError, OSError) as error:
     raise ValueError(f"{path} is not a sound file of torch.save") from error
 
 

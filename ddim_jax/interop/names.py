@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 
 Rename = Callable[[str, int], str]
@@ -129,7 +130,7 @@ def convert(weights: dict[str, np.ndarray], shapes: Any, levels: int, rename: Re
       array = array[0, 0] if len(shape.shape) == 2 and array.shape[:2] == (1, 1) else array
     elif ours.endswith("kernel") and array.ndim == 2:
       array = array.T
-    if array.shape != shape.shape or not np.issubdtype(array.dtype, np.floating):
+    if array.shape != shape.shape or not jnp.issubdtype(array.dtype, jnp.floating):
       wrong.append(f"{theirs} is {array.dtype}{list(array.shape)}, our {ours} needs {list(shape.shape)}")
       continue
     converted[ours] = np.ascontiguousarray(array, np.float32)

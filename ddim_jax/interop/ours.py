@@ -117,7 +117,7 @@ def from_ours(
   size: int,
   clip: bool = True,
 ) -> Pretrained:
-  """A network of ours with what `save_diffusers` needs beside it.
+  """A network of ours, as a UNet2DModel would be read, with what `save_diffusers` needs beside it.
 
   Args:
     model: The network.
@@ -131,4 +131,4 @@ def from_ours(
     ValueError: If diffusers has no such network, schedule or prediction; names what.
   """
   described = describe(unet_config(model, size), scheduler_config(schedule, parameterisation, clip))
-  return described._replace(model=model, variables=variables, schedule=schedule)
+  return described._replace(variables=variables, schedule=schedule)

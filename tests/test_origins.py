@@ -1,0 +1,238 @@
+"""Weights from elsewhere in the programs: sampling, fine-tuning, converting; the README's table, row by row."""
+
+import json
+import re
+import shlex
+import shutil
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from ddim_jax import checkpoints
+from experiments import convert, loop, models, origins, sample, sampler, train
+
+torch = pytest.importorskip("torch", reason="the weights come from torch")
+diffusers = pytest.importorskip("diffusers", reason="the folders come from diffusers")
+from tests.conftest import ROOT  # noqa: E402
+from tests.test_interop import TINY, ddim_weights, relative, saved, torch_output  # noqa: E402
+
+GREY = TINY | {"in_channels": 1, "out_channels": 1}
+SHORT = ["--steps", "2", "--batch-size", "8", "--sample-every", "0", "--save-every", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def promotion():
+  """The programs as users run them: optax raises a float to an integer power."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """What the README's table names: weights of both kinds, and photographs."""
+  folder = tmp_path_factory.mktemp("place")
+  saved(folder / "ddpm-cifar10-32", TINY)
+  torch.save(ddim_weights((1, 2), 1, 0), folder / "model.ckpt")
+  rng = np.random.default_rng(0)
+  for kind in ("cats", "dogs"):
+    (folder / "photos" / kind).mkdir(parents=True)
+    for i in range(4):
+      pixels = rng.integers(0, 256, (20, 24, 3), np.uint8)
+      PIL.Image.fromarray(pixels).save(folder / "photos" / kind / f"{i}.png")
+  return folder
+
+
+def run(command, *more):
+  """A program of the README in this process."""
+  program, *argv = shlex.split(command.removeprefix("python -m experiments."))
+  argv += more
+  if program == "train":
+    return loop.train(train.parse(argv))
+  module = {"sample": sample, "convert": convert}[program]
+  return module.main(module.parse(argv))
+
+
+def rows():
+  """``(what you have, what you type)`` of the README."""
+  text = (ROOT / "README.md").read_text()
+  table = re.search(r"\| What you have \| What you type \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text)[1]
+  return re.findall(r"\| (.*?) \| `(python -m .*?)` \|\n", table)
+
+
+def test_every_row_of_the_readmes_table(place, monkeypatch, capsys):
+  """In the table's order, on small weights of the names it gives; only the number of steps is made small."""
+  monkeypatch.chdir(place)
+  commands = [command for _, command in rows()]
+  assert len(commands) >= 6
+  assert {shlex.split(command)[2] for command in commands} == {
+    "experiments.sample", "experiments.train", "experiments.convert",
+  }  # fmt: skip
+  files = lambda: {(path, path.stat().st_mtime_ns) for path in place.rglob("*") if path.is_file()}
+  for command in commands:
+    before = files()
+    small = {"sample": ["--num", "4", "--steps", "4"], "train": SHORT, "convert": []}
+    assert not run(command, *small[command.split()[2].removeprefix("experiments.")]), command
+    assert files() - before, command
+  assert "largest difference after a round trip 0\n" in capsys.readouterr().out
+  for index in place.glob("*/model_index.json"):
+    diffusers.DDIMPipeline.from_pretrained(index.parent)
+
+
+def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
+  scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing", num_train_timesteps=100)
+  saved(tmp_path / "in", TINY, scheduler)
+  trained = sampler.load(tmp_path / "in")
+  assert trained.shape == (8, 8, 3)
+  assert sampler.levels(trained, None, 4).tolist() == [100, 75, 50, 25, 0]
+  assert sampler.levels(trained, "leading", 4).tolist() == [76, 51, 26, 1, 0]
+  sample.main(
+    sample.parse(
+      ["--from", str(tmp_path / "in"), "--num", "4", "--steps", "4", "--out", str(tmp_path / "a.png")]
+    )
+  )
+  assert "levels 100 75 50 25 0" in capsys.readouterr().out
+  assert (tmp_path / "a.png").is_file()
+  assert sampler.load(tmp_path / "in", size=16).shape == (16, 16, 3)
+
+
+def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
+  """Classes with a row to spare: the last stands for no class, and guidance is possible afterwards."""
+  network = saved(tmp_path / "in", GREY | {"num_class_embeds": 11})
+  source = sampler.load(tmp_path / "in").params
+  argv = [
+    "digits",
+    "--from",
+    str(tmp_path / "in"),
+    "--workdir",
+    str(tmp_path / "run"),
+    "--ema",
+    "0.9",
+    "--seed",
+    "1",
+  ]
+  quiet = ["--batch-size", "8", "--sample-every", "0", "--warmup", "0", "--save-every", "1"]
+  assert loop.train(train.parse([*argv, *quiet, "--steps", "1"])) == 0
+  restored = checkpoints.restore_latest(tmp_path / "run" / "checkpoints")
+  flat = checkpoints.flatten(source)
+  moved = 0.0
+  for name, before in flat.items():
+    after, ema = restored.arrays[f"params.{name}"], restored.arrays[f"ema.{name}"]
+    moved = max(moved, np.abs(after - before).max())
+    np.testing.assert_allclose(ema, 0.9 * before + 0.1 * after, rtol=0, atol=1e-6)
+  assert moved > 1e-4  # Adam moves each weight by about its learning rate, 2e-3
+
+  # The source may go once there is a checkpoint; the same command goes on.
+  shutil.move(tmp_path / "in", tmp_path / "gone")
+  assert loop.train(train.parse([*argv, *quiet, "--steps", "2"])) == 0
+  tuned = sampler.load(tmp_path / "run")
+  assert tuned.step == 2
+  assert len(tuned.classes) == 10
+  assert tuned.config.imported["config"]["num_class_embeds"] == 11
+  out = ["--num", "4", "--steps", "3", "--out", str(tmp_path / "guided.png")]
+  sample.main(sample.parse(["--workdir", str(tmp_path / "run"), "--class", "3", "--guidance", "2", *out]))
+  with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on without it"):
+    loop.train(train.parse(["digits", "--workdir", str(tmp_path / "run"), *quiet]))
+  argv[2] = str(tmp_path / "gone")
+  with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on with --from .*/gone"):
+    loop.train(train.parse([*argv, *quiet]))
+
+  # Back to diffusers: the function of the averaged weights, in torch.
+  convert.main(convert.parse([str(tmp_path / "run"), str(tmp_path / "out")]))
+  again = diffusers.UNet2DModel.from_pretrained(tmp_path / "out" / "unet").eval()
+  x = np.random.default_rng(1).standard_normal((2, 8, 8, 1)).astype(np.float32)
+  t, labels = np.array([3, 900]), np.array([7, 10])
+  expected = torch_output(again, x, t, labels)
+  assert relative(tuned.model.apply({"params": tuned.params}, x, t, labels), expected) < 2e-5
+  assert relative(torch_output(network, x, t, labels), expected) > 1e-5
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+  """Two steps of a small unconditional run."""
+  workdir = tmp_path_factory.mktemp("digits") / "run"
+  small = ["--channels", "8", "--groups", "4", "--multipliers", "1", "2"]
+  assert loop.train(train.parse(["digits", "--workdir", str(workdir), *small, *SHORT])) == 0
+  return workdir
+
+
+def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, capsys):
+  """The new table of classes is zero: at first, the network of before, whatever the label."""
+  argv = ["digits", "--from", str(digits_run), "--workdir", str(tmp_path), "--conditional", *SHORT]
+  assert loop.train(train.parse([*argv, "--learning-rate", "0", "--warmup", "0"])) == 0
+  assert "11 rows, new" in capsys.readouterr().out
+  before, after = sampler.load(digits_run), sampler.load(tmp_path)
+  assert len(after.classes) == 10
+  assert after.config.model.channels == 8  # the source's, not the preset's
+  x, t = np.ones((2, 8, 8, 1), np.float32), np.array([3, 900])
+  labels = np.array([2, 10])
+  np.testing.assert_array_equal(
+    after.model.apply({"params": after.params}, x, t, labels),
+    before.model.apply({"params": before.params}, x, t),
+  )
+
+
+def test_a_run_that_began_otherwise_is_not_taken_for_one_from_weights(digits_run, tmp_path):
+  argv = ["digits", "--from", str(tmp_path), "--workdir", str(digits_run), *SHORT]
+  with pytest.raises(ValueError, match="was not given a --from and cannot go on with --from"):
+    loop.train(train.parse(argv))
+
+
+@pytest.mark.parametrize("to", ["diffusers", "checkpoint"])
+def test_runs_convert_exactly(digits_run, tmp_path, to, capsys):
+  convert.main(convert.parse([str(digits_run), str(tmp_path / "out"), "--to", to]))
+  assert "largest difference after a round trip 0\n" in capsys.readouterr().out
+  before, after = sampler.load(digits_run), sampler.load(tmp_path / "out")
+  jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+  np.testing.assert_allclose(after.schedule.log_snr, before.schedule.log_snr, rtol=1e-6)
+  x, t = np.ones((2, 8, 8, 1), np.float32), np.array([3, 900])
+  np.testing.assert_array_equal(
+    after.model.apply({"params": after.params}, x, t), before.model.apply({"params": before.params}, x, t)
+  )
+  with pytest.raises(ValueError, match="not an empty folder"):
+    convert.main(convert.parse([str(digits_run), str(tmp_path / "out"), "--to", to]))
+
+
+def test_an_imported_network_as_one_file(tmp_path):
+  saved(tmp_path / "in", TINY)
+  trained = sampler.load(tmp_path / "in")
+  models.write(tmp_path / "model.safetensors", trained.params, trained.description)
+  again = sampler.load(tmp_path / "model.safetensors")
+  assert again.model == trained.model
+  assert json.dumps(again.description) == json.dumps(trained.description)
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (["model.ckpt"], "give --size"),
+    (["model.ckpt", "--step", "3"], "leave out --step"),
+    (["ddpm-cifar10-32", "--ema", "0.9"], "leave out --step and --ema"),
+    (["ddpm-cifar10-32", "--reconstruct"], "give --data"),
+    (["ddpm-cifar10-32", "--class", "1"], "needs a conditional model"),
+    (["nowhere"], "not a folder"),
+  ],
+)
+def test_what_does_not_fit_the_source_is_one_sentence(place, monkeypatch, argv, message):
+  monkeypatch.chdir(place)
+  with pytest.raises(ValueError, match=message):
+    sample.main(sample.parse(["--from", *argv]))
+
+
+def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
+  saved(tmp_path / "grey", GREY | {"num_class_embeds": 3})
+  saved(tmp_path / "colour", TINY)
+  for name, more, message in (
+    ("colour", [], "from 3 to 3 channels; here images have 1"),
+    ("grey", [], "conditional on 3 classes.*got 10"),
+    ("colour", ["--conditional"], "--conditional does not go with an imported network"),
+  ):
+    argv = ["digits", "--from", str(tmp_path / name), "--workdir", str(tmp_path / "run"), *more, *SHORT]
+    with pytest.raises(ValueError, match=message):
+      loop.train(train.parse(argv))
+
+
+def test_start_refuses_weights_of_another_shape():
+  with pytest.raises(ValueError, match=r"conv\.kernel is"):
+    origins.start({"conv": {"kernel": np.zeros((2, 2))}}, {"conv": {"kernel": np.zeros((2, 3))}})
