@@ -59,7 +59,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     if saved is not None:
       args = args.decided(origins.again(args.config, run.origin, saved.config))
     elif run.origin is not None:
-      config, params = origins.beginning(args.config, run.origin)
+      config, params = origins.beginning(args.config, run.origin, source.shape[0])
       args = args.decided(config)
     model = build.model(args.config, source.shape[-1], len(source.classes))
     T = build.schedule(args.config).T

@@ -32,17 +32,17 @@ def read(
     ``(description, params)``; the description is what a checkpoint keeps: "step", "config", "image",
     "classes".
   """
+  if _ours(source):
+    _refuse(source, "--size", size)
   if source.suffix == models.SUFFIX:
     _refuse(source, "--step and --ema", step, ema)
-    _refuse(source, "--size", size)
     return models.read(source)
   if source.suffix in _PICKLES:
     _refuse(source, "--step", step)
     if ema not in (None, 0):
       raise ValueError(f"{source} has one average: leave out --ema, or give 0 for the model's own, got {ema}")
     return imported(interop.load_ddim(source, ema=ema is None), size)
-  if (source / "checkpoints").is_dir() or (source.is_dir() and not _of_diffusers(source)):
-    _refuse(source, "--size", size)
+  if _ours(source):
     return _run(source, step, ema)
   _refuse(source, "--step and --ema", step, ema)
   return imported(interop.load_diffusers(source), size)
@@ -53,8 +53,10 @@ def _refuse(source: Path, options: str, *values) -> None:
     raise ValueError(f"leave out {options} with {source}")
 
 
-def _of_diffusers(folder: Path) -> bool:
-  return any((folder / name).is_file() for name in ("model_index.json", "config.json", "unet/config.json"))
+def _ours(source: Path) -> bool:
+  """Whether it is a run or a file of this project; any folder is, but one of diffusers."""
+  of_diffusers = any((source / name).is_file() for name in ("config.json", "unet/config.json"))
+  return source.suffix == models.SUFFIX or (source.is_dir() and not of_diffusers)
 
 
 def _run(workdir: Path, step: int | None, ema: float | None) -> tuple[dict[str, Any], Any]:
@@ -77,10 +79,11 @@ def imported(pretrained: interop.Pretrained, size: int | None = None) -> tuple[d
   if said is None:
     raise ValueError("the files do not say how large the images are: give --size PIXELS")
   height, width = said if isinstance(said, list) else (said, said)
+  network = pretrained.config | {"sample_size": said if size is None else size}
   config = configs.Config(
     data=configs.Data(data=configs.UNKNOWN),
     model=configs.Model(label_dropout=0.0),
-    imported={"config": pretrained.config, "scheduler": pretrained.scheduler},
+    imported={"config": network, "scheduler": pretrained.scheduler},
   )
   description = {
     "step": 0,
@@ -110,9 +113,9 @@ def start(params: Any, source_params: Any) -> Any:
   return checkpoints.fill(params, found)
 
 
-def beginning(asked: configs.Config, source: Path) -> tuple[configs.Config, Any]:
-  """The configuration and the parameters of a run that starts from ``source``."""
-  description, params = read(source, size=1 if source.suffix in _PICKLES else None)
+def beginning(asked: configs.Config, source: Path, height: int) -> tuple[configs.Config, Any]:
+  """The configuration and the parameters of a run that starts from ``source``, on images of this height."""
+  description, params = read(source, size=None if _ours(source) else height)
   return configs.adopt(asked, configs.from_json(description["config"])), params
 
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere in the programs: sampling, fine-tuning, converting; the README's table, row by row."""
+"""Weights from elsewhere in the programs: sampling, fine-tuning, converting; the README's table by row."""
 
 import json
 import re
@@ -130,6 +130,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
   assert tuned.step == 2
   assert len(tuned.classes) == 10
   assert tuned.config.imported["config"]["num_class_embeds"] == 11
+  assert tuned.config.imported["config"]["sample_size"] == 8
   out = ["--num", "4", "--steps", "3", "--out", str(tmp_path / "guided.png")]
   sample.main(sample.parse(["--workdir", str(tmp_path / "run"), "--class", "3", "--guidance", "2", *out]))
   with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on without it"):
