@@ -64,8 +64,7 @@ def _write(folder: Path, to: str, description: dict[str, Any], params) -> Any:
 
 def main(args: Args) -> None:
   """Converts, prints what went where, and compares after a round trip."""
-  own_weights = args.source.suffix == ".ckpt" and not args.ema
-  description, params = origins.read(args.source, ema=0 if own_weights else None, size=args.size)
+  description, params = origins.read(args.source, ema=None if args.ema else 0, size=args.size)
   again = flax.traverse_util.flatten_dict(_write(args.destination, args.to, description, params))
   ours = flax.traverse_util.flatten_dict(params)
   levels = len(build.model(configs.from_json(description["config"]), *_counts(description)).multipliers)

@@ -114,7 +114,8 @@ def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
     if args.num > _LARGEST_GRID:
       raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
     blocks = [draw(np.arange(i, i + size)) for i in range(0, args.num, size)]
-    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num]))
+    columns = len(trained.classes) if args.label is None and args.num > len(trained.classes) else 0
+    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns=columns or None))
   else:
     weights = checkpoints.flatten(trained.params).values()
     settings = {

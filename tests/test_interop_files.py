@@ -139,10 +139,11 @@ def test_the_full_cifar10_network_equals_torch():
   assert relative(output, torch_output(network, x, t)) < 2e-5
 
 
+@pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_the_pipeline_itself_draws_the_same_images(tmp_path, spacing):
+def test_the_pipeline_itself_draws_the_same_images(tmp_path, spacing, clip):
   """DDIMPipeline called as its users call it, 20 steps, from the noise of its own generator."""
-  scheduler = diffusers.DDIMScheduler(timestep_spacing=spacing, clip_sample=False)
+  scheduler = diffusers.DDIMScheduler(timestep_spacing=spacing, clip_sample=clip)
   saved(tmp_path, TINY, scheduler)
   pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path)
   pipeline.set_progress_bar_config(disable=True)
