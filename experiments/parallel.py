@@ -57,11 +57,11 @@ def main(args: Args) -> None:
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.num))
   noise = ddim_jax.initial_noise(keys, (args.num, *trained.shape))
   labels = jnp.arange(args.num) % len(trained.classes) if trained.classes else None
-  build = lambda params, schedule: sampler.denoiser(trained, params, schedule, labels, clip=True)
+  make = lambda params, schedule: sampler.denoiser(trained, params, schedule, labels, clip=True)
 
   @jax.jit
   def in_turn(params, schedule, ts):
-    denoise = build(params, schedule)
+    denoise = make(params, schedule)
     return ddim_jax.sample(keys, denoise, schedule, noise, ts, solver=ddim_jax.ddim(args.eta))[0]
 
   print(f"checkpoint of step {trained.step:,}; {args.num} images; {args.spacing}; eta {args.eta:g}; "
@@ -78,7 +78,7 @@ def main(args: Args) -> None:
 
     def at_once(params, schedule, ts, tolerance, _, window=window):
       return sample_parallel(
-        keys, build(params, schedule), schedule, noise, ts, solver=ddim_jax.ddim(args.eta),
+        keys, make(params, schedule), schedule, noise, ts, solver=ddim_jax.ddim(args.eta),
         window=window, tolerance=tolerance, axis_name=_AXIS,
       )  # fmt: skip
 
