@@ -158,5 +158,5 @@ def levels(config: Diffusion, T: int) -> training.Levels:
 
 def optimizer(config: Optimisation) -> optax.GradientTransformation:
   """The optimiser, with warm-up and clipping."""
-  optimizer = {"adam": optax.adam, "sgd": optax.sgd}[config.optimizer]
-  return training.warmed_up(optimizer, config.learning_rate, config.warmup, config.clip)
+  chosen = {"adam": optax.adam, "sgd": optax.sgd}[config.optimizer]
+  return training.warmed_up(chosen, config.learning_rate, config.warmup, config.clip)

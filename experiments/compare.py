@@ -20,8 +20,6 @@ class Args:
   """Draws a table of samples: a row for every eta, a column for every S, all from the same noise."""
 
   workdir: origins.Where
-  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
-  or .pth file of the original DDIM code."""
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of sampling steps S."""
   etas: tuple[float, ...] = (0.0, 1.0)

@@ -4,16 +4,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import flax.traverse_util
 import numpy as np
 import tyro
 
 from ddim_jax import checkpoints, interop
-from ddim_jax.interop import names
-from experiments import build, cli, origins, sampler
-from experiments import config as configs
+from ddim_jax.interop import files, names
+from experiments import build, cli, sampler
 
 
 @dataclass(frozen=True)
@@ -44,30 +43,22 @@ def as_pretrained(trained: sampler.Trained) -> interop.Pretrained:
   )
 
 
-def _save_checkpoint(folder: Path, step: int, description: dict[str, Any], params) -> None:
+def _save_checkpoint(folder: Path, trained: sampler.Trained) -> None:
   """A checkpoint that holds the averaged weights alone."""
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise ValueError(f"{folder} exists and is not an empty folder")
-  with checkpoints.open_manager(folder / "checkpoints") as manager:
-    checkpoints.save(manager, step, {"ema": params}, description)
-
-
-def _write(folder: Path, to: str, description: dict[str, Any], params) -> Any:
-  """Writes ``folder`` and gives the parameters that are read back from it."""
-  step = int(description["step"])
-  if to == "diffusers":
-    interop.save_diffusers(folder, as_pretrained(sampler.assemble(step, description, params)))
-  else:
-    _save_checkpoint(folder, step, description, params)
-  return origins.read(folder)[1]
+  with checkpoints.open_manager(files.new_folder(folder) / "checkpoints") as manager:
+    checkpoints.save(manager, trained.step, {"ema": trained.params}, trained.description)
 
 
 def main(args: Args) -> None:
   """Converts, prints what went where, and compares after a round trip."""
-  description, params = origins.read(args.source, ema=None if args.ema else 0, size=args.size)
-  again = flax.traverse_util.flatten_dict(_write(args.destination, args.to, description, params))
-  ours = flax.traverse_util.flatten_dict(params)
-  levels = len(build.model(configs.from_json(description["config"]), *_counts(description)).multipliers)
+  trained = sampler.load(args.source, ema=None if args.ema else 0, size=args.size)
+  if args.to == "diffusers":
+    interop.save_diffusers(args.destination, as_pretrained(trained))
+  else:
+    _save_checkpoint(args.destination, trained)
+  ours = flax.traverse_util.flatten_dict(trained.params)
+  again = flax.traverse_util.flatten_dict(sampler.load(args.destination).params)
+  levels = len(trained.model.multipliers)
   for path, array in ours.items():
     name = "/".join(path)
     theirs = next(iter(names.export({name: array}, levels, names.to_diffusers)))
@@ -75,10 +66,6 @@ def main(args: Args) -> None:
     print(f"{name:45} {there:60} {'x'.join(map(str, array.shape))}")
   difference = max(float(np.max(np.abs(ours[path] - again[path]))) for path in ours)
   print(f"wrote {args.destination}: {len(ours)} arrays; largest difference after a round trip {difference:g}")
-
-
-def _counts(description: dict[str, Any]) -> tuple[int, int]:
-  return description["image"][-1], len(description["classes"])
 
 
 def parse(argv: Sequence[str]) -> Args:

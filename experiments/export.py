@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import cli, models, sampler
+from experiments import cli, models, origins, sampler
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,7 @@ class Args:
   Every program that takes --workdir takes such a file too.
   """
 
-  workdir: Path
-  """Folder of the run, as given to experiments.train."""
+  workdir: origins.Where
   out: Path
   """File to write, ending in .safetensors."""
   step: int | None = None

@@ -24,8 +24,6 @@ class Args:
   """Prints and draws the mean squared round-trip error against the number of steps S and refinements k."""
 
   workdir: origins.Where
-  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
-  or .pth file of the original DDIM code."""
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of steps S."""
   refine: tuple[int, ...] = (0, 1, 2, 5, 10)

@@ -61,15 +61,15 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     elif run.origin is not None:
       config, params = origins.beginning(args.config, run.origin, source.shape[0])
       args = args.decided(config)
-    model = build.model(args.config, source.shape[-1], len(source.classes))
-    T = build.schedule(args.config).T
+    description = description_of(args, source)
+    blank = sampler.assemble(0, description, None)
+    model, T = blank.model, blank.schedule.T
     optimizer = build.optimizer(optimisation)
     update = pmapped_update(args, model, optimizer, len(source.classes))
-    description = description_of(args, source)
     state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas), params)
     if saved is not None:
       state = _resume(saved, state, args, description)
-    draw_grid = _grid_sampler(sampler.assemble(0, description, None), optimisation.seed)
+    draw_grid = _grid_sampler(blank, optimisation.seed)
     evaluate = quality.evaluator(args, source, description) if run.eval_every else None
     make_batch = partial(local_batch, source, args)
     key = jax.random.key(optimisation.seed)

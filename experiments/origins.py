@@ -10,8 +10,16 @@ from ddim_jax import checkpoints, interop
 from experiments import config as configs
 from experiments import models
 
-Where = Annotated[Path, tyro.conf.arg(aliases=["--from"])]
+_KINDS = (
+  "folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt or .pth file of the"
+  " original DDIM code"
+)
+Where = Annotated[Path, tyro.conf.arg(aliases=["--from"], help=f"Where the model is: {_KINDS}.")]
 """The option that says where a model is: --workdir, or --from."""
+MaybeWhere = Annotated[
+  Path | None, tyro.conf.arg(aliases=["--from"], help=f"A model to measure on too: {_KINDS}.")
+]
+"""The same where a model may be left out."""
 _PICKLES = (".ckpt", ".pth")
 
 
@@ -32,20 +40,20 @@ def read(
     ``(description, params)``; the description is what a checkpoint keeps: "step", "config", "image",
     "classes".
   """
-  if _ours(source):
-    _refuse(source, "--size", size)
   if source.suffix == models.SUFFIX:
     _refuse(source, "--step and --ema", step, ema)
+    _refuse(source, "--size", size)
     return models.read(source)
   if source.suffix in _PICKLES:
     _refuse(source, "--step", step)
     if ema not in (None, 0):
       raise ValueError(f"{source} has one average: leave out --ema, or give 0 for the model's own, got {ema}")
-    return imported(interop.load_ddim(source, ema=ema is None), size)
+    return _imported(interop.load_ddim(source, ema=ema is None), size)
   if _ours(source):
+    _refuse(source, "--size", size)
     return _run(source, step, ema)
   _refuse(source, "--step and --ema", step, ema)
-  return imported(interop.load_diffusers(source), size)
+  return _imported(interop.load_diffusers(source), size)
 
 
 def _refuse(source: Path, options: str, *values) -> None:
@@ -69,7 +77,7 @@ def _run(workdir: Path, step: int | None, ema: float | None) -> tuple[dict[str, 
   return {"step": restored.step, **restored.config}, params
 
 
-def imported(pretrained: interop.Pretrained, size: int | None = None) -> tuple[dict[str, Any], Any]:
+def _imported(pretrained: interop.Pretrained, size: int | None) -> tuple[dict[str, Any], Any]:
   """The description and parameters of another project's network.
 
   Raises:
@@ -79,10 +87,9 @@ def imported(pretrained: interop.Pretrained, size: int | None = None) -> tuple[d
   if said is None:
     raise ValueError("the files do not say how large the images are: give --size PIXELS")
   height, width = said if isinstance(said, list) else (said, said)
-  network = pretrained.config | {"sample_size": said if size is None else size}
+  network = pretrained.config | {"sample_size": said}
   config = configs.Config(
     data=configs.Data(data=configs.UNKNOWN),
-    model=configs.Model(label_dropout=0.0),
     imported={"config": network, "scheduler": pretrained.scheduler},
   )
   description = {

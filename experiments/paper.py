@@ -26,8 +26,6 @@ class Args:
   """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json."""
 
   workdir: origins.Where
-  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
-  or .pth file of the original DDIM code."""
   out: Path | None = None
   """Folder for the results; WORKDIR/paper by default, or NAME_paper here if the model is no run."""
   cells: tuple[str, ...] = ()

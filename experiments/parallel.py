@@ -24,8 +24,6 @@ class Args:
   """
 
   workdir: origins.Where
-  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
-  or .pth file of the original DDIM code."""
   steps: tuple[int, ...] = (20, 50, 100)
   """Numbers of steps S."""
   tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3)

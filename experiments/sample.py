@@ -26,8 +26,6 @@ class Args:
   """Draws images from the newest checkpoint of a run, or from the model that comes with the package."""
 
   workdir: origins.Where = models.PACKAGED
-  """Where the model is: folder of a run, file of experiments.export, folder or hub id of diffusers, or .ckpt
-  or .pth file of the original DDIM code."""
   step: int | None = None
   """Checkpoint of a run to use; the newest by default."""
   ema: float | None = None
@@ -114,8 +112,9 @@ def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
     if args.num > _LARGEST_GRID:
       raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
     blocks = [draw(np.arange(i, i + size)) for i in range(0, args.num, size)]
-    columns = len(trained.classes) if args.label is None and args.num > len(trained.classes) else 0
-    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns=columns or None))
+    a_column_each = args.label is None and 0 < len(trained.classes) < args.num
+    columns = len(trained.classes) if a_column_each else None
+    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns))
   else:
     weights = checkpoints.flatten(trained.params).values()
     settings = {

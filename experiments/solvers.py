@@ -53,9 +53,7 @@ class Args:
 
   out: Path = Path("solvers")
   """Folder for the results; created."""
-  workdir: origins.Where | None = None
-  """A model to measure on too: folder of a run, file of experiments.export, folder or hub id of diffusers, or
-  .ckpt or .pth file of the original DDIM code."""
+  workdir: origins.MaybeWhere = None
   evaluations: tuple[int, ...] = (5, 6, 8, 10, 15, 20, 30, 50, 100)
   """Numbers of network evaluations. A solver that asks twice a step takes half as many steps."""
   spacing: build.AnySpacing = "log-snr"

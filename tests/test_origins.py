@@ -4,19 +4,36 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
+import tyro
 
 from ddim_jax import checkpoints
-from experiments import convert, loop, models, origins, sample, sampler, train
+from experiments import (
+  compare,
+  convert,
+  export,
+  inversion,
+  loop,
+  models,
+  origins,
+  paper,
+  parallel,
+  sample,
+  sampler,
+  solvers,
+  train,
+)  # fmt: skip
 
 torch = pytest.importorskip("torch", reason="the weights come from torch")
 diffusers = pytest.importorskip("diffusers", reason="the folders come from diffusers")
 from tests.conftest import ROOT  # noqa: E402
-from tests.test_interop import TINY, ddim_weights, relative, saved, torch_output  # noqa: E402
+from tests.test_interop import TINY, relative, saved, torch_output  # noqa: E402
+from tests.test_interop_ddim import ddim_weights  # noqa: E402
 
 GREY = TINY | {"in_channels": 1, "out_channels": 1}
 SHORT = ["--steps", "2", "--batch-size", "8", "--sample-every", "0", "--save-every", "1"]
@@ -75,9 +92,17 @@ def test_every_row_of_the_readmes_table(place, monkeypatch, capsys):
     small = {"sample": ["--num", "4", "--steps", "4"], "train": SHORT, "convert": []}
     assert not run(command, *small[command.split()[2].removeprefix("experiments.")]), command
     assert files() - before, command
-  assert "largest difference after a round trip 0\n" in capsys.readouterr().out
+  exact = capsys.readouterr().out.count("largest difference after a round trip 0\n")
+  assert exact == sum("experiments.convert" in command for command in commands) == 3
   for index in place.glob("*/model_index.json"):
     diffusers.DDIMPipeline.from_pretrained(index.parent)
+
+
+@pytest.mark.parametrize("program", [compare, export, inversion, paper, parallel, sample, solvers])
+def test_every_program_that_uses_a_model_takes_it_by_either_name(program):
+  required = ["--out", "x.safetensors"] if program is export else []
+  for option in ("--from", "--workdir"):
+    assert tyro.cli(program.Args, args=[option, "here", *required]).workdir == Path("here")
 
 
 def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
@@ -87,11 +112,8 @@ def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
   assert trained.shape == (8, 8, 3)
   assert sampler.levels(trained, None, 4).tolist() == [100, 75, 50, 25, 0]
   assert sampler.levels(trained, "leading", 4).tolist() == [76, 51, 26, 1, 0]
-  sample.main(
-    sample.parse(
-      ["--from", str(tmp_path / "in"), "--num", "4", "--steps", "4", "--out", str(tmp_path / "a.png")]
-    )
-  )
+  short = ["--num", "4", "--steps", "4"]
+  sample.main(sample.parse(["--from", str(tmp_path / "in"), "--out", str(tmp_path / "a.png"), *short]))
   assert "levels 100 75 50 25 0" in capsys.readouterr().out
   assert (tmp_path / "a.png").is_file()
   assert sampler.load(tmp_path / "in", size=16).shape == (16, 16, 3)
@@ -101,17 +123,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
   """Classes with a row to spare: the last stands for no class, and guidance is possible afterwards."""
   network = saved(tmp_path / "in", GREY | {"num_class_embeds": 11})
   source = sampler.load(tmp_path / "in").params
-  argv = [
-    "digits",
-    "--from",
-    str(tmp_path / "in"),
-    "--workdir",
-    str(tmp_path / "run"),
-    "--ema",
-    "0.9",
-    "--seed",
-    "1",
-  ]
+  argv = ["digits", "--from", str(tmp_path / "in"), "--workdir", str(tmp_path / "run"), "--ema", "0.9"]
   quiet = ["--batch-size", "8", "--sample-every", "0", "--warmup", "0", "--save-every", "1"]
   assert loop.train(train.parse([*argv, *quiet, "--steps", "1"])) == 0
   restored = checkpoints.restore_latest(tmp_path / "run" / "checkpoints")
@@ -193,6 +205,20 @@ def test_runs_convert_exactly(digits_run, tmp_path, to, capsys):
   )
   with pytest.raises(ValueError, match="not an empty folder"):
     convert.main(convert.parse([str(digits_run), str(tmp_path / "out"), "--to", to]))
+
+
+def test_convert_writes_a_pipeline_and_reports_the_round_trip(tmp_path, capsys):
+  folder = tmp_path / "in"
+  network = saved(folder, TINY)
+  convert.main(convert.parse([str(folder), str(tmp_path / "out")]))
+  report = capsys.readouterr().out
+  assert "largest difference after a round trip 0" in report
+  assert "down_0_block_0/conv1/kernel" in report and "down_blocks.0.resnets.0.conv1.weight" in report
+  again = diffusers.DDIMPipeline.from_pretrained(tmp_path / "out").unet.state_dict()
+  for key, value in network.state_dict().items():
+    np.testing.assert_array_equal(value.numpy(), again[key].numpy())
+  with pytest.raises(ValueError, match="not an empty folder"):
+    convert.main(convert.parse([str(folder), str(tmp_path / "out")]))
 
 
 def test_an_imported_network_as_one_file(tmp_path):

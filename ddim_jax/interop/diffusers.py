@@ -93,9 +93,7 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
   """
   from safetensors.numpy import save_file
 
-  folder = Path(directory)
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise ValueError(f"{folder} exists and is not an empty folder")
+  folder = files.new_folder(directory)
   levels = len(pretrained.model.multipliers)
   weights = names.export(pretrained.variables["params"], levels, names.to_diffusers)
   names.convert(weights, parameter_shapes(pretrained.model), levels, names.to_diffusers, "the variables")

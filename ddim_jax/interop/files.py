@@ -11,6 +11,18 @@ from typing import Any
 import numpy as np
 
 
+def new_folder(path: str | Path) -> Path:
+  """A folder to be written, which need not exist.
+
+  Raises:
+    ValueError: If something is there already.
+  """
+  folder = Path(path)
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise ValueError(f"{folder} exists and is not an empty folder")
+  return folder
+
+
 def read_json(path: Path) -> dict[str, Any]:
   """A JSON object.
 
@@ -53,15 +65,16 @@ def read_pickle(path: Path) -> Any:
       f"{path} is a pickle, which is read only by torch with weights_only=True; install torch, or use"
       " a .safetensors file"
     ) from error
-  try:
-    return torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:
-    raise ValueError(
-      f"{path} is refused: it is damaged, or holds something other than tensors and plain containers, and"
-      " reading that could run code of whoever made the file"
-    ) from error
-  except (RuntimeError, EOFError, OSError) as error:
-    raise ValueError(f"{path} is not a sound file of torch.save") from error
+  with path.open("rb") as file:  # what cannot be opened is another error than what cannot be understood
+    try:
+      return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+      raise ValueError(
+        f"{path} is refused: it is damaged, or holds something other than tensors and plain containers, and"
+        " reading that could run code of whoever made the file"
+      ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+      raise ValueError(f"{path} is not a sound file of torch.save") from error
 
 
 def as_arrays(values: Any, source: str) -> dict[str, np.ndarray]:
