@@ -213,7 +213,13 @@ def steps(directory: Path) -> list[int]:
 
 
 def _reader(directory: Path) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True))
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  for _ in range(20):
+    try:
+      return ocp.CheckpointManager(directory, options=options)
+    except FileNotFoundError:  # a run that is training deleted a step while the folder was being listed
+      continue
+  return ocp.CheckpointManager(directory, options=options)
 
 
 def restore_latest(directory: Path, step: int | None = None) -> Restored:

@@ -1,3 +1,6 @@
+import functools
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -93,3 +96,22 @@ def test_when_no_checkpoint_is_sound_nothing_is_touched(saved):
     with pytest.raises(checkpoints.DamagedError, match="none of the checkpoints"):
       checkpoints.restore_newest_sound(manager, print)
     assert sorted(manager.all_steps()) == [1, 2]
+
+
+def test_a_folder_can_be_read_while_a_run_deletes_steps(saved, monkeypatch):
+  """Orbax lists the folder and then looks at each step. A step goes between the two about once in 100 real
+  tries, so here it does so by a patch, twice; and a step that never comes back is still an error.
+  """
+  genuine, tries = checkpoints.ocp.CheckpointManager, itertools.count(1)
+
+  def manager(*args, failures=2, **kwargs):
+    if next(tries) <= failures:
+      raise FileNotFoundError(str(saved / "1"))
+    return genuine(*args, **kwargs)
+
+  monkeypatch.setattr(checkpoints.ocp, "CheckpointManager", manager)
+  assert checkpoints.steps(saved) == [1, 2]
+  assert checkpoints.restore_latest(saved).step == 2
+  monkeypatch.setattr(checkpoints.ocp, "CheckpointManager", functools.partial(manager, failures=10**6))
+  with pytest.raises(FileNotFoundError):
+    checkpoints.steps(saved)
