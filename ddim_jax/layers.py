@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.convolution import upsampled
+
 
 def init(scale: float = 1.0):
   """Uniform with variance ``scale / fan_avg``; scale 0 is the DDPM code's nearly zero."""
@@ -23,15 +25,44 @@ def conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str, 
   return nn.Conv(features, (size, size), dtype=dtype, kernel_init=init(scale), name=name, **kwargs)
 
 
+def upsample(features: int, *, dtype, name: str) -> nn.Conv:
+  """Nearest upsampling by 2, then a 3x3 convolution."""
+  compute = lambda x, kernel, *_, **__: upsampled(x, kernel)
+  return conv(features, dtype=dtype, name=name, conv_general_dilated=compute)
+
+
 def at_least_float32(dtype):
   """``dtype``, or float32 where it is narrower."""
   return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
+class GroupNorm(nn.Module):
+  """``flax.linen.GroupNorm`` with its parameters, summed over pixels first and then over the channels of a
+  group: reductions along the layout of NHWC.
+  """
+
+  groups: int
+  eps: float
+
+  @nn.compact
+  def __call__(self, x):
+    batch, _, _, channels = x.shape
+    scale = self.param("scale", nn.initializers.ones, (channels,))
+    bias = self.param("bias", nn.initializers.zeros, (channels,))
+    grouped = lambda sums: sums.reshape(batch, self.groups, -1).mean(axis=-1, keepdims=True)
+    mean, square = grouped(x.mean(axis=(1, 2))), grouped((x * x).mean(axis=(1, 2)))
+    factor = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)
+    spread = lambda values: jnp.broadcast_to(values, (batch, self.groups, channels // self.groups)).reshape(
+      batch, 1, 1, channels
+    )
+    factor = spread(factor) * scale[None, None, None].astype(x.dtype)
+    return (x - spread(mean)) * factor + bias[None, None, None].astype(x.dtype)
+
+
 def group_norm(x: jax.Array, groups: int, eps: float, dtype, name: str) -> jax.Array:
   """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
   wide = at_least_float32(dtype)
-  return nn.GroupNorm(groups, epsilon=eps, dtype=wide, name=name)(x.astype(wide)).astype(dtype)
+  return GroupNorm(groups, eps, name=name)(x.astype(wide)).astype(dtype)
 
 
 def time_embedding(t: jax.Array, channels: int, shift: float = 1.0) -> jax.Array:

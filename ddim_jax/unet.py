@@ -24,6 +24,7 @@ from ddim_jax.layers import (
   group_norm,
   init,
   time_embedding,
+  upsample,
 )
 
 __all__ = ["RandomFourier", "Sinusoids", "UNet", "time_embedding"]
@@ -210,8 +211,7 @@ class UNet(nn.Module):
         if level in attended_up:
           h = attend(h, f"up_{level}_attention_{i}")
       if level != 0:
-        h = h.repeat(2, axis=1).repeat(2, axis=2)
-        h = conv(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
+        h = upsample(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
 
     h = nn.swish(group_norm(h, self.groups, self.eps, self.dtype, "norm_out"))
     h = conv(self.out_channels, dtype=self.dtype, scale=0, name="conv_out")(h)

@@ -1,4 +1,5 @@
 import chex
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
+from ddim_jax.layers import group_norm
 from ddim_jax.unet import time_embedding
 from tests import oracles
 
@@ -180,3 +182,25 @@ def test_refuses(config, x, kwargs, message):
   arguments = {"t": jnp.array(5)} | kwargs
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(lambda: ddim_jax.UNet(**SMALL | config).init(KEY, jnp.zeros(x), **arguments))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_group_norm_equals_torch(dtype):
+  torch = pytest.importorskip("torch")
+  rng = np.random.default_rng(0)
+  x, scale, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 6, 8), 8, 8))
+  x = np.asarray(jnp.asarray(3 * x + 1, dtype), np.float32)
+  norm = Norm()
+  ours = norm.apply({"params": {"n": {"scale": scale, "bias": bias}}}, jnp.asarray(x, dtype))
+  tensors = (torch.tensor(a) for a in (np.moveaxis(x, -1, 1), scale, bias))
+  image, weight, shift = tensors
+  theirs = torch.nn.functional.group_norm(image, 4, weight, shift, 1e-6).numpy()
+  assert ours.dtype == dtype
+  tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+  np.testing.assert_allclose(np.asarray(ours, np.float32), np.moveaxis(theirs, 1, -1), atol=tolerance)
+
+
+class Norm(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return group_norm(x, 4, 1e-6, x.dtype, "n")

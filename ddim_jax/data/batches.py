@@ -87,7 +87,8 @@ def batch_at(
   images, labels = source.read(batch_indices(source.size, batch_size, seed, step)[rows])
   if flip:
     mirrored = (_random_bits(seed, _FLIP, step, batch_size) >> 63)[rows].astype(bool)
-    images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    images = images.copy()
+    images[mirrored] = images[mirrored, :, ::-1]
   return Batch(images, labels)
 
 

@@ -1,8 +1,6 @@
-"""Benchmarks that measure both sides in one run: ``python -m experiments.bench checkpoint``."""
+"""What saving costs: ``python -m experiments.bench checkpoint``."""
 
 import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -12,17 +10,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 
 from ddim_jax import checkpoints, data
-from experiments import build, cli, loop, presets
+from experiments import build, loop, presets
 from experiments import config as configs
-
-
-def machine() -> str:
-  """The machine in a line."""
-  device = jax.devices()[0]
-  return f"{platform.machine()}, {os.cpu_count()} cores, {device.platform}, jax {jax.__version__}"
+from experiments.bench.measure import machine
 
 
 def checkpoint(
@@ -100,7 +92,3 @@ def checkpoint(
     "seconds_of_restore": round(restore, 2),
   }
   print(json.dumps(results, indent=1))
-
-
-if __name__ == "__main__":
-  cli.run(lambda: tyro.extras.subcommand_cli_from_dict({"checkpoint": checkpoint}, prog="experiments.bench"))

@@ -1,0 +1,27 @@
+"""``python -m experiments.bench NAME``."""
+
+from collections.abc import Callable
+
+import tyro
+
+from experiments import cli
+from experiments.bench.checkpoint import checkpoint
+from experiments.bench.compile import compile_times
+from experiments.bench.pipeline import pipeline
+from experiments.bench.sample import sample
+from experiments.bench.scaling import scaling
+from experiments.bench.solvers import solvers
+from experiments.bench.train import train
+
+BENCHMARKS: dict[str, Callable[..., None]] = {
+  "sample": sample,
+  "train": train,
+  "compile": compile_times,
+  "pipeline": pipeline,
+  "checkpoint": checkpoint,
+  "scaling": scaling,
+  "solvers": solvers,
+}
+
+if __name__ == "__main__":
+  cli.run(lambda: tyro.extras.subcommand_cli_from_dict(BENCHMARKS, prog="experiments.bench"))

@@ -1,0 +1,122 @@
+"""Alternating measurements, the machine's own rates, and what is written about them."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax import plots
+
+OUT = Path("experiments/results/bench")
+Sides = dict[str, Callable[[], Any]]
+"""Name -> what to measure; it must have finished its work when it returns."""
+
+
+def machine() -> str:
+  """The machine in a line."""
+  device = jax.devices()[0]
+  return f"{platform.machine()}, {os.cpu_count()} cores, {device.platform}, jax {jax.__version__}"
+
+
+def positive(**values: int) -> None:
+  """Raises ValueError for the first option that is not positive."""
+  for name, value in values.items():
+    if value < 1:
+      raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+
+
+def alternate(sides: Sides, rounds: int) -> dict[str, list[float]]:
+  """Seconds of each side, A B C A B C ..., after one call of each that is not counted."""
+  for name, side in sides.items():
+    began = time.perf_counter()
+    side()
+    print(f"{name}: {time.perf_counter() - began:.2f} s for the first call", flush=True)
+  seconds: dict[str, list[float]] = {name: [] for name in sides}
+  for _ in range(rounds):
+    for name, side in sides.items():
+      began = time.perf_counter()
+      side()
+      seconds[name].append(time.perf_counter() - began)
+  return seconds
+
+
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """XLA's own 3x3 convolution."""
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def rate_probes(size: int = 1536, channels: int = 256) -> tuple[Sides, dict[str, float]]:
+  """Sides that measure what XLA reaches here in float32, and their GFLOP a call."""
+  a = jnp.ones((size, size))
+  x, kernel = jnp.ones((8, 16, 16, channels)), jnp.ones((3, 3, channels, channels))
+  product, convolution = jax.jit(jnp.matmul), jax.jit(convolve)
+  sides: Sides = {
+    "product": lambda: jax.block_until_ready(product(a, a)),
+    "convolution": lambda: jax.block_until_ready(convolution(x, kernel)),
+  }
+  return sides, {"product": 2 * size**3 / 1e9, "convolution": 2 * 8 * 256 * 9 * channels**2 / 1e9}
+
+
+def gflop(function: Callable, *args) -> float:
+  """GFLOP of one call by XLA's count for the program as written, before it is compiled."""
+  analysis: Any = jax.jit(function).lower(*args).cost_analysis()
+  return analysis["flops"] / 1e9
+
+
+def compare(sides: Sides, rounds: int, images: int, work: float, ours: str) -> dict[str, Any]:
+  """Measures the sides in turn, with the machine's rates among them.
+
+  Args:
+    sides: What to measure.
+    rounds: How often each is measured, in turn.
+    images: Images a call.
+    work: GFLOP a call by the plain algorithm, the same for all sides.
+    ours: The side to which the others are compared, round by round.
+
+  Returns:
+    ``"gflop_per_second"`` of the probes, and for each of ``"sides"`` time an image, GFLOP/s, their fraction
+    of the rates, and how many times as long as ``ours`` it takes.
+  """
+  probes, probe_work = rate_probes()
+  seconds = alternate(sides | probes, rounds)
+  rates = {name: probe_work[name] / statistics.median(seconds.pop(name)) for name in probes}
+  table = {}
+  for name, times in seconds.items():
+    ratios = np.asarray(times) / np.asarray(seconds[ours])
+    rate = work / statistics.median(times)
+    table[name] = {
+      "seconds_per_image": round(statistics.median(times) / images, 6),
+      "fastest_seconds_per_image": round(min(times) / images, 6),
+      "times_ours_median": round(float(np.median(ratios)), 3),
+      "times_ours_range": [round(float(ratios.min()), 3), round(float(ratios.max()), 3)],
+      "gflop_per_second": round(rate, 3),
+    } | {f"fraction_of_{kind}_rate": round(rate / rates[kind], 4) for kind in probes}
+  return {"gflop_per_second": {name: round(rate, 1) for name, rate in rates.items()}, "sides": table}
+
+
+def report(name: str, results: dict[str, Any], out: Path, bars: dict[str, float], label: str) -> None:
+  """Prints the results and writes them as OUT/NAME.json, with a bar chart beside."""
+  text = json.dumps({"machine": machine()} | results, indent=1)
+  print(text)
+  out.mkdir(parents=True, exist_ok=True)
+  (out / f"{name}.json").write_text(text + "\n")
+  with plots.figure(out / f"{name}.png", 7, 0.9 + 0.35 * len(bars), dpi=90) as drawing:
+    axes = drawing.add_subplot()
+    axes.bar_label(axes.barh(list(bars), list(bars.values()), color="#1f4e8c"), fmt="%.3g", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(label)
+    axes.set_title(machine(), fontsize=8)
+
+
+def times(results: dict[str, Any]) -> dict[str, float]:
+  """The bars of `compare`'s result: seconds an image."""
+  return {name: row["seconds_per_image"] for name, row in results["sides"].items()}

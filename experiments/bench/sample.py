@@ -1,0 +1,100 @@
+"""Sampling against diffusers with the same weights and noise: ``python -m experiments.bench sample``."""
+
+import copy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ddim_jax
+from ddim_jax import interop
+from experiments.bench import measure, peers
+
+_OURS, _ALONE = "ddim_jax", "ddim_jax, S bare network calls"
+
+
+def sampler(pretrained: interop.Pretrained, steps: int):
+  """``(variables, schedule, x_T, ts) -> images in [0, 1]``, jitted, as DDIMPipeline makes them."""
+  ours = interop.like_diffusers(pretrained, steps)
+
+  @jax.jit
+  def program(variables, schedule, x_T, ts):
+    network = lambda x, t: ours.model.apply(variables, x, t)
+    denoise = ours.restrict(ddim_jax.as_denoiser(network, schedule, ours.parameterisation), schedule)
+    x_0, _ = ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts, solver=ours.solver)
+    return jnp.clip((x_0 + 1) / 2, 0, 1)
+
+  return program
+
+
+def sample(
+  network: peers.Network = "cifar10",
+  batch_size: int = 8,
+  steps: int = 10,
+  rounds: int = 5,
+  compiled: bool = True,
+  out: Path = measure.OUT,
+) -> None:
+  """DDIM with eta 0 against DDIMPipeline in several settings, outputs compared before anything is timed.
+
+  Args:
+    network: Which network, with random weights.
+    batch_size: Images a call.
+    steps: Steps S.
+    rounds: How often each side is measured, in turn.
+    compiled: Also measure torch.compile; needs a C++ compiler and a minute or two.
+    out: Folder for the JSON and the chart.
+  """
+  measure.positive(batch_size=batch_size, steps=steps, rounds=rounds)
+  import torch
+
+  eager, loaded = peers.both(network)
+  height, width, channels = peers.image_shape(loaded)
+  noise = torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(1))
+  x_T = jnp.asarray(noise.numpy().transpose(0, 2, 3, 1))
+  ts = jnp.asarray(loaded.timesteps(steps))
+  variables, program = jax.device_put(loaded.variables), sampler(loaded, steps)
+  bare = jax.jit(loaded.model.apply)
+
+  def network_alone():
+    x = x_T
+    for t in ts[:-1]:
+      x = bare(variables, x, t)
+    jax.block_until_ready(x)
+
+  def torch_side(change, half=False):
+    pipe = copy.deepcopy(eager)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet = change(pipe.unet)
+
+    def run():
+      generator = torch.Generator().manual_seed(1)
+      with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        return pipe(batch_size, generator, num_inference_steps=steps, output_type="np").images
+
+    return run
+
+  last = lambda unet: unet.to(memory_format=torch.channels_last)
+  sides: measure.Sides = {
+    _OURS: lambda: np.asarray(program(variables, loaded.schedule, x_T, ts)),
+    "diffusers, eager": torch_side(lambda unet: unet),
+    "diffusers, channels_last": torch_side(last),
+    "diffusers, channels_last, bfloat16": torch_side(last, half=True),
+  }
+  if compiled:
+    sides["diffusers, channels_last, compiled"] = torch_side(lambda unet: torch.compile(last(unet)))
+  expected = sides["diffusers, eager"]()
+  differences = {name: float(np.abs(side() - expected).max()) for name, side in sides.items()}
+  if differences[_OURS] > 1e-4:
+    raise ValueError(f"images must agree with diffusers' to 1e-4, got {differences[_OURS]:.2g}")
+
+  work = steps * measure.gflop(loaded.model.apply, variables, x_T, ts[0])
+  results = measure.compare(sides | {_ALONE: network_alone}, rounds, batch_size, work, _OURS)
+  for name, difference in differences.items():
+    results["sides"][name]["largest_difference_from_eager"] = difference
+  settings = {"network": network, "batch_size": batch_size, "steps": steps, "rounds": rounds}
+  versions = {"torch": torch.__version__}
+  name = f"sample_{network}_b{batch_size}_s{steps}"
+  label = f"seconds an image, {steps} steps"
+  measure.report(name, settings | versions | results, out, measure.times(results), label)

@@ -1,0 +1,72 @@
+"""A training step against torch: ``python -m experiments.bench train``."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ddim_jax import interop, training
+from experiments.bench import measure, peers
+
+_OURS = "ddim_jax"
+
+
+def stepper(pretrained: interop.Pretrained, batch_size: int):
+  """``() -> loss``: one step of DDPM training: loss, gradient, clipping, Adam, average."""
+  model, schedule = pretrained.model, pretrained.schedule
+  optimizer = training.warmed_up(optax.adam, 2e-4, 1, 1.0)
+
+  def network(params, x_t, t, labels, key):
+    return model.apply({"params": params}, x_t, t, train=True, rngs={"dropout": key})
+
+  loss = training.example_loss(network, schedule)
+  levels = training.uniform_levels(schedule.T)
+  update = training.make_train_step(loss, levels, optimizer, training.constant_decay(0.9999))
+  compiled = jax.jit(update, donate_argnums=0)
+  shape = (batch_size, *peers.image_shape(pretrained))
+  images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, shape), jnp.float32)
+  labels, key = jnp.zeros((batch_size,), jnp.int32), jax.random.key(0)
+  state = jax.device_put(training.create_state(pretrained.variables["params"], optimizer))
+  state = jax.tree.map(jnp.copy, state)  # the same array twice cannot be donated
+
+  def step():
+    nonlocal state
+    state, metrics = compiled(state, key, images, labels)
+    jax.block_until_ready(state)
+    return metrics["loss"]
+
+  return step
+
+
+def train(
+  network: peers.Network = "cifar10", batch_size: int = 8, rounds: int = 5, out: Path = measure.OUT
+) -> None:
+  """Forward, backward, clipping, Adam and the average of the parameters, against torch eager.
+
+  Args:
+    network: Which network, the weights of both sides being the same at first.
+    batch_size: Images a step.
+    rounds: How often each side is measured, in turn.
+    out: Folder for the JSON and the chart.
+  """
+  measure.positive(batch_size=batch_size, rounds=rounds)
+  import torch
+
+  pipe, loaded = peers.both(network)
+  last = peers.both(network)[0].unet.to(memory_format=torch.channels_last)
+  sides: measure.Sides = {
+    _OURS: stepper(loaded, batch_size),
+    "torch, eager": peers.train_step(pipe.unet, batch_size),
+    "torch, eager, channels_last": peers.train_step(last, batch_size),
+  }
+  x = np.zeros((batch_size, *peers.image_shape(loaded)), np.float32)
+  # The two halves of the backward pass cost a forward pass each.
+  work = 3 * measure.gflop(loaded.model.apply, loaded.variables, x, np.int32(1))
+  results = measure.compare(sides, rounds, batch_size, work, _OURS)
+  settings = {"network": network, "batch_size": batch_size, "rounds": rounds, "torch": torch.__version__}
+  measure.report(
+    f"train_{network}_b{batch_size}", settings | results, out, measure.times(results),
+    "seconds an image of a training step",
+  )  # fmt: skip
