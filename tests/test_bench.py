@@ -1,5 +1,6 @@
 import json
 
+import jax
 import pytest
 
 from experiments.bench import measure, peers
@@ -9,6 +10,13 @@ from experiments.bench.sample import sample
 from experiments.bench.scaling import scaling
 from experiments.bench.solvers import solvers
 from experiments.bench.train import train
+
+
+@pytest.fixture(autouse=True)
+def promotion_as_in_programs():
+  """Optax multiplies floats by the step number."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
 
 
 def written(folder):

@@ -16,7 +16,7 @@ _OURS = "ddim_jax"
 def stepper(pretrained: interop.Pretrained, batch_size: int):
   """``() -> loss``: one step of DDPM training: loss, gradient, clipping, Adam, average."""
   model, schedule = pretrained.model, pretrained.schedule
-  optimizer = training.warmed_up(optax.adam, 2e-4, 1, 1.0)
+  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
 
   def network(params, x_t, t, labels, key):
     return model.apply({"params": params}, x_t, t, train=True, rngs={"dropout": key})
