@@ -6,47 +6,51 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddim_jax import interop
+from experiments import convert, models, sampler
 
 Network = Literal["cifar10", "fashion_mnist", "tiny"]
-"""google/ddpm-cifar10-32; the network of the preset fashion_mnist; one of 8 channels for tests."""
+"""google/ddpm-cifar10-32 with random weights; the model that comes with the package; one of 8 channels for
+tests, with random weights."""
 
-_CONFIGS: dict[Network, dict[str, Any]] = {
+_RANDOM: dict[Network, dict[str, Any]] = {
   "cifar10": {
     "sample_size": 32, "block_out_channels": (128, 256, 256, 256), "layers_per_block": 2,
-    "norm_num_groups": 32,
+    "norm_num_groups": 32, "dropout": 0.1,
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-  },
-  "fashion_mnist": {
-    "sample_size": 28, "in_channels": 1, "out_channels": 1, "block_out_channels": (32, 64, 96),
-    "layers_per_block": 1, "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-    "norm_num_groups": 8, "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
   },
   "tiny": {
     "sample_size": 8, "block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4,
     "down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D"),
   },
 }  # fmt: skip
-_DROPOUT: dict[Network, float] = {"cifar10": 0.1, "fashion_mnist": 0.0, "tiny": 0.0}
 
 
 def both(network: Network) -> tuple[Any, interop.Pretrained]:
-  """A DDIMPipeline with random weights, and the same model as this project reads it."""
+  """A DDIMPipeline, and the same model as this project reads it."""
+  import diffusers
+
+  with tempfile.TemporaryDirectory() as folder:
+    if network == "fashion_mnist":
+      interop.save_diffusers(folder, convert.as_pretrained(sampler.load(models.PACKAGED)))
+    else:
+      _random_pipeline(_RANDOM[network]).save_pretrained(folder)
+    pipe: Any = diffusers.DDIMPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, interop.load_diffusers(Path(folder))
+
+
+def _random_pipeline(config: dict[str, Any]) -> Any:
   import diffusers
   import torch
 
   torch.manual_seed(0)
   unet: Any = diffusers.UNet2DModel(
     act_fn="silu", attention_head_dim=None, center_input_sample=False, downsample_padding=0,
-    flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, time_embedding_type="positional",
-    dropout=_DROPOUT[network], **_CONFIGS[network],
+    flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, time_embedding_type="positional", **config,
   )  # fmt: skip
   scheduler = diffusers.DDIMScheduler(num_train_timesteps=1000, beta_schedule="linear", clip_sample=True)
-  pipe: Any = diffusers.DDIMPipeline(unet.eval(), scheduler)
-  pipe.set_progress_bar_config(disable=True)
-  with tempfile.TemporaryDirectory() as folder:
-    pipe.save_pretrained(folder)
-    return pipe, interop.load_diffusers(Path(folder))
+  return diffusers.DDIMPipeline(unet, scheduler)
 
 
 def ours(network: Network) -> interop.Pretrained:
