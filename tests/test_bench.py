@@ -44,7 +44,7 @@ def test_ratios_are_taken_round_by_round(monkeypatch):
   assert results["peer"]["times_ours_range"] == [2, 2]
   assert results["ours"]["seconds_per_image"] == 0.75
   assert results["ours"]["gflop_per_second"] == 4
-  assert results["ours"]["fraction_of_product_rate"] == pytest.approx(4 / (2 * 1.536**3), abs=1e-4)
+  assert results["ours"]["fraction_of_product_rate"] == pytest.approx(4 / (10 * 2 * 1.536**3), abs=1e-4)
 
 
 def test_sample(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 from ddim_jax import plots
 
 OUT = Path("experiments/results/bench")
+_CALLS = 10  # of a probe, so that caches and threads are as warm for it as within a network
 Sides = dict[str, Callable[[], Any]]
 """Name -> what to measure; it must have finished its work when it returns."""
 
@@ -54,15 +55,16 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def rate_probes(size: int = 1536, channels: int = 256) -> tuple[Sides, dict[str, float]]:
-  """Sides that measure what XLA reaches here in float32, and their GFLOP a call."""
+  """Sides that measure what XLA reaches here in float32, and their GFLOP a round."""
   a = jnp.ones((size, size))
   x, kernel = jnp.ones((8, 16, 16, channels)), jnp.ones((3, 3, channels, channels))
   product, convolution = jax.jit(jnp.matmul), jax.jit(convolve)
   sides: Sides = {
-    "product": lambda: jax.block_until_ready(product(a, a)),
-    "convolution": lambda: jax.block_until_ready(convolution(x, kernel)),
+    "product": lambda: [jax.block_until_ready(product(a, a)) for _ in range(_CALLS)],
+    "convolution": lambda: [jax.block_until_ready(convolution(x, kernel)) for _ in range(_CALLS)],
   }
-  return sides, {"product": 2 * size**3 / 1e9, "convolution": 2 * 8 * 256 * 9 * channels**2 / 1e9}
+  work = {"product": 2 * size**3, "convolution": 2 * 8 * 256 * 9 * channels**2}
+  return sides, {name: _CALLS * flop / 1e9 for name, flop in work.items()}
 
 
 def gflop(function: Callable, *args) -> float:
