@@ -17,6 +17,8 @@ import ddim_jax
 SUFFIX = ".safetensors"
 PACKAGED = Path(ddim_jax.__file__).parent / "models" / "fashion_mnist.safetensors"
 """The model that comes with the package; its card lies beside it."""
+WITH_CLASSES = PACKAGED.with_name("fashion_mnist_classes.safetensors")
+"""Its sibling that can be asked for a class."""
 _FORMAT = "ddim_jax 1"
 
 

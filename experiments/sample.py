@@ -1,5 +1,6 @@
 """Draws images from a trained model: ``python -m experiments.sample --workdir DIR``."""
 
+import dataclasses
 import functools
 import sys
 import time
@@ -23,7 +24,8 @@ _LARGEST_GRID = 1024
 
 @dataclass(frozen=True)
 class Args:
-  """Draws images from the newest checkpoint of a run, or from the model that comes with the package."""
+  """Draws images from the newest checkpoint of a run, or from the models that come with the package: clothes,
+  with --class and --guidance of the kind asked for."""
 
   workdir: origins.Where = models.PACKAGED
   step: int | None = None
@@ -239,9 +241,12 @@ def main(args: Args) -> None:
 
 
 def parse(argv: Sequence[str]) -> Args:
-  """The command line as `Args`."""
-  config = (tyro.conf.OmitArgPrefixes,)
-  return tyro.cli(Args, args=argv, prog="experiments.sample", config=config)
+  """The command line as `Args`; of the two models that come along, the one that fits what is asked for."""
+  args = tyro.cli(Args, args=argv, prog="experiments.sample", config=(tyro.conf.OmitArgPrefixes,))
+  conditional = args.label is not None or args.guidance is not None
+  if conditional and args.workdir == models.PACKAGED:
+    return dataclasses.replace(args, workdir=models.WITH_CLASSES)
+  return args
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ddim_jax import checkpoints, data, metrics
+from ddim_jax.metrics import classifier
 from experiments import (
   build,
   cells,
@@ -113,14 +114,24 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
     models.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
 
 
-def test_the_packaged_model_is_small_and_trained():
-  assert models.PACKAGED.stat().st_size <= 4_000_000
-  assert models.PACKAGED.with_suffix(".md").is_file()
-  trained = sampler.load(models.PACKAGED)
+@pytest.mark.parametrize("path", [models.PACKAGED, models.WITH_CLASSES], ids=lambda path: path.stem)
+def test_the_packaged_models_are_small_and_trained(path):
+  assert path.stat().st_size <= 4_000_000
+  assert path.with_suffix(".md").is_file()
+  trained = sampler.load(path)
   assert trained.shape == (28, 28, 1)
   noise = jax.random.normal(jax.random.key(0), (2, 28, 28, 1))
   eps = sampler.denoiser(trained, trained.params, trained.schedule)(noise, jnp.int32(trained.schedule.T)).eps
   assert float(jnp.mean((eps - noise) ** 2)) < 0.02  # at level T, all is noise; untrained, this is 1
+
+
+def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
+  """By the classifier that comes along; without labels one in ten would be right."""
+  options = ["--num", "20", "--steps", "10", "--guidance", "3", "--out", str(tmp_path / "drawn.npz")]
+  sample.main(sample.parse(options))
+  images = np.load(tmp_path / "drawn.npz")["arr_0"]
+  _, logits = classifier.extractor("fashion_mnist").apply(images)
+  assert np.mean(np.argmax(logits, -1) == np.arange(20) % 10) >= 0.7
 
 
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
