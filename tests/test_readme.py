@@ -50,7 +50,8 @@ def test_pictures_files_and_programs_exist():
   for picture in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
     assert (ROOT / picture).is_file(), picture
   for program in re.findall(r"python -m experiments\.(\w+)", TEXT):
-    assert (ROOT / "experiments" / f"{program}.py").is_file(), program
+    names = (f"{program}.py", f"{program}/__main__.py")
+    assert any((ROOT / "experiments" / name).is_file() for name in names), program
   tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
   for test in re.findall(r"`(test_\w+)`", TEXT):
     assert f"def {test}(" in tests, test
