@@ -5,15 +5,12 @@ import shutil
 import statistics
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from ddim_jax import checkpoints, data
-from experiments import build, loop, presets
-from experiments import config as configs
+from ddim_jax import checkpoints
+from experiments.bench import noise
 from experiments.bench.measure import machine
 
 
@@ -32,22 +29,8 @@ def checkpoint(
     rounds: How many rounds.
     workdir: Where to save, on the disk to be measured; a temporary folder by default.
   """
-  preset = presets.cifar10()
-  settings = presets.Args(
-    presets.Run(Path()),
-    preset.data,
-    preset.model,
-    preset.diffusion,
-    configs.Optimisation(batch_size=batch_size),
-  )
-  images = np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), np.uint8)
-  source = data.in_memory("noise", images)
-  model, optimizer = build.model(settings.config, 3, 0), build.optimizer(settings.optimisation)
-  state = loop.initial_state(model, source.shape, optimizer, 0)
+  state, make_batch, update = noise.prepare("cifar10", batch_size)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-  update = loop.pmapped_update(settings, model, optimizer, 0)
-  make_batch = partial(loop.local_batch, source, settings)
-  key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   folder = Path(tempfile.mkdtemp(dir=workdir))
 
   def train(state, manager=None, number=0):
@@ -56,13 +39,13 @@ def checkpoint(
       checkpoints.save(manager, number, state, {})
       snapshot = time.monotonic() - began
     for step in range(steps):
-      state, metrics = update(state, key, *make_batch(step), flags)
+      state, metrics = update(state, make_batch(step))
       jax.block_until_ready(metrics)
     if manager is not None:
       manager.wait_until_finished()
     return state, time.monotonic() - began, snapshot
 
-  state, metrics = update(state, key, *make_batch(0), flags)  # compiles
+  state, metrics = update(state, make_batch(0))  # compiles
   jax.block_until_ready(metrics)
   state, _, _ = train(state)  # the first block is slower than the others
   plain, extra, snapshots = [], [], []

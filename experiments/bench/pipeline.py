@@ -1,16 +1,13 @@
 """Batches against the training that consumes them: ``python -m experiments.bench pipeline``."""
 
-import dataclasses
 import statistics
 import time
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from ddim_jax import data
-from experiments import build, loop, presets
-from experiments.bench import measure
+from experiments.bench import measure, noise
 
 
 def pipeline(
@@ -30,19 +27,9 @@ def pipeline(
     out: Folder for the JSON and the chart.
   """
   measure.positive(batch_size=batch_size, steps=steps, rounds=rounds)
-  if preset not in presets.PRESETS:
-    raise ValueError(f"--preset must be one of {sorted(presets.PRESETS)}, got {preset!r}")
-  found = presets.PRESETS[preset]()
-  shape = {"cifar10": (32, 32, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1)}.get(preset, (64, 64, 3))
-  images = np.random.default_rng(0).integers(0, 256, (max(2_000, batch_size), *shape), np.uint8)
-  source = data.in_memory("noise", images)
-  optimisation = dataclasses.replace(found.optimisation, batch_size=batch_size)
-  settings = presets.Args(found.run, found.data, found.model, found.diffusion, optimisation)
-  model, optimizer = build.model(settings.config, shape[-1], 0), build.optimizer(optimisation)
-  state = loop.initial_state(model, shape, optimizer, 0)
-  update = loop.pmapped_update(settings, model, optimizer, 0)
-  key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
-  make_batch = lambda step: loop.local_batch(source, settings, step)
+  if preset not in noise.SHAPES:
+    raise ValueError(f"--preset must be one of {sorted(noise.SHAPES)}, got {preset!r}")
+  state, make_batch, update = noise.prepare(preset, batch_size, images=max(2_000, batch_size))
   waited: list[float] = []
 
   def deliver():
@@ -56,7 +43,7 @@ def pipeline(
       began = time.perf_counter()
       batch = next(batches)
       stalled += (time.perf_counter() - began) * (number > 0)  # the first has nothing to hide behind
-      state, metrics = update(state, key, *batch, flags)
+      state, metrics = update(state, batch)
       jax.block_until_ready(metrics)
     waited.append(stalled)
 

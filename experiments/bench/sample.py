@@ -27,6 +27,11 @@ def sampler(pretrained: interop.Pretrained, steps: int):
   return program
 
 
+def nhwc(images) -> np.ndarray:
+  """torch's ``[B, C, H, W]`` as ours, ``[B, H, W, C]``."""
+  return images.numpy().transpose(0, 2, 3, 1)
+
+
 def pixels(x_0) -> np.ndarray:
   """Images in [0, 1], as DDIMPipeline makes them."""
   return np.clip(np.asarray(x_0) / 2 + 0.5, 0, 1)
@@ -44,11 +49,11 @@ def difference_of_steps(pipe, pretrained: interop.Pretrained, steps: int, noise)
   scheduler.set_timesteps(steps)
   ts, largest = np.asarray(pretrained.timesteps(steps)), 0.0
   for t, *pair in zip(scheduler.timesteps, ts[:-1], ts[1:], strict=True):
-    x_t = jnp.asarray(x.numpy().transpose(0, 2, 3, 1))
+    x_t = jnp.asarray(nhwc(x))
     ours = program(pretrained.variables, pretrained.schedule, x_t, jnp.asarray(pair))
     with torch.no_grad():
       x = scheduler.step(pipe.unet(x, t).sample, t, x).prev_sample
-    largest = max(largest, float(np.abs(np.asarray(ours) - x.numpy().transpose(0, 2, 3, 1)).max()) / 2)
+    largest = max(largest, float(np.abs(np.asarray(ours) - nhwc(x)).max()) / 2)
   return largest
 
 
@@ -76,7 +81,7 @@ def sample(
   eager, loaded = peers.both(network)
   height, width, channels = peers.image_shape(loaded)
   noise = torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(1))
-  x_T = jnp.asarray(noise.numpy().transpose(0, 2, 3, 1))
+  x_T = jnp.asarray(nhwc(noise))
   ts = jnp.asarray(loaded.timesteps(steps))
   variables, program = jax.device_put(loaded.variables), sampler(loaded, steps)
   bare = jax.jit(loaded.model.apply)

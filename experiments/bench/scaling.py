@@ -1,6 +1,5 @@
 """Fake devices, measured, and accelerators, computed: ``python -m experiments.bench scaling``."""
 
-import dataclasses
 import math
 import os
 import subprocess
@@ -15,9 +14,9 @@ import numpy as np
 import optax
 
 import ddim_jax
-from ddim_jax import data, training
-from experiments import build, loop, presets
-from experiments.bench import measure
+from ddim_jax import training
+from experiments.bench import measure, noise
+from experiments.bench.train import update
 
 
 class _Device(NamedTuple):
@@ -59,14 +58,8 @@ _COLUMNS = (
 
 def _step_gflop(model, size: int) -> tuple[int, float, float]:
   """Parameters, GFLOP of a training step an image, and those that do not depend on the batch."""
-  schedule, optimizer = ddim_jax.linear_schedule(), optax.adam(2e-4)
-
-  def network(params, x_t, t, labels, key):
-    return model.apply({"params": params}, x_t, t, train=True, rngs={"dropout": key})
-
-  step = training.make_train_step(
-    training.example_loss(network, schedule), training.uniform_levels(1000), optimizer, training.warm_decay()
-  )
+  optimizer = optax.adam(2e-4)
+  step = update(model, ddim_jax.linear_schedule(), optimizer, training.warm_decay())
   x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
   params = jax.eval_shape(model.init, jax.random.key(0), x, jnp.ones((), jnp.int32))["params"]
   state = jax.eval_shape(lambda p: training.create_state(p, optimizer), params)
@@ -107,20 +100,12 @@ def page(networks: dict[str, tuple[dict[str, Any], int]], efficiency: float) -> 
 
 def time_steps(preset: str, batch_size: int, steps: int) -> float:
   """Seconds a training step of a preset's network takes on the devices of this process."""
-  found = presets.PRESETS[preset]()
-  shape = {"fashion_mnist": (28, 28, 1), "digits": (8, 8, 1)}[preset]
-  source = data.in_memory("noise", np.random.default_rng(0).integers(0, 256, (512, *shape), np.uint8))
-  optimisation = dataclasses.replace(found.optimisation, batch_size=batch_size)
-  settings = presets.Args(found.run, found.data, found.model, found.diffusion, optimisation)
-  model, optimizer = build.model(settings.config, shape[-1], 0), build.optimizer(optimisation)
-  state = loop.initial_state(model, shape, optimizer, 0)
-  update = loop.pmapped_update(settings, model, optimizer, 0)
-  key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
+  state, make_batch, advance = noise.prepare(preset, batch_size)
   seconds = []
   for step in range(steps + 2):
-    batch = loop.local_batch(source, settings, step)
+    batch = make_batch(step)
     began = time.perf_counter()
-    state, metrics = update(state, key, *batch, flags)
+    state, metrics = advance(state, batch)
     jax.block_until_ready((state, metrics))
     seconds.append(time.perf_counter() - began)
   return float(np.median(seconds[2:]))

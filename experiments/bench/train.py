@@ -1,5 +1,7 @@
 """A training step against torch: ``python -m experiments.bench train``."""
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -7,24 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import ddim_jax
 from ddim_jax import interop, training
 from experiments.bench import measure, peers
 
 _OURS = "ddim_jax"
 
 
-def stepper(pretrained: interop.Pretrained, batch_size: int):
-  """``() -> loss``: one step of DDPM training: loss, gradient, clipping, Adam, average."""
-  model, schedule = pretrained.model, pretrained.schedule
-  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
+def update(model, schedule: ddim_jax.Schedule, optimizer, decay: Callable[[jax.Array], jax.Array]):
+  """``(state, key, images, labels) -> (state, metrics)``: a step of DDPM training with dropout."""
 
   def network(params, x_t, t, labels, key):
     return model.apply({"params": params}, x_t, t, train=True, rngs={"dropout": key})
 
   loss = training.example_loss(network, schedule)
-  levels = training.uniform_levels(schedule.T)
-  update = training.make_train_step(loss, levels, optimizer, training.constant_decay(0.9999))
-  compiled = jax.jit(update, donate_argnums=0)
+  return training.make_train_step(loss, training.uniform_levels(schedule.T), optimizer, decay)
+
+
+def stepper(pretrained: interop.Pretrained, batch_size: int):
+  """``() -> loss``: one step of DDPM training: loss, gradient, clipping, Adam, average."""
+  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
+  step_of = update(pretrained.model, pretrained.schedule, optimizer, training.constant_decay(0.9999))
+  compiled = jax.jit(step_of, donate_argnums=0)
   shape = (batch_size, *peers.image_shape(pretrained))
   images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, shape), jnp.float32)
   labels, key = jnp.zeros((batch_size,), jnp.int32), jax.random.key(0)
@@ -55,7 +61,7 @@ def train(
   import torch
 
   pipe, loaded = peers.both(network)
-  last = peers.both(network)[0].unet.to(memory_format=torch.channels_last)
+  last = copy.deepcopy(pipe.unet).to(memory_format=torch.channels_last)
   sides: measure.Sides = {
     _OURS: stepper(loaded, batch_size),
     "torch, eager": peers.train_step(pipe.unet, batch_size),
