@@ -1,4 +1,4 @@
-"""What all programs share: the compilation cache, and errors as one line."""
+"""What all programs share: a device a core, the compilation cache, and errors as one line."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ import jax
 import ddim_jax
 
 _OURS = (Path(ddim_jax.__file__).parent, Path(__file__).parent)
+_MOST_DEVICES = 8  # of a CPU: each of them holds the state of a training run
 
 
 def use_compilation_cache() -> None:
@@ -20,6 +21,22 @@ def use_compilation_cache() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def use_every_core(batch_size: int = 0) -> None:
+  """Makes every core of a CPU a JAX device, up to 8 of them, where the user has not said how many.
+
+  XLA spreads each operation of a device over all cores, which small convolutions gain little from: two
+  devices with half of a batch each are done earlier than one with all of it (``experiments.bench sample``).
+
+  Args:
+    batch_size: What the devices must be able to share evenly; 0 if they need not.
+  """
+  if "device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
+    return
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  shared = (n for n in range(min(cores, _MOST_DEVICES), 1, -1) if batch_size % n == 0)
+  jax.config.update("jax_num_cpu_devices", next(shared, 1))
 
 
 def _quieten() -> None:
@@ -39,12 +56,17 @@ def _quieten() -> None:
   sys.unraisablehook = hook
 
 
-def run(program: Callable[[], int | None]) -> None:
+def run(program: Callable[[], int | None], batch_size: int = 0) -> None:
   """Runs a program and exits with its status; bad input is one line and status 2.
 
   An error is bad input if this project raised it to say so, or if a file could not be read or written.
   Anything else is a fault and keeps its traceback.
+
+  Args:
+    program: Returns its status, None for 0.
+    batch_size: See `use_every_core`.
   """
+  use_every_core(batch_size)
   use_compilation_cache()
   _quieten()
   try:

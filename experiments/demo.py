@@ -39,4 +39,4 @@ def main(args: Args) -> int:
 
 if __name__ == "__main__":
   arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.demo")
-  cli.run(lambda: main(arguments))
+  cli.run(lambda: main(arguments), batch_size=digits().optimisation.batch_size)

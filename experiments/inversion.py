@@ -81,6 +81,7 @@ def measurement(trained: sampler.Trained, images, labels, size: int, way: RoundT
     found = []
     for i in range(0, len(images), size):
       x0 = data.from_uint8(images[i : i + size])
+      x0 = jax.device_put(x0, sampler.by_example(len(x0)))
       arguments = (x0, labels[i : i + size], ts, refine, damping)
       found.append(run(trained.params, trained.schedule, *arguments))
     errors, squares = (np.concatenate(values) for values in zip(*found, strict=True))
@@ -115,7 +116,7 @@ def contraction(trained: sampler.Trained, ts: np.ndarray, images, labels, iterat
 
     return jax.lax.map(at, jnp.stack([ts[:-1], ts[1:]], axis=1))
 
-  x0 = data.from_uint8(images)
+  x0 = jax.device_put(data.from_uint8(images), sampler.by_example(len(images)))
   found = run(trained.params, trained.schedule, jnp.asarray(ts), x0, jnp.asarray(labels))
   return tuple(map(np.asarray, found))
 

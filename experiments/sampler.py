@@ -174,6 +174,17 @@ def real_images(trained: Trained, num: int, first: int = 0) -> tuple[np.ndarray,
   return images, np.asarray(labels, np.int32)
 
 
+def by_example(count: int) -> jax.sharding.NamedSharding:
+  """So many examples over as many of the local devices as can share them evenly, along the first axis.
+
+  A jitted function of an array laid out so runs on these devices, each with its part of the examples.
+  """
+  devices = jax.local_devices()
+  used = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+  mesh = jax.sharding.Mesh(np.asarray(devices[:used]), ("examples",))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("examples"))
+
+
 def numbered_images(
   trained: Trained,
   ts: np.ndarray,

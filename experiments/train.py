@@ -19,7 +19,8 @@ def parse(argv: Sequence[str]) -> Args:
 def main(argv: Sequence[str]) -> None:
   """Parses, trains and exits."""
   args = parse(argv)
-  cli.run(lambda: loop.train(args))
+  share = args.optimisation.batch_size // max(1, args.run.num_processes or 1)
+  cli.run(lambda: loop.train(args), batch_size=share)
 
 
 if __name__ == "__main__":

@@ -24,4 +24,4 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-  cli.run(lambda: tyro.extras.subcommand_cli_from_dict(BENCHMARKS, prog="experiments.bench"))
+  cli.run(lambda: tyro.extras.subcommand_cli_from_dict(BENCHMARKS, prog="experiments.bench"), batch_size=8)

@@ -10,6 +10,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax import interop
 from experiments.bench import measure, peers
+from experiments.sampler import by_example
 
 _OURS, _ALONE = "ddim_jax", "ddim_jax, S bare network calls"
 
@@ -81,7 +82,7 @@ def sample(
   eager, loaded = peers.both(network)
   height, width, channels = peers.image_shape(loaded)
   noise = torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(1))
-  x_T = jnp.asarray(nhwc(noise))
+  x_T = jax.device_put(nhwc(noise), by_example(batch_size))
   ts = jnp.asarray(loaded.timesteps(steps))
   variables, program = jax.device_put(loaded.variables), sampler(loaded, steps)
   bare = jax.jit(loaded.model.apply)
