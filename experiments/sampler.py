@@ -185,6 +185,11 @@ def by_example(count: int) -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("examples"))
 
 
+def everywhere(sharing: jax.sharding.NamedSharding) -> jax.sharding.NamedSharding:
+  """A copy on each of the devices that share examples: for weights."""
+  return jax.sharding.NamedSharding(sharing.mesh, jax.sharding.PartitionSpec())
+
+
 def numbered_images(
   trained: Trained,
   ts: np.ndarray,

@@ -1,9 +1,12 @@
 """What the package promises as a whole."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
+
+import pytest
 
 import ddim_jax
 from tests.conftest import ROOT
@@ -77,3 +80,25 @@ def test_nothing_unpickles_and_nothing_is_extracted():
     assert not found, f"{path}: {found}"
     for arguments in re.findall(r"torch\.load\(([^)]*)\)", source):
       assert "weights_only=True" in arguments, f"{path}: torch.load({arguments})"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are counted another way here")
+@pytest.mark.parametrize(
+  ("batch_size", "options", "expected"),
+  [
+    (0, {}, "every core"),
+    (1, {}, 1),
+    (128, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+    (128, {"JAX_NUM_CPU_DEVICES": "5"}, 5),
+  ],
+)
+def test_a_program_on_a_cpu_has_a_device_a_core_unless_told_otherwise(batch_size, options, expected):
+  code = (
+    f"from experiments import cli; cli.use_every_core({batch_size}); import jax; print(jax.device_count())"
+  )
+  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | options
+  found = subprocess.run(
+    [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  cores = min(8, len(os.sched_getaffinity(0)))
+  assert int(found.stdout) == (cores if expected == "every core" else expected)

@@ -10,7 +10,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax import interop
 from experiments.bench import measure, peers
-from experiments.sampler import by_example
+from experiments.sampler import by_example, everywhere
 
 _OURS, _ALONE = "ddim_jax", "ddim_jax, S bare network calls"
 
@@ -82,9 +82,10 @@ def sample(
   eager, loaded = peers.both(network)
   height, width, channels = peers.image_shape(loaded)
   noise = torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(1))
-  x_T = jax.device_put(nhwc(noise), by_example(batch_size))
+  sharing = by_example(batch_size)
+  x_T = jax.device_put(nhwc(noise), sharing)
   ts = jnp.asarray(loaded.timesteps(steps))
-  variables, program = jax.device_put(loaded.variables), sampler(loaded, steps)
+  variables, program = jax.device_put(loaded.variables, everywhere(sharing)), sampler(loaded, steps)
   bare = jax.jit(loaded.model.apply)
 
   def network_alone():

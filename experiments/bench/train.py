@@ -12,7 +12,6 @@ import optax
 import ddim_jax
 from ddim_jax import interop, training
 from experiments.bench import measure, peers
-from experiments.sampler import by_example
 
 _OURS = "ddim_jax"
 
@@ -33,13 +32,10 @@ def stepper(pretrained: interop.Pretrained, batch_size: int):
   step_of = update(pretrained.model, pretrained.schedule, optimizer, training.constant_decay(0.9999))
   compiled = jax.jit(step_of, donate_argnums=0)
   shape = (batch_size, *peers.image_shape(pretrained))
-  sharing = by_example(batch_size)
-  images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
-  images = jax.device_put(images, sharing)
+  images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, shape), jnp.float32)
   labels, key = jnp.zeros((batch_size,), jnp.int32), jax.random.key(0)
   state = jax.device_put(training.create_state(pretrained.variables["params"], optimizer))
   state = jax.tree.map(jnp.copy, state)  # the same array twice cannot be donated
-  state = jax.device_put(state, jax.sharding.NamedSharding(sharing.mesh, jax.sharding.PartitionSpec()))
 
   def step():
     nonlocal state
