@@ -109,8 +109,7 @@ def _batches(task: Task, num: int):
   size = min(task.at_once, num)
   for start in tqdm.tqdm(range(0, num, size), unit="batch", dynamic_ncols=True):
     images, labels = task.test.read(np.arange(start, start + size) % task.test.size)
-    x0 = jax.device_put(data.from_uint8(images), sampler.by_example(size))
-    yield x0, labels if task.trained.classes else None, min(size, num - start)
+    yield sampler.on_devices(images), labels if task.trained.classes else None, min(size, num - start)
 
 
 def table2(task: Task, S: int, num: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from ddim_jax import bijective, data, plots
+from ddim_jax import bijective, plots
 from experiments import build, cli, origins, sampler
 
 _CLOSE = 1e-5
@@ -80,8 +80,7 @@ def measurement(trained: sampler.Trained, images, labels, size: int, way: RoundT
   def measure(ts: np.ndarray, refine: int, damping: float) -> tuple[float, float]:
     found = []
     for i in range(0, len(images), size):
-      x0 = data.from_uint8(images[i : i + size])
-      x0 = jax.device_put(x0, sampler.by_example(len(x0)))
+      x0 = sampler.on_devices(images[i : i + size])
       arguments = (x0, labels[i : i + size], ts, refine, damping)
       found.append(run(trained.params, trained.schedule, *arguments))
     errors, squares = (np.concatenate(values) for values in zip(*found, strict=True))
@@ -116,8 +115,9 @@ def contraction(trained: sampler.Trained, ts: np.ndarray, images, labels, iterat
 
     return jax.lax.map(at, jnp.stack([ts[:-1], ts[1:]], axis=1))
 
-  x0 = jax.device_put(data.from_uint8(images), sampler.by_example(len(images)))
-  found = run(trained.params, trained.schedule, jnp.asarray(ts), x0, jnp.asarray(labels))
+  found = run(
+    trained.params, trained.schedule, jnp.asarray(ts), sampler.on_devices(images), jnp.asarray(labels)
+  )
   return tuple(map(np.asarray, found))
 
 

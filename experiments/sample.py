@@ -201,8 +201,7 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   for start in range(0, num, args.batch_size):
     images, labels = source.read(np.arange(start, start + args.batch_size) % source.size)
     originals.append(images)
-    x0 = jax.device_put(data.from_uint8(images), sampler.by_example(args.batch_size))
-    result = run(trained.params, trained.schedule, ts, x0, labels)
+    result = run(trained.params, trained.schedule, ts, sampler.on_devices(images), labels)
     decoded.append(np.asarray(result))
   real, made = np.concatenate(originals)[:num], np.concatenate(decoded)[:num]
   error = float(np.mean((np.asarray(data.from_uint8(real)) - made) ** 2) / 4)

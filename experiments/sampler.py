@@ -190,6 +190,11 @@ def everywhere(sharing: jax.sharding.NamedSharding) -> jax.sharding.NamedShardin
   return jax.sharding.NamedSharding(sharing.mesh, jax.sharding.PartitionSpec())
 
 
+def on_devices(images: np.ndarray) -> jax.Array:
+  """``u8[B, H, W, C]`` as data in [-1, 1], laid out `by_example`."""
+  return jax.device_put(data.from_uint8(images), by_example(len(images)))
+
+
 def numbered_images(
   trained: Trained,
   ts: np.ndarray,
