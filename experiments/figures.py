@@ -11,7 +11,7 @@ import tqdm
 
 import ddim_jax
 from ddim_jax import data, likelihood, metrics, plots
-from experiments import sampler
+from experiments import roundtrip, sampler
 from experiments.study import Task, eta_of
 
 _SIDE = 5
@@ -104,28 +104,21 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
 
 
 def _batches(task: Task, num: int):
-  """``(x0: f32[B, ...], labels, valid)`` of test images, all batches of one size."""
+  """``(images: u8[B, ...], labels, valid)`` of the test split, all batches of one size."""
   num = min(num, task.test.size)
   size = min(task.at_once, num)
   for start in tqdm.tqdm(range(0, num, size), unit="batch", dynamic_ncols=True):
     images, labels = task.test.read(np.arange(start, start + size) % task.test.size)
-    yield sampler.on_devices(images), labels if task.trained.classes else None, min(size, num - start)
+    yield images, labels if task.trained.classes else None, min(size, num - start)
 
 
 def table2(task: Task, S: int, num: int) -> dict[str, Any]:
   """The error of test images encoded and decoded, per dimension, on the scale of [0, 1]."""
-  trained, ts = task.trained, task.levels(S)
+  ts, way = task.levels(S), roundtrip.through_noise(task.trained)
   task.print_levels(S)
-
-  @jax.jit
-  def run(params, schedule, ts, x0, labels):
-    denoise = sampler.denoiser(trained, params, schedule, labels)
-    x_T = ddim_jax.invert(denoise, schedule, x0, ts)
-    return ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
-
   total, count = 0.0, 0
-  for x0, labels, valid in _batches(task, num):
-    made = run(trained.params, trained.schedule, ts, x0, labels)
+  for images, labels, valid in _batches(task, num):
+    x0, _, made = way(images, labels, ts)
     total += metrics.reconstruction_error(x0[:valid], made[:valid]).value * valid
     count += valid
   return {"error": total / count, "N": count, "images": task.test.name}
@@ -149,8 +142,8 @@ def levels(task: Task, num: int, points: int = 20) -> dict[str, Any]:
     return jax.lax.map(at, jnp.asarray(ts))
 
   parts = [
-    np.asarray(run(trained.params, trained.schedule, x0, labels, i))[:, :valid]
-    for i, (x0, labels, valid) in enumerate(_batches(task, num))
+    np.asarray(run(trained.params, trained.schedule, sampler.on_devices(images), labels, i))[:, :valid]
+    for i, (images, labels, valid) in enumerate(_batches(task, num))
   ]
   losses = np.concatenate(parts, axis=1).mean(axis=1, dtype=np.float64)
   plots.save_points(
@@ -181,8 +174,8 @@ def bits(task: Task, num: int) -> dict[str, Any]:
   result: dict[str, Any] = {"t": ts[:-2].tolist()}
   for name, share in (("posterior", 0.0), ("beta", 1.0)):
     parts, count = [], 0
-    for x0, labels, valid in _batches(task, num):
-      index = np.arange(count, count + len(x0))
+    for images, labels, valid in _batches(task, num):
+      x0, index = sampler.on_devices(images), np.arange(count, count + len(images))
       terms = run(trained.params, trained.schedule, x0, labels, index, share)
       parts.append([np.asarray(term, np.float64)[..., :valid] / unit for term in terms])
       count += valid

@@ -1,7 +1,6 @@
 """How well real images survive encoding and decoding: ``python -m experiments.inversion --workdir DIR``."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,8 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from ddim_jax import bijective, plots
-from experiments import build, cli, origins, sampler
-
-_CLOSE = 1e-5
-"""Root mean square in data units: a little above rounding."""
+from ddim_jax import bijective, inversion, metrics, plots
+from experiments import build, cli, origins, roundtrip, sampler
 
 
 @dataclass(frozen=True)
@@ -26,8 +22,8 @@ class Args:
   workdir: origins.Where
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of steps S."""
-  refine: tuple[int, ...] = (0, 1, 2, 5, 10)
-  """Numbers of fixed-point iterations a step, k."""
+  refine: tuple[int, ...] = (0, 1, 5, 10, 100)
+  """Largest numbers of refinements a step, k; a step that is exact to rounding before takes no more."""
   damping: float = 1.0
   """Damping of the fixed point, in (0, 1]; 1 is undamped."""
   spacing: build.Spacing = "uniform"
@@ -44,81 +40,44 @@ class Args:
   """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
 
 
-RoundTrip = Callable[..., tuple[jax.Array, jax.Array]]
-"""``(denoise, schedule, x0, ts, refine, damping) -> (x_T, x0 again)``."""
-
-
-def refined(denoise, schedule, x0, ts, refine, damping):
-  """Fixed-point inversion and DDIM."""
-  x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=refine, damping=damping)
-  return x_T, ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
-
-
-def exact(weight: bijective.Weight) -> RoundTrip:
-  """A bijective sampler, both ways."""
-
-  def there_and_back(denoise, schedule, x0, ts, refine, damping):
-    pair = bijective.encode(denoise, schedule, x0, ts, weight=weight)
-    return pair.x_T, bijective.decode(denoise, schedule, pair, ts, weight=weight)
-
-  return there_and_back
-
-
-def measurement(trained: sampler.Trained, images, labels, size: int, way: RoundTrip):
-  """A function ``(ts, refine, damping) -> (error, rms)``, compiled once for every S.
+def measurement(images, labels, size: int, way):
+  """A function ``(ts, refine, damping) -> (error, rms)``.
 
   The error is the mean squared one of images in [0, 1], as in the paper's table 2; rms is the root mean
-  square of x_T.
+  square of x_T. ``way`` is what `roundtrip.through_noise` returns, asked for ``size`` images at a time.
   """
-
-  @jax.jit
-  def run(params, schedule, x0, labels, ts, refine, damping):
-    denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
-    x_T, back = way(denoise, schedule, x0, ts, refine, damping)
-    return jnp.mean((back - x0) ** 2, axis=(1, 2, 3)) / 4, jnp.mean(x_T**2, axis=(1, 2, 3))
 
   def measure(ts: np.ndarray, refine: int, damping: float) -> tuple[float, float]:
     found = []
     for i in range(0, len(images), size):
-      x0 = sampler.on_devices(images[i : i + size])
-      arguments = (x0, labels[i : i + size], ts, refine, damping)
-      found.append(run(trained.params, trained.schedule, *arguments))
-    errors, squares = (np.concatenate(values) for values in zip(*found, strict=True))
-    return float(errors.mean()), float(squares.mean() ** 0.5)
+      part = slice(i, i + size)
+      found.append(way(images[part], labels[part], ts, refine, damping))
+    x0, x_T, back = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return metrics.reconstruction_error(x0, back).value, float(np.mean(x_T**2) ** 0.5)
 
   return measure
 
 
-def contraction(trained: sampler.Trained, ts: np.ndarray, images, labels, iterations: int = 5):
-  """How the fixed point of every step converges by itself, from real images with noise.
+def iterations(trained: sampler.Trained, ts: np.ndarray, images, labels, refine: int, damping: float):
+  """How many refinements each step takes until every image lands where it should, ``i32[S]``.
 
-  Returns:
-    ``(missed, rate)``, each ``f32[S]``, the noisiest first: by how much a step misses after so many
-    iterations, root mean square, and the mean factor of each of as many more.
+  The first is the step into clean data, where encoding begins.
   """
 
   @jax.jit
-  def run(params, schedule, ts, x0, labels):
+  def run(params, schedule, x0, labels, ts):
     denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
+    tolerance = inversion.rounding(x0)
 
-    def at(levels):
+    def step(x_s, levels):
       t, s = levels
-      x_s = ddim_jax.add_noise(schedule, x0, jax.random.normal(jax.random.key(1), x0.shape), s)
+      return inversion.step_up(denoise, schedule, ddim_jax.ddim(), x_s, s, t, refine, damping, tolerance)
 
-      def miss(refine):
-        x_t = ddim_jax.invert(denoise, schedule, x_s, levels, refine=refine)
-        landed = ddim_jax.ddim_step(schedule, denoise(x_t, t), t, s)
-        return jnp.sqrt(jnp.mean((landed - x_s) ** 2))
+    return jax.lax.scan(step, x0, (ts[-2::-1], ts[:0:-1]))[1]
 
-      misses = jax.lax.map(miss, jnp.array([iterations, 2 * iterations]))
-      return misses[0], (misses[1] / misses[0]) ** (1 / iterations)
-
-    return jax.lax.map(at, jnp.stack([ts[:-1], ts[1:]], axis=1))
-
-  found = run(
-    trained.params, trained.schedule, jnp.asarray(ts), sampler.on_devices(images), jnp.asarray(labels)
+  return np.asarray(
+    run(trained.params, trained.schedule, sampler.on_devices(images), labels, jnp.asarray(ts))
   )
-  return tuple(map(np.asarray, found))
 
 
 def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
@@ -146,8 +105,8 @@ def main(args: Args) -> None:
   spacings = [build.timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
   images, labels = sampler.real_images(trained, args.num)
   fixed_point, bdia, belm = (
-    measurement(trained, images, labels, args.batch_size, way)
-    for way in (refined, exact(bijective.bdia()), exact(bijective.belm))
+    measurement(images, labels, args.batch_size, roundtrip.through_noise(trained, way))
+    for way in (roundtrip.refined, roundtrip.exact(bijective.bdia()), roundtrip.exact(bijective.belm))
   )
   ways = {f"k = {k}": (fixed_point, k) for k in args.refine}
   ways |= {"bijective, bdia": (bdia, 0), "bijective, belm": (belm, 0)}
@@ -165,14 +124,12 @@ def main(args: Args) -> None:
   out = args.out or sampler.results_folder(args.workdir) / "inversion.png"
   draw(out, [len(ts) - 1 for ts in spacings], lines)
 
-  print(f"steps that still miss by more than {_CLOSE:g} after 5 undamped iterations, and by what factor each")
-  print("of 5 more shrinks that: below 1 converges, near 1 slowly")
-  few = min(args.num, 16)
+  few, most = min(args.num, args.batch_size), max(args.refine)
+  print(f"refinements that the steps take, of at most {most}, until {few} images land where they should")
   for ts in spacings:
-    missed, rate = contraction(trained, ts, images[:few], labels[:few])
-    slow = np.flatnonzero(missed > _CLOSE)
-    shown = ", ".join(f"{ts[i]} to {ts[i + 1]}: {rate[i]:.2f}" for i in slow[np.argsort(-rate[slow])][:5])
-    print(f"S = {len(ts) - 1:<4} {len(slow)} of {len(ts) - 1}; slowest {shown or 'none'}", flush=True)
+    counts = iterations(trained, ts, images[:few], labels[:few], most, args.damping)
+    longest = ", ".join(f"{ts[-2 - i]} to {ts[-1 - i]}: {counts[i]}" for i in np.argsort(-counts)[:4])
+    print(f"S = {len(ts) - 1:<4} {counts.mean():.1f} a step; most for {longest}", flush=True)
   print(f"curve: {out}")
 
 

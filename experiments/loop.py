@@ -69,6 +69,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas), params)
     if saved is not None:
       state = _resume(saved, state, args, description)
+    state = on_every_device(state)
     draw_grid = _grid_sampler(blank, optimisation.seed)
     evaluate = quality.evaluator(args, source, description) if run.eval_every else None
     make_batch = partial(local_batch, source, args)
@@ -138,8 +139,10 @@ def _last(manager) -> str:
 def initial_state(model, shape, optimizer, seed, emas: int = 0, params=None) -> training.TrainState:
   """The state before the first step, as numpy arrays; its parameters are random, or those given."""
   labels = None if model.num_classes is None else jnp.zeros((1,), jnp.int32)
+  # It runs once, and takes longer to compile well than to run.
+  hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
-  @jax.jit
+  @partial(jax.jit, compiler_options=hasty)
   def create(key):
     made = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), labels)["params"]
     return training.create_state(made, optimizer, emas)
@@ -167,6 +170,15 @@ def _resume(
   if wrong:
     raise ValueError(f"{args.run.workdir} holds another run: {'; '.join(wrong)}")
   return checkpoints.fill(state, restored.arrays)
+
+
+def on_every_device(state: training.TrainState) -> training.TrainState:
+  """The state laid out over the local devices as `pmapped_update` returns it.
+
+  An update of numpy arrays is traced and compiled once more for what comes out of it.
+  """
+  mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (_AXIS,))
+  return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def pmapped_update(args: Args, model, optimizer, num_classes: int):

@@ -16,8 +16,8 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from ddim_jax import checkpoints, data, plots
-from experiments import build, cli, editing, models, origins, outputs, sampler
+from ddim_jax import checkpoints, data, metrics, plots
+from experiments import build, cli, editing, models, origins, outputs, roundtrip, sampler
 
 _LARGEST_GRID = 1024
 
@@ -189,24 +189,14 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   """Real images encoded and decoded: originals above, reconstructions below."""
   source = sampler.test_source(trained)
   num = min(args.num, source.size)
-
-  @jax.jit
-  def run(params, schedule, ts, x0, labels):
-    labels = labels if trained.classes else None
-    denoise = sampler.denoiser(trained, params, schedule, labels)
-    x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=args.refine)
-    return ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
-
-  originals, decoded = [], []
+  way, found = roundtrip.through_noise(trained), []
   for start in range(0, num, args.batch_size):
     images, labels = source.read(np.arange(start, start + args.batch_size) % source.size)
-    originals.append(images)
-    result = run(trained.params, trained.schedule, ts, sampler.on_devices(images), labels)
-    decoded.append(np.asarray(result))
-  real, made = np.concatenate(originals)[:num], np.concatenate(decoded)[:num]
-  error = float(np.mean((np.asarray(data.from_uint8(real)) - made) ** 2) / 4)
+    found.append(way(images, labels, ts, args.refine))
+  real, _, made = (np.concatenate(arrays)[:num] for arrays in zip(*found, strict=True))
+  error = metrics.reconstruction_error(real, made).value
   columns = min(num, 16)
-  pairs = np.stack([real[:columns], data.to_uint8(made[:columns])]).reshape(-1, *trained.shape)
+  pairs = data.to_uint8(np.concatenate([real[:columns], made[:columns]]))
   out = args.out or sampler.results_folder(args.workdir) / "reconstruction.png"
   plots.save_png(out, plots.grid(pairs, columns=columns))
   print(
@@ -244,7 +234,7 @@ def parse(argv: Sequence[str]) -> Args:
   """The command line as `Args`; of the two models that come along, the one that fits what is asked for."""
   args = tyro.cli(Args, args=argv, prog="experiments.sample", config=(tyro.conf.OmitArgPrefixes,))
   conditional = args.label is not None or args.guidance is not None
-  if conditional and args.workdir == models.PACKAGED:
+  if conditional and args.workdir is models.PACKAGED:  # the default, not the same path typed
     return dataclasses.replace(args, workdir=models.WITH_CLASSES)
   return args
 

@@ -27,12 +27,17 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def spawn(tmp_path_factory, data_dir):
-  """Starts a program in a process of its own: ``spawn("experiments.train", "digits", ..., devices=4)``."""
-  cache = tmp_path_factory.mktemp("xla_cache")
+  """Starts a program in a process of its own: ``spawn("experiments.train", "digits", ..., devices=4)``.
 
-  def start(module, *args, devices=1):
+  With None for devices, it has as many as for a user.
+  """
+  base = tmp_path_factory.getbasetemp()
+  cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla_cache"
+
+  def start(module, *args, devices: int | None = 1):
+    flags = "" if devices is None else f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "XLA_FLAGS": flags,
       "TFDS_DATA_DIR": str(data_dir),
       "JAX_COMPILATION_CACHE_DIR": str(cache),
     }
@@ -62,7 +67,7 @@ def finish():
 def run(spawn, finish):
   """Starts a program, waits for it and checks its exit status."""
 
-  def run_to_end(module, *args, devices=1, status=0, timeout=300):
+  def run_to_end(module, *args, devices: int | None = 1, status=0, timeout=300):
     return finish(spawn(module, *args, devices=devices), status, timeout)
 
   return run_to_end

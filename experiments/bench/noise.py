@@ -43,7 +43,7 @@ def prepare(preset: str, batch_size: int, images: int = 512) -> Training:
   update = loop.pmapped_update(settings, model, optimizer, 0)
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(
-    loop.initial_state(model, shape, optimizer, 0),
+    loop.on_every_device(loop.initial_state(model, shape, optimizer, 0)),
     partial(loop.local_batch, source, settings),
     lambda state, batch: update(state, key, *batch, flags),
   )

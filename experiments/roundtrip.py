@@ -1,0 +1,50 @@
+"""Real images encoded into noise and decoded again."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+import ddim_jax
+from ddim_jax import bijective
+from experiments import sampler
+
+Way = Callable[..., tuple[jax.Array, jax.Array]]
+"""``(denoise, schedule, x0, ts, refine, damping) -> (x_T, x0 again)``."""
+
+
+def refined(denoise, schedule, x0, ts, refine, damping):
+  """Fixed-point inversion and DDIM."""
+  x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=refine, damping=damping)
+  return x_T, ddim_jax.sample(jax.random.key(0), denoise, schedule, x_T, ts)[0]
+
+
+def exact(weight: bijective.Weight) -> Way:
+  """A bijective sampler, both ways."""
+
+  def way(denoise, schedule, x0, ts, refine, damping):
+    pair = bijective.encode(denoise, schedule, x0, ts, weight=weight)
+    return pair.x_T, bijective.decode(denoise, schedule, pair, ts, weight=weight)
+
+  return way
+
+
+def through_noise(trained: sampler.Trained, way: Way = refined):
+  """A function that encodes and decodes a batch, over as many local devices as can share it.
+
+  Returns:
+    ``(images: u8[B, H, W, C], labels: i32[B], ts, refine=0, damping=1.0) -> (x0, x_T, x0 again)``, each
+    ``f32[B, H, W, C]`` in data units; compiled once for every B and S.
+  """
+
+  @jax.jit
+  def run(params, schedule, x0, labels, ts, refine, damping):
+    denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
+    return way(denoise, schedule, x0, ts, refine, damping)
+
+  def there_and_back(images, labels, ts, refine: int = 0, damping: float = 1.0):
+    x0 = sampler.on_devices(images)
+    found = run(trained.params, trained.schedule, x0, labels, ts, refine, damping)
+    return tuple(map(np.asarray, (x0, *found)))
+
+  return there_and_back
