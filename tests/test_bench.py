@@ -5,6 +5,7 @@ import pytest
 
 from experiments.bench import measure, peers
 from experiments.bench.compile import compile_times
+from experiments.bench.memory import memory
 from experiments.bench.pipeline import pipeline
 from experiments.bench.sample import sample
 from experiments.bench.scaling import scaling
@@ -73,10 +74,17 @@ def test_train(tmp_path):
 
 def test_compile(tmp_path):
   pytest.importorskip("diffusers")
-  compile_times("tiny", batch_size=2, steps=(2,), stream=(2,), rounds=1, out=tmp_path)
+  compile_times("tiny", batch_size=2, steps=(2,), rounds=1, out=tmp_path)
+  assert written(tmp_path)["seconds"]["compile the sampler, S = 2"] > 0
+
+
+def test_memory(tmp_path):
+  pytest.importorskip("diffusers")
+  memory("tiny", batch_size=2, stream=(2,), out=tmp_path)
   results = written(tmp_path)
-  assert results["seconds"]["compile the sampler, S = 2"] > 0
-  assert results["peak_megabytes_by_images"]["2"] > 100
+  assert set(results["peak_megabytes"]) == {"draw 2", "train", "train, remat", "train, torch eager"}
+  assert min(results["peak_megabytes"].values()) > 100
+  assert results["remat_over_plain"] < 1
 
 
 def test_pipeline(tmp_path):

@@ -90,6 +90,8 @@ def test_sampling_without_arguments_uses_the_packaged_model(workdir, tmp_path, m
   export.main(export.Args(workdir, packaged))
   monkeypatch.chdir(tmp_path)
   assert sample.parse([]).workdir == models.PACKAGED
+  assert sample.parse(["--class", "3"]).workdir == models.WITH_CLASSES
+  assert sample.parse(["--class", "3", "--from", str(models.PACKAGED)]).workdir == models.PACKAGED
   sample.main(dataclasses.replace(sample.parse(["--num", "4", "--steps", "2"]), workdir=packaged))
   assert (tmp_path / "sample.png").is_file()
 
@@ -159,9 +161,17 @@ def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_
   found = iter([5.0, 2.0, 3.0, 4.0])
   monkeypatch.setattr(quality, "evaluator", lambda *_: lambda state: {"frechet": next(found)})
   monkeypatch.setattr(loop, "_LEVELS_EVERY", 4)
+  traces, make_loss = [], build.loss
+
+  def counted(*arguments):
+    loss = make_loss(*arguments)
+    return lambda *inputs: (traces.append(1), loss(*inputs))[1]
+
+  monkeypatch.setattr(build, "loss", counted)
   run = presets.Run(tmp_path, steps=7, eval_every=2, keep=1, sample_every=0)
   with jax.numpy_dtype_promotion("standard"):
     assert loop.train(dataclasses.replace(settings, run=run)) == 0
+  assert len(traces) == 1  # what comes out of an update goes into the next without another compilation
   assert checkpoints.steps(tmp_path / "checkpoints") == [4, 7]
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert [line.get("frechet") for line in lines] == [None, 5, None, 2, None, 3, 4]

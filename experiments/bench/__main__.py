@@ -7,6 +7,7 @@ import tyro
 from experiments import cli
 from experiments.bench.checkpoint import checkpoint
 from experiments.bench.compile import compile_times
+from experiments.bench.memory import memory
 from experiments.bench.pipeline import pipeline
 from experiments.bench.sample import sample
 from experiments.bench.scaling import scaling
@@ -17,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
   "sample": sample,
   "train": train,
   "compile": compile_times,
+  "memory": memory,
   "pipeline": pipeline,
   "checkpoint": checkpoint,
   "scaling": scaling,

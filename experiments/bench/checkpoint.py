@@ -1,6 +1,5 @@
 """What saving costs: ``python -m experiments.bench checkpoint``."""
 
-import json
 import shutil
 import statistics
 import tempfile
@@ -10,12 +9,16 @@ from pathlib import Path
 import jax
 
 from ddim_jax import checkpoints
-from experiments.bench import noise
-from experiments.bench.measure import machine
+from experiments.bench import measure, noise
 
 
 def checkpoint(
-  batch_size: int = 8, every: int = 100, steps: int = 25, rounds: int = 8, workdir: Path | None = None
+  batch_size: int = 8,
+  every: int = 100,
+  steps: int = 25,
+  rounds: int = 8,
+  workdir: Path | None = None,
+  out: Path = measure.OUT,
 ) -> None:
   """What saving costs in training the full CIFAR-10 network, and how long a restore takes.
 
@@ -28,6 +31,7 @@ def checkpoint(
     steps: Steps in a block.
     rounds: How many rounds.
     workdir: Where to save, on the disk to be measured; a temporary folder by default.
+    out: Folder for the JSON and the chart.
   """
   state, make_batch, update = noise.prepare("cifar10", batch_size)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -64,7 +68,6 @@ def checkpoint(
   finally:
     shutil.rmtree(folder)
   results = {
-    "machine": machine(),
     "state_megabytes": round(size / 1e6, 1),
     "batch_size": batch_size,
     "steps_between_saves": every,
@@ -74,4 +77,5 @@ def checkpoint(
     "ratio": round(1 + statistics.median(extra) / (every * step), 4),
     "seconds_of_restore": round(restore, 2),
   }
-  print(json.dumps(results, indent=1))
+  bars = {"a step": step, "snapshot": results["seconds_of_snapshot"], "restore": restore}
+  measure.report(f"checkpoint_cifar10_b{batch_size}", results, out, bars, "seconds")

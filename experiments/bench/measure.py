@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +49,22 @@ def alternate(sides: Sides, rounds: int) -> dict[str, list[float]]:
       side()
       seconds[name].append(time.perf_counter() - began)
   return seconds
+
+
+def process(code: str, *args, cache: Path | None = None) -> tuple[float, str]:
+  """Seconds of a Python process from start to end, and what it printed; ``cache`` is for compiled programs."""
+  environment = dict(os.environ)
+  if cache is not None:
+    environment |= {
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+      "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+  began = time.perf_counter()
+  done = subprocess.run(
+    [sys.executable, "-c", code, *map(str, args)], env=environment, check=True, capture_output=True, text=True
+  )
+  return time.perf_counter() - began, done.stdout
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -26,18 +26,24 @@ _RANDOM: dict[Network, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def write(network: Network, folder: Path) -> Path:
+  """Writes the network as a folder of diffusers; returns the folder."""
+  if network == "fashion_mnist":
+    interop.save_diffusers(folder, convert.as_pretrained(sampler.load(models.PACKAGED)))
+  else:
+    _random_pipeline(_RANDOM[network]).save_pretrained(folder)
+  return folder
+
+
 def both(network: Network) -> tuple[Any, interop.Pretrained]:
   """A DDIMPipeline, and the same model as this project reads it."""
   import diffusers
 
-  with tempfile.TemporaryDirectory() as folder:
-    if network == "fashion_mnist":
-      interop.save_diffusers(folder, convert.as_pretrained(sampler.load(models.PACKAGED)))
-    else:
-      _random_pipeline(_RANDOM[network]).save_pretrained(folder)
+  with tempfile.TemporaryDirectory() as place:
+    folder = write(network, Path(place))
     pipe: Any = diffusers.DDIMPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    return pipe, interop.load_diffusers(Path(folder))
+    return pipe, interop.load_diffusers(folder)
 
 
 def _random_pipeline(config: dict[str, Any]) -> Any:
