@@ -16,7 +16,8 @@ from experiments import build, hosts, logs, origins, quality, sampler
 from experiments import config as configs
 from experiments.presets import Args
 
-_AXIS = "devices"
+AXIS = "devices"
+"""Name of the axis over which a batch is split."""
 _LAG = 2
 """Steps between an update and reading its metrics, so that reading never makes the device wait."""
 _GRID = 64
@@ -177,7 +178,7 @@ def on_every_device(state: training.TrainState) -> training.TrainState:
 
   An update of numpy arrays is traced and compiled once more for what comes out of it.
   """
-  mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (_AXIS,))
+  mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
   return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
@@ -196,15 +197,15 @@ def pmapped_update(args: Args, model, optimizer, num_classes: int):
     decay(args.optimisation.ema),
     decays=[decay(value) for value in args.optimisation.emas],
     level_edges=quality.level_edges(T),
-    axis_name=_AXIS,
+    axis_name=AXIS,
   )
 
   def update(state, key, images, labels, stop):
     state, metrics = step(state, key, data.from_uint8(images), labels)
-    return state, metrics | {"stop": jax.lax.pmax(stop, _AXIS)}
+    return state, metrics | {"stop": jax.lax.pmax(stop, AXIS)}
 
   return jax.pmap(
-    update, axis_name=_AXIS, in_axes=(None, None, 0, 0, 0), out_axes=(None, None), donate_argnums=0
+    update, axis_name=AXIS, in_axes=(None, None, 0, 0, 0), out_axes=(None, None), donate_argnums=0
   )
 
 

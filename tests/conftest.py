@@ -19,6 +19,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+  """Files with slow tests come first, so that in the end no worker is left alone with one."""
+  slow = {item.path for item in items if item.get_closest_marker("slow")}
+  items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
   """A folder for TFDS, shared by the tests of a session."""

@@ -78,6 +78,7 @@ def rows():
   return re.findall(r"\| (.*?) \| `(python -m .*?)` \|\n", table)
 
 
+@pytest.mark.slow
 def test_every_row_of_the_readmes_table(place, monkeypatch, capsys):
   """In the table's order, on small weights of the names it gives; only the number of steps is made small."""
   monkeypatch.chdir(place)
@@ -119,6 +120,7 @@ def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
   assert sampler.load(tmp_path / "in", size=16).shape == (16, 16, 3)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
   """Classes with a row to spare: the last stands for no class, and guidance is possible afterwards."""
   network = saved(tmp_path / "in", GREY | {"num_class_embeds": 11})
@@ -170,6 +172,7 @@ def digits_run(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, capsys):
   """The new table of classes is zero: at first, the network of before, whatever the label."""
   argv = ["digits", "--from", str(digits_run), "--workdir", str(tmp_path), "--conditional", *SHORT]

@@ -52,7 +52,7 @@ def alternate(sides: Sides, rounds: int) -> dict[str, list[float]]:
 
 
 def process(code: str, *args, cache: Path | None = None) -> tuple[float, str]:
-  """Seconds of a Python process from start to end, and what it printed; ``cache`` is for compiled programs."""
+  """Seconds of a Python process, and what it printed; ``cache`` is a folder for compiled programs."""
   environment = dict(os.environ)
   if cache is not None:
     environment |= {

@@ -11,35 +11,49 @@ import optax
 
 import ddim_jax
 from ddim_jax import interop, training
+from experiments import loop
 from experiments.bench import measure, peers
 
 _OURS = "ddim_jax"
 
 
-def update(model, schedule: ddim_jax.Schedule, optimizer, decay: Callable[[jax.Array], jax.Array]):
+def update(
+  model,
+  schedule: ddim_jax.Schedule,
+  optimizer,
+  decay: Callable[[jax.Array], jax.Array],
+  axis_name: str | None = None,
+):
   """``(state, key, images, labels) -> (state, metrics)``: a step of DDPM training with dropout."""
 
   def network(params, x_t, t, labels, key):
     return model.apply({"params": params}, x_t, t, train=True, rngs={"dropout": key})
 
   loss = training.example_loss(network, schedule)
-  return training.make_train_step(loss, training.uniform_levels(schedule.T), optimizer, decay)
+  levels = training.uniform_levels(schedule.T)
+  return training.make_train_step(loss, levels, optimizer, decay, axis_name=axis_name)
 
 
 def stepper(pretrained: interop.Pretrained, batch_size: int):
-  """``() -> loss``: one step of DDPM training: loss, gradient, clipping, Adam, average."""
+  """``() -> loss``: one step of DDPM training over all devices: loss, gradient, clipping, Adam, average."""
+  devices = jax.local_device_count()
+  if batch_size % devices:
+    raise ValueError(f"--batch-size must be a multiple of the {devices} devices, got {batch_size}")
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
-  step_of = update(pretrained.model, pretrained.schedule, optimizer, training.constant_decay(0.9999))
-  compiled = jax.jit(step_of, donate_argnums=0)
-  shape = (batch_size, *peers.image_shape(pretrained))
-  images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, shape), jnp.float32)
-  labels, key = jnp.zeros((batch_size,), jnp.int32), jax.random.key(0)
-  state = jax.device_put(training.create_state(pretrained.variables["params"], optimizer))
+  decay = training.constant_decay(0.9999)
+  mapped = jax.pmap(
+      update(pretrained.model, pretrained.schedule, optimizer, decay, loop.AXIS), axis_name=loop.AXIS,
+      in_axes=(None, None, 0, 0), out_axes=(None, None), donate_argnums=0,
+  )  # fmt: skip
+  shape = (devices, batch_size // devices, *peers.image_shape(pretrained))
+  images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+  labels, key = np.zeros(shape[:2], np.int32), jax.random.key(0)
+  state = loop.on_every_device(training.create_state(pretrained.variables["params"], optimizer))
   state = jax.tree.map(jnp.copy, state)  # the same array twice cannot be donated
 
   def step():
     nonlocal state
-    state, metrics = compiled(state, key, images, labels)
+    state, metrics = mapped(state, key, images, labels)
     jax.block_until_ready(state)
     return metrics["loss"]
 
