@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from experiments.study import SIGMA_HAT
+
 _TABLE1 = {
   "cifar10": (
     "CIFAR-10, 50,000 samples, quadratic",
@@ -57,7 +59,7 @@ def _table1(cells: Cells, paper: str | None) -> str:
   found = {tuple(name.split("/")[1:]): cell for name, cell in cells.items() if name.startswith("table1/")}
   if not found:
     return ""
-  rows = list(dict.fromkeys(row for row, _ in found))
+  rows = sorted({row for row, _ in found}, key=lambda row: (row == SIGMA_HAT, row))
   steps = sorted({int(S.removeprefix("S=")) for _, S in found})
   judges = sorted({cell["settings"]["judge"] for cell in found.values()})
 

@@ -46,9 +46,10 @@ class Args:
   """Measures the error of every deterministic solver against the number of network evaluations.
 
   The error is the root mean square difference from the exact solution of the same deterministic process
-  from the same noise, per dimension. On a mixture of normal distributions, whose denoiser is known exactly
-  (in float64), and with --workdir on a trained model. The exact solution is that of 1,000 steps of UniPC-3
-  (mixture) or of DPM-Solver++(2M) (model). Writes solvers.png, solvers.json and solvers.md.
+  from the same noise, per dimension, the median over the samples. On a mixture of normal distributions,
+  whose denoiser is known exactly (in float64), and with --workdir on a trained model. The exact solution is
+  that of 1,000 steps of UniPC-3 (mixture) or of DPM-Solver++(2M) (model). Writes solvers.png, solvers.json
+  and solvers.md.
   """
 
   out: Path = Path("solvers")
@@ -190,8 +191,9 @@ def compare(args: Args) -> None:
     collect(f"model {args.workdir}, step {trained.step}", *on_model(args, trained, longest), "dpmpp-2m")
 
   head = (
-    "Root mean square difference of a sample from the exact solution, the median over the samples: the few that"
-    f" lie between two ends, where each solver may take another, do not count. Levels: {args.spacing}."
+    "Root mean square difference of a sample from the exact solution, the median over the samples: the few"
+    " that lie between two ends, of which each solver may take another, do not count."
+    f" Levels: {args.spacing}."
   )
   parts = ["# Error against network evaluations", head]
   for title, errors in results.items():

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,8 @@ def saved(folder: Path, batch_size: int, remat: bool) -> float:
 
   def loss(variables):
     key = {"dropout": jax.random.key(0)}
-    return jnp.mean(pretrained.model.apply(variables, x, jnp.int32(1), train=True, rngs=key) ** 2)
+    output: Any = pretrained.model.apply(variables, x, jnp.int32(1), train=True, rngs=key)
+    return jnp.mean(output**2)
 
   left = jax.eval_shape(lambda variables: jax.vjp(loss, variables)[1], pretrained.variables)
   total, parameters = (
