@@ -288,6 +288,9 @@ def test_the_papers_numbers_stand_beside_its_own_data_sets():
   text = report.page(model, {"table1/eta=0/S=10": cell})
   assert "| eta=0 | 20 (N = 50,000) |" in text
   assert "| eta=1 | 41.07 | 18.36 | 8.01 | 5.78 | 4.73 |" in text
+  rows = ("sigma-hat", "eta=1", "eta=0.2", "eta=0")
+  text = report.page(model, {f"table1/{row}/S=10": cell for row in rows}).partition("The paper's")[0]
+  assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == ["eta=0", "eta=0.2", "eta=1", "sigma-hat"]
   cell["settings"] = settings | {"judge": "FID (clean-fid resizing)"}
   assert "41.07" not in report.page(model, {"table1/eta=0/S=10": cell})
 
