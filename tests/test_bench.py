@@ -68,21 +68,21 @@ def test_sample_refuses_to_time_other_images(tmp_path, monkeypatch):
 
 def test_train(tmp_path):
   pytest.importorskip("diffusers")
-  train("tiny", batch_size=2, rounds=1, out=tmp_path)
+  train("tiny", batch_size=4, rounds=1, out=tmp_path)
   assert set(written(tmp_path)["sides"]) == {"ddim_jax", "torch, eager", "torch, eager, channels_last"}
 
 
 def test_compile(tmp_path):
   pytest.importorskip("diffusers")
-  compile_times("tiny", batch_size=2, steps=(2,), rounds=1, out=tmp_path)
+  compile_times("tiny", batch_size=4, steps=(2,), rounds=1, out=tmp_path)
   assert written(tmp_path)["seconds"]["compile the sampler, S = 2"] > 0
 
 
 def test_memory(tmp_path):
   pytest.importorskip("diffusers")
-  memory("tiny", batch_size=2, stream=(2,), out=tmp_path)
+  memory("tiny", batch_size=4, stream=(4,), out=tmp_path)
   results = written(tmp_path)
-  assert set(results["peak_megabytes"]) == {"draw 2", "train", "train, remat", "train, torch eager"}
+  assert set(results["peak_megabytes"]) == {"draw 4", "train", "train, remat", "train, torch eager"}
   assert min(results["peak_megabytes"].values()) > 100
   assert results["remat_over_plain"] < 1
 
@@ -111,6 +111,7 @@ def test_scaling(tmp_path):
   [
     (lambda: sample("tiny", batch_size=0), "--batch-size must be positive, got 0"),
     (lambda: train("tiny", rounds=0), "--rounds must be positive, got 0"),
+    (lambda: train("tiny", batch_size=5), "--batch-size must be a multiple of the 4 devices, got 5"),
     (lambda: pipeline("nothing"), "--preset must be one of"),
     (lambda: solvers("tiny", names=("ddpm",)), "deterministic"),
     (lambda: solvers("tiny", names=("pndm",), evaluations=5), "--evaluations"),

@@ -11,7 +11,7 @@ import numpy as np
 from ddim_jax import interop
 from experiments.bench import measure, peers
 from experiments.bench.sample import sampler
-from experiments.bench.train import stepper
+from experiments.bench.train import per_device, stepper
 
 _STEPS = 3
 
@@ -98,6 +98,7 @@ def memory(
     out: Folder for the JSON and the chart.
   """
   measure.positive(batch_size=batch_size, stream=min(stream))
+  per_device(batch_size)
   peak = lambda code, *args: int(measure.process(code, *args)[1]) / 1024
   with tempfile.TemporaryDirectory() as place:
     folder = peers.write(network, Path(place))

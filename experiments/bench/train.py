@@ -34,18 +34,27 @@ def update(
   return training.make_train_step(loss, levels, optimizer, decay, axis_name=axis_name)
 
 
-def stepper(pretrained: interop.Pretrained, batch_size: int):
-  """``() -> loss``: one step of DDPM training over all devices: loss, gradient, clipping, Adam, average."""
+def per_device(batch_size: int) -> int:
+  """Images a device.
+
+  Raises:
+    ValueError: If the devices cannot share the batch evenly.
+  """
   devices = jax.local_device_count()
   if batch_size % devices:
     raise ValueError(f"--batch-size must be a multiple of the {devices} devices, got {batch_size}")
+  return batch_size // devices
+
+
+def stepper(pretrained: interop.Pretrained, batch_size: int):
+  """``() -> loss``: one step of DDPM training over all devices: loss, gradient, clipping, Adam, average."""
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
   decay = training.constant_decay(0.9999)
   mapped = jax.pmap(
       update(pretrained.model, pretrained.schedule, optimizer, decay, loop.AXIS), axis_name=loop.AXIS,
       in_axes=(None, None, 0, 0), out_axes=(None, None), donate_argnums=0,
   )  # fmt: skip
-  shape = (devices, batch_size // devices, *peers.image_shape(pretrained))
+  shape = (jax.local_device_count(), per_device(batch_size), *peers.image_shape(pretrained))
   images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   labels, key = np.zeros(shape[:2], np.int32), jax.random.key(0)
   state = loop.on_every_device(training.create_state(pretrained.variables["params"], optimizer))
@@ -72,6 +81,7 @@ def train(
     out: Folder for the JSON and the chart.
   """
   measure.positive(batch_size=batch_size, rounds=rounds)
+  per_device(batch_size)
   import torch
 
   pipe, loaded = peers.both(network)
