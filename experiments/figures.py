@@ -26,8 +26,7 @@ def figure3(task: Task, rows: Sequence[str], steps: Sequence[int]) -> dict[str, 
   for row in rows:
     blocks.append([])
     for S in steps:
-      size, draw, _ = task.sampler(row, S)
-      images = _draw(size, draw, _SIDE**2, eta_of(row))
+      images = _draw(*task.sampler(row, S, _SIDE**2)[:2], _SIDE**2, eta_of(row))
       blocks[-1].append(plots.enlarge(plots.grid(images, columns=_SIDE), 150))
   plots.save_png(task.folder / "figure3.png", plots.table(blocks, rows, [f"S = {S}" for S in steps]))
   return {"picture": "figure3.png"}
@@ -72,7 +71,7 @@ def figure4(task: Task, steps: Sequence[int], rounds: int = 3) -> dict[str, Any]
 
 def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
   """The same x_T with more and more steps: what is in the image is decided by x_T."""
-  columns = [_draw(*task.sampler("eta=0", S)[:2], _ROWS) for S in steps]
+  columns = [_draw(*task.sampler("eta=0", S, _ROWS)[:2], _ROWS) for S in steps]
   blocks = [[plots.enlarge(column[i], _ONE_IMAGE) for column in columns] for i in range(_ROWS)]
   picture = plots.table(blocks, [str(i) for i in range(_ROWS)], [f"S = {S}" for S in steps])
   plots.save_png(task.folder / "figure5.png", picture)

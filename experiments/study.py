@@ -38,7 +38,7 @@ class Task:
       content.update(name.encode() + np.ascontiguousarray(leaves[name]).tobytes())
     self.weights_sha256 = content.hexdigest()
     self._printed: set[int] = set()
-    self._draws: dict[tuple[str, int], tuple[int, sampler.Draw]] = {}
+    self._draws: dict[tuple[str, int, int], tuple[int, sampler.Draw]] = {}
 
   @property
   def description(self) -> dict[str, Any]:
@@ -73,16 +73,17 @@ class Task:
       print(f"S = {S}, {self.spacing}: levels {' '.join(map(str, self.levels(S)))}", flush=True)
       self._printed.add(S)
 
-  def sampler(self, row: str, S: int) -> tuple[int, sampler.Draw, np.ndarray]:
-    """``(size, draw, levels)`` of a row of table 1; the levels are printed."""
+  def sampler(self, row: str, S: int, num: int | None = None) -> tuple[int, sampler.Draw, np.ndarray]:
+    """``(size, draw, levels)`` of a row of table 1, for ``num`` images at most; the levels are printed."""
     ts = self.levels(S)
     self.print_levels(S)
     solver: sampler.SolverName = "ddpm-large" if row == SIGMA_HAT else "ddim"
-    if (solver, S) not in self._draws:
-      self._draws[solver, S] = sampler.numbered_images(
-        self.trained, ts, solver=solver, seed=self.seed, clip=row == SIGMA_HAT, at_once=self.at_once
+    at_once = min(self.at_once, num or self.at_once)
+    if (solver, S, at_once) not in self._draws:
+      self._draws[solver, S, at_once] = sampler.numbered_images(
+        self.trained, ts, solver=solver, seed=self.seed, clip=row == SIGMA_HAT, at_once=at_once
       )
-    return *self._draws[solver, S], ts
+    return *self._draws[solver, S, at_once], ts
 
   def settings(self, S: int | None = None, **others) -> dict[str, Any]:
     """What decides every cell: weights, seed, levels; and what is given."""
