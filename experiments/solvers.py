@@ -188,7 +188,7 @@ def compare(args: Args) -> None:
   with jax.enable_x64(True):
     collect("mixture", *on_mixture(args, longest), "unipc3")
   if trained is not None:
-    collect(f"model {args.workdir}, step {trained.step}", *on_model(args, trained, longest), "dpmpp-2m")
+    collect(f"model {args.workdir.name}, step {trained.step}", *on_model(args, trained, longest), "dpmpp-2m")
 
   head = (
     "Root mean square difference of a sample from the exact solution, the median over the samples: the few"
