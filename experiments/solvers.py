@@ -187,7 +187,7 @@ def compare(args: Args) -> None:
 
   with jax.enable_x64(True):
     collect("mixture", *on_mixture(args, longest), "unipc3")
-  if trained is not None:
+  if args.workdir is not None and trained is not None:
     collect(f"model {args.workdir.name}, step {trained.step}", *on_model(args, trained, longest), "dpmpp-2m")
 
   head = (
