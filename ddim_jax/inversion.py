@@ -55,19 +55,18 @@ def step_up(
   carry = solver.init(x_s)
   (alpha_t, _), (alpha_s, _) = coefficients(schedule, t, x_s), coefficients(schedule, s, x_s)
   gain = jnp.asarray(damping, x_s.dtype) * alpha_t / alpha_s
-  dot = lambda a, b: jnp.sum(a * b, axis=tuple(range(1, x_s.ndim)), keepdims=True)
-  size = max(1, x_s[:1].size)
+  mean = lambda product: jnp.mean(product, axis=tuple(range(1, x_s.ndim)), keepdims=True)
 
   def move(x_t, before, missed_before, count):
     landed = solver.step(denoise, schedule, carry, x_t, t, s, jnp.zeros_like(x_t))[0]
     off = x_s - landed
     missed = gain * off
     change = missed - missed_before
-    squared = dot(change, change)
-    share = jnp.where(squared > 0, dot(change, missed) / jnp.where(squared > 0, squared, 1), 0)
-    share = jnp.where(count > 0, share, 0)
+    squared = mean(change**2)
+    usable = (squared > 0) & (count > 0)
+    share = jnp.where(usable, mean(change * missed) / jnp.where(usable, squared, 1), 0)
     moved = x_t + missed - share * (x_t - before + change)
-    wanted = dot(off, off) > size * jnp.square(jnp.asarray(tolerance, x_s.dtype))
+    wanted = mean(off**2) > jnp.square(jnp.asarray(tolerance, x_s.dtype))
     return jnp.where(wanted, moved, x_t), x_t, missed, count + 1, jnp.any(wanted)
 
   def iterate(_, state):

@@ -26,14 +26,15 @@ def figure3(task: Task, rows: Sequence[str], steps: Sequence[int]) -> dict[str, 
   for row in rows:
     blocks.append([])
     for S in steps:
-      images = _draw(*task.sampler(row, S, _SIDE**2)[:2], _SIDE**2, eta_of(row))
+      images = _draw(task, row, S, _SIDE**2)
       blocks[-1].append(plots.enlarge(plots.grid(images, columns=_SIDE), 150))
   plots.save_png(task.folder / "figure3.png", plots.table(blocks, rows, [f"S = {S}" for S in steps]))
   return {"picture": "figure3.png"}
 
 
-def _draw(size: int, draw: sampler.Draw, num: int, eta: float = 0.0) -> np.ndarray:
-  return np.concatenate([draw(np.arange(i, i + size), eta) for i in range(0, num, size)])[:num]
+def _draw(task: Task, row: str, S: int, num: int) -> np.ndarray:
+  size, draw, _ = task.sampler(row, S, num)
+  return np.concatenate([draw(np.arange(i, i + size), eta_of(row)) for i in range(0, num, size)])[:num]
 
 
 def figure4(task: Task, steps: Sequence[int], rounds: int = 3) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def figure4(task: Task, steps: Sequence[int], rounds: int = 3) -> dict[str, Any]
 
 def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
   """The same x_T with more and more steps: what is in the image is decided by x_T."""
-  columns = [_draw(*task.sampler("eta=0", S, _ROWS)[:2], _ROWS) for S in steps]
+  columns = [_draw(task, "eta=0", S, _ROWS) for S in steps]
   blocks = [[plots.enlarge(column[i], _ONE_IMAGE) for column in columns] for i in range(_ROWS)]
   picture = plots.table(blocks, [str(i) for i in range(_ROWS)], [f"S = {S}" for S in steps])
   plots.save_png(task.folder / "figure5.png", picture)

@@ -11,15 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments.bench import measure, peers
+from experiments.bench.memory import DRAW
 from experiments.bench.sample import sampler
 from experiments.bench.train import stepper
-
-# Runs in a process of its own; the arguments are a folder of diffusers and the batch size.
-_FIRST = """
-import sys
-from experiments.bench import memory
-memory.draw(sys.argv[1], int(sys.argv[2]), 1)
-"""
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -56,7 +50,7 @@ def compile_times(
     cache, folder = Path(place) / "cache", peers.write(network, Path(place) / "model")
     for state in ("cold", "cached"):
       name = f"process to first images, {state}"
-      seconds[name] = measure.process(_FIRST, folder, batch_size, cache=cache)[0]
+      seconds[name] = measure.process(DRAW, folder, batch_size, 1, cache=cache)[0]
 
   pretrained = peers.ours(network)
   jax.config.update("jax_enable_compilation_cache", False)

@@ -15,9 +15,9 @@ from experiments.bench.train import per_device, stepper
 
 _STEPS = 3
 
-# Run in processes of their own, which print their peak in kilobytes.
+# Run in processes of their own, which print their peak in kilobytes; first argument: a folder of diffusers.
 _PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-_DRAW = f"""
+DRAW = f"""
 import sys
 from experiments.bench import memory
 memory.draw(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
@@ -102,7 +102,7 @@ def memory(
   peak = lambda code, *args: int(measure.process(code, *args)[1]) / 1024
   with tempfile.TemporaryDirectory() as place:
     folder = peers.write(network, Path(place))
-    peaks = {f"draw {n:,}": peak(_DRAW, folder, batch_size, -(-n // batch_size)) for n in stream}
+    peaks = {f"draw {n:,}": peak(DRAW, folder, batch_size, -(-n // batch_size)) for n in stream}
     peaks |= {
       "train": peak(_TRAIN, folder, batch_size, "plain"),
       "train, remat": peak(_TRAIN, folder, batch_size, "remat"),
