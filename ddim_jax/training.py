@@ -241,19 +241,22 @@ def make_train_step(
     if axis_name is not None:
       value, grads = jax.lax.pmean((value, grads), axis_name)
     grad_norm = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    finite = _all_finite((value, grad_norm, params, opt_state))
-    average = lambda old, decay: optax.incremental_update(params, old, 1 - decay(state.step))
-    ema = average(state.ema, decay)
-    emas = tuple(average(old, other) for old, other in zip(state.emas, decays, strict=True))
-    # Not a `where` per array: XLA would repeat the whole test in the kernel of each, and take a minute
-    # and gigabytes to compile them.
-    params, ema, emas, opt_state = jax.lax.cond(
-      finite,
-      lambda: (params, ema, emas, opt_state),
-      lambda: (state.params, state.ema, state.emas, state.opt_state),
-    )
+
+    def updated():
+      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+      params = optax.apply_updates(state.params, updates)
+      average = lambda old, decay: optax.incremental_update(params, old, 1 - decay(state.step))
+      ema = average(state.ema, decay)
+      emas = tuple(average(old, other) for old, other in zip(state.emas, decays, strict=True))
+      return params, ema, emas, opt_state
+
+    # Computed twice, once to be tested and once to be kept: the first is never stored, and a branch that got
+    # results from outside would copy them. Not a `where` per array: XLA would repeat the whole test in the
+    # kernel of each, and take a minute and gigabytes to compile them.
+    new_params, _, _, new_opt_state = updated()
+    finite = _all_finite((value, grad_norm, new_params, new_opt_state))
+    unchanged = lambda: (state.params, state.ema, state.emas, state.opt_state)
+    params, ema, emas, opt_state = jax.lax.cond(finite, updated, unchanged)
     skipped = state.skipped + jnp.where(finite, 0, 1)
     state = TrainState(state.step + 1, params, ema, opt_state, skipped, emas)
     return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped} | by_level
