@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.convolution import upsampled
+from ddim_jax.convolution import Convolution, direct, upsampled
 
 
 def init(scale: float = 1.0):
@@ -25,10 +25,15 @@ def conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str, 
   return nn.Conv(features, (size, size), dtype=dtype, kernel_init=init(scale), name=name, **kwargs)
 
 
+def conv3x3(features: int, by: Convolution, *, dtype, scale: float = 1.0, name: str) -> nn.Conv:
+  """A convolution of 3x3 pixels with zero padding, computed ``by`` an algorithm."""
+  compute = lambda x, kernel, *_, **__: by(x, kernel)
+  return conv(features, dtype=dtype, scale=scale, name=name, conv_general_dilated=compute)
+
+
 def upsample(features: int, *, dtype, name: str) -> nn.Conv:
   """Nearest upsampling by 2, then a 3x3 convolution."""
-  compute = lambda x, kernel, *_, **__: upsampled(x, kernel)
-  return conv(features, dtype=dtype, name=name, conv_general_dilated=compute)
+  return conv3x3(features, upsampled, dtype=dtype, name=name)
 
 
 def at_least_float32(dtype):
@@ -130,11 +135,15 @@ class ResidualBlock(nn.Module):
   activation: Callable[[jax.Array], jax.Array] = nn.swish
   scale_shift: bool = False
   divisor: float = 1.0
+  convolution: Convolution = direct
 
   @nn.compact
   def __call__(self, x, embedding, train: bool):
     norm = lambda h, name: group_norm(h, self.groups, self.eps, self.dtype, name)
-    h = conv(self.channels, dtype=self.dtype, name="conv1")(self.activation(norm(x, "norm1")))
+    conv3 = lambda name, **options: conv3x3(
+      self.channels, self.convolution, dtype=self.dtype, name=name, **options
+    )
+    h = conv3("conv1")(self.activation(norm(x, "norm1")))
     width = self.channels * (2 if self.scale_shift else 1)
     change = nn.Dense(width, dtype=self.dtype, kernel_init=init(), name="time")(self.activation(embedding))
     change = change[:, None, None, :]
@@ -144,7 +153,7 @@ class ResidualBlock(nn.Module):
     else:
       h = norm(h + change, "norm2")
     h = nn.Dropout(self.dropout, deterministic=not train)(self.activation(h))
-    h = conv(self.channels, dtype=self.dtype, scale=0, name="conv2")(h)
+    h = conv3("conv2", scale=0)(h)
     if x.shape[-1] != self.channels:
       x = conv(self.channels, 1, dtype=self.dtype, name="shortcut")(x)
     return (x + h) / self.divisor if self.divisor != 1 else x + h

@@ -41,7 +41,7 @@ def model(config: Config, source_channels: int, num_classes: int) -> ddim_jax.UN
   if config.imported is not None:
     network = interop.describe(**config.imported).model
     _check_imported(network, source_channels, num_classes)
-    return network.clone(dtype=jnp.dtype(options.dtype), remat=options.remat)
+    return network.clone(dtype=jnp.dtype(options.dtype), remat=options.remat, conv=options.conv)
   if options.conditional and not num_classes:
     raise ValueError("a conditional network (--conditional, or --from one) needs a data set with classes")
   return ddim_jax.UNet(
@@ -55,6 +55,7 @@ def model(config: Config, source_channels: int, num_classes: int) -> ddim_jax.UN
     groups=options.groups,
     dtype=jnp.dtype(options.dtype),
     remat=options.remat,
+    conv=options.conv,
   )
 
 

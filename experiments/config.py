@@ -51,6 +51,9 @@ class Model:
   """Type of the computation; parameters stay float32."""
   remat: bool = False
   """Recompute blocks in the backward pass: less memory, more time."""
+  conv: Literal["auto", "direct", "winograd"] = "auto"
+  """What computes the 3x3 convolutions, the results being equal up to rounding: XLA's own algorithm, Winograd's
+  with a quarter of the products, or whichever is expected to be faster on this machine."""
 
 
 @dataclass(frozen=True)
