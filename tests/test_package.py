@@ -103,3 +103,24 @@ def test_a_program_on_a_cpu_has_a_device_a_core_unless_told_otherwise(batch_size
   )
   cores = min(8, len(os.sched_getaffinity(0)))
   assert int(found.stdout) == (cores if expected == "every core" else expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="configures glibc")
+@pytest.mark.parametrize(("option", "kept"), [({}, True), ({"MALLOC_ARENA_MAX": "4"}, False)])
+def test_programs_reuse_memory_unless_malloc_is_configured(option, kept):
+  """Pages of the second and third of three equal arrays are mapped only if the first's were given back."""
+  code = """
+from experiments import cli
+import numpy as np, resource
+cli.keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(2**25)
+before = faults()
+np.ones(2**25)
+np.ones(2**25)
+print(faults() - before)
+"""
+  found = subprocess.run(
+    [sys.executable, "-c", code], env=os.environ | option, cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  assert (int(found.stdout) < 100) == kept
