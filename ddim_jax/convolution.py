@@ -1,4 +1,4 @@
-"""The 3x3 convolutions of the network: which algorithm computes them, and the one after nearest upsampling."""
+"""The 3x3 convolutions of the network: which algorithm computes them; that after nearest upsampling."""
 
 from collections.abc import Callable
 

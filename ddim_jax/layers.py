@@ -120,11 +120,18 @@ class RandomFourier:
     return h / (t.astype(h.dtype) - 1)[:, None, None, None]
 
 
+def dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+  """Zeroes elements at a rate and divides the others by what is left; image i depends on ``keys[i]``."""
+  kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+  return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
 class ResidualBlock(nn.Module):
   """``x + conv(dropout(norm(conv(norm(x)) + embedding)))`` with the activation after each norm.
 
   The shortcut is a 1x1 convolution where the number of channels changes. With ``scale_shift`` the
   embedding gives ``norm(h) * (1 + scale) + shift`` instead of a sum; the result is divided by ``divisor``.
+  Without keys, one for each image, there is no dropout.
   """
 
   channels: int
@@ -138,7 +145,7 @@ class ResidualBlock(nn.Module):
   convolution: Convolution = direct
 
   @nn.compact
-  def __call__(self, x, embedding, train: bool):
+  def __call__(self, x, embedding, keys):
     norm = lambda h, name: group_norm(h, self.groups, self.eps, self.dtype, name)
     conv3 = lambda name, **options: conv3x3(
       self.channels, self.convolution, dtype=self.dtype, name=name, **options
@@ -152,7 +159,9 @@ class ResidualBlock(nn.Module):
       h = norm(h, "norm2") * (1 + scale) + shift
     else:
       h = norm(h + change, "norm2")
-    h = nn.Dropout(self.dropout, deterministic=not train)(self.activation(h))
+    h = self.activation(h)
+    if keys is not None:
+      h = dropout(h, keys, self.dropout)
     h = conv3("conv2", scale=0)(h)
     if x.shape[-1] != self.channels:
       x = conv(self.channels, 1, dtype=self.dtype, name="shortcut")(x)

@@ -22,7 +22,9 @@ Weighting = Callable[[Schedule, jax.Array, jax.Array], jax.Array]
 Levels = Callable[[jax.Array, jax.Array], jax.Array]
 """``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
 Network = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""``(params, x_t: [1, ...], t: i32[], labels: i32[1], key) -> output: [1, ...]``, in training mode."""
+"""``(params, x_t: [B, ...], t: i32[B], labels: i32[B], keys: [B]) -> output: [B, ...]``, in training mode.
+
+Whatever is random about example i, such as dropout, comes from ``keys[i]``: see `ddim_jax.UNet`."""
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -135,42 +137,43 @@ def variational() -> Weighting:
   return weight
 
 
-def example_loss(
+def example_losses(
   network: Network,
   schedule: Schedule,
   parameterisation: Parameterisation = EPS,
   weighting: Weighting | None = None,
 ) -> Callable[..., jax.Array]:
-  """The loss of one example: the squared error of the network's output, averaged over its elements.
+  """The loss of each example: the squared error of the network's output, averaged over its elements.
 
   Args:
-    network: See `Network`; it gets a key of its own for dropout and the like.
+    network: See `Network`; it gets keys of its own for dropout and the like.
     schedule: Noise schedule.
     parameterisation: What the network predicts.
     weighting: None is L_simple, the error in the network's own target (equation (5) of the DDIM paper
       with gamma = 1). Otherwise that error is converted to one in x0 and weighted.
 
   Returns:
-    ``(params, key, x0: f32[...], label: i32[], t: i32[]) -> f32[]``.
+    ``(params, keys: [B], x0: f32[B, ...], labels: i32[B], t: i32[B]) -> f32[B]``; the loss of example i
+    depends on the i-th of each alone.
   """
 
-  def loss(params, key, x0, label, t):
-    noise_key, network_key = jax.random.split(key)
-    x0 = x0[None]
-    eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
+  def losses(params, keys, x0, labels, t):
+    noise_keys, network_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
     x_t = add_noise(schedule, x0, eps, t)
     alpha, sigma = coefficients(schedule, t, x0)
-    output = network(params, x_t, t, jnp.reshape(label, (1,)), network_key).astype(x0.dtype)
-    error = jnp.mean((output - parameterisation.target(x0, eps, alpha, sigma)) ** 2)
+    output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
+    squares = (output - parameterisation.target(x0, eps, alpha, sigma)) ** 2
+    errors = jnp.mean(squares, axis=tuple(range(1, x0.ndim)))
     if weighting is None:
-      return error
+      return errors
     # Decoding is affine, so this difference is d x0 / d output.
     one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
     decode = lambda output: parameterisation.decode(output, zero, alpha, sigma).x0
     slope = decode(one) - decode(zero)
-    return jnp.squeeze(weighting(schedule, t, x0).astype(x0.dtype) * slope**2) * error
+    return jnp.reshape(weighting(schedule, t, x0).astype(x0.dtype) * slope**2, errors.shape) * errors
 
-  return loss
+  return losses
 
 
 def _all_finite(tree) -> jax.Array:
@@ -192,7 +195,7 @@ def _by_level(t, losses, edges: Sequence[int], axis_name: str | None) -> dict[st
 
 
 def make_train_step(
-  loss: Callable[..., jax.Array],
+  losses: Callable[..., jax.Array],
   levels: Levels,
   optimizer: optax.GradientTransformation,
   decay: Callable[[jax.Array], jax.Array],
@@ -207,7 +210,7 @@ def make_train_step(
   parameters, average and optimiser stay, and ``skipped`` counts it.
 
   Args:
-    loss: See `example_loss`.
+    losses: See `example_losses`.
     levels: `uniform_levels` or `antithetic_levels`.
     optimizer: Any optax optimiser, see `warmed_up`.
     decay: Decay of the average by step, see `warm_decay`.
@@ -233,11 +236,11 @@ def make_train_step(
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
 
     def batch_loss(params):
-      losses = jax.vmap(loss, in_axes=(None, 0, 0, 0, 0))(params, keys, images, labels, t)
-      return jnp.mean(losses), losses
+      values = losses(params, keys, images, labels, t)
+      return jnp.mean(values), values
 
-    (value, losses), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
-    by_level = _by_level(t, losses, level_edges, axis_name)
+    (value, values), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+    by_level = _by_level(t, values, level_edges, axis_name)
     if axis_name is not None:
       value, grads = jax.lax.pmean((value, grads), axis_name)
     grad_norm = optax.tree.norm(grads)

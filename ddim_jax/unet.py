@@ -7,6 +7,7 @@ With its defaults it is the CIFAR-10 network of DDPM (appendix B of arXiv:2006.1
 35.7 M parameters, initialisers included. The parameter tree does not depend on dtype, remat or conv.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ class UNet(nn.Module):
       between levels.
     blocks: Residual blocks a level on the way down (one more on the way up).
     attention: Heights of the feature maps that get self-attention; the middle always has it.
-    dropout: Rate in [0, 1), active when ``train``; needs an rng named "dropout".
+    dropout: Rate in [0, 1), active when ``train``.
     out_channels: Channels of the output.
     in_channels: Channels of the input; None means ``out_channels``.
     num_classes: Number of classes, or None for no conditioning. Label ``num_classes`` is the null
@@ -106,7 +107,7 @@ class UNet(nn.Module):
     """Channels at a level."""
     return round(self.channels * self.multipliers[level])
 
-  def _check(self, x_t, t, labels):
+  def _check(self, x_t, t, labels, keys):
     if (
       self.channels < 4
       or self.channels % 2
@@ -136,11 +137,13 @@ class UNet(nn.Module):
       raise ValueError("labels were given to a U-Net without num_classes")
     if labels is None and (self.label_embedding or (self.num_classes is not None and not self.null_class)):
       raise ValueError("labels must be given: this U-Net is conditional and has no null class")
+    if keys is not None and keys.shape != x_t.shape[:1]:
+      raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
     if labels is not None and self.label_embedding is None and labels.shape != x_t.shape[:1]:
       raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
 
   @nn.compact
-  def __call__(self, x_t, t, labels=None, train: bool = False):
+  def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):
     """Applies the network.
 
     Args:
@@ -148,6 +151,8 @@ class UNet(nn.Module):
       t: Noise level, ``i32[]`` or ``i32[B]`` in [1, T]; floats are allowed. Traced.
       labels: ``i32[B]`` in ``[0, num_classes]``; None is the null class throughout.
       train: Whether dropout is active. Static.
+      keys: One random key for each image, ``[B]``, for its dropout, which then does not depend on the rest
+        of the batch; None makes them from the rng "dropout".
 
     Returns:
       ``f32[B, H, W, out_channels]``.
@@ -156,11 +161,11 @@ class UNet(nn.Module):
       ValueError: At trace time, if the configuration does not fit the input.
     """
     t = jnp.asarray(t)
-    self._check(x_t, t, labels)
+    self._check(x_t, t, labels, keys)
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
-    Block = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
+    Block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     convolution = named(self.conv)
     middle = len(self.multipliers) - 1
     heights = [x_t.shape[1] >> level for level in range(middle + 1)]
@@ -176,12 +181,20 @@ class UNet(nn.Module):
       embed = nn.Embed(self.num_classes + self.null_class, wide, dtype=self.dtype, name="classes")
       embedding = embedding + embed(null if labels is None else labels)
 
+    active = train and self.dropout > 0
+    if active and keys is None:
+      keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
+
+    def dropout_keys(name):
+      block_of = lambda key: jax.random.fold_in(key, zlib.crc32(name.encode()))
+      return jax.vmap(block_of)(keys) if active else None
+
     def block(h, level, name, divisor=1.0):
       layer = Block(
         self.width(level), self.groups, self.dropout, self.dtype, self.eps, self.activation,
         self.scale_shift, divisor, convolution, name=name,
       )  # fmt: skip
-      return layer(h, embedding, train)
+      return layer(h, embedding, dropout_keys(name))
 
     def attend(h, name, groups=self.groups, divisor=1.0):
       return Attention(groups, self.dtype, self.eps, self.head_dim, divisor, name=name)(h)

@@ -1,14 +1,14 @@
 """3x3 convolutions in 36 products for 4x4 outputs, where the definition takes 144 (Winograd; Toom and Cook).
 
-Polynomials of degrees 2 and 3 are multiplied by their values at six points, infinity among them. Read backwards,
-that makes four outputs of a filter of three taps from six inputs ``d`` and the filter ``g``,
+Polynomials of degrees 2 and 3 are multiplied by their values at six points, infinity among them. Read
+backwards, that makes four outputs of a filter ``g`` of three taps from six inputs ``d``,
 
     y = A [(G g) * (B d)]        in one dimension,
     y = A [(G g G') * (B d B')] A'   in two,
 
-and summed over the channels of the input the elementwise product is 36 products of matrices. The transforms by
-A, B and G are products too, with matrices of 16 or 36 rows: that, and not sums of slices, is what makes it fast
-where a product is. Lavin and Gray, arXiv:1509.09308.
+and summed over the channels of the input the elementwise product is 36 products of matrices. The transforms
+by A, B and G are products of matrices too, of 16 or 36 rows: sums of slices would be slower than what they
+save. Lavin and Gray, arXiv:1509.09308.
 """
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 _OUTPUTS, _TAPS = 4, 3
 _SIZE = _OUTPUTS + _TAPS - 1
 _POINTS = (0.0, 0.6, -0.6, 1.5, -1.5)
-"""Of points 0, +-a, +-b these lose least in float32: 1.5 times the rounding of the definition, not 3 as 1 and 2."""
+"""Of 0, +-a, +-b these lose least in float32: 1.5 times the rounding of the definition; 1, 2 three times."""
 
 
 def bilinear() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -130,8 +130,8 @@ def timesteps(spacing: AnySpacing, schedule: ddim_jax.Schedule, steps: int) -> n
   return _SPACINGS[spacing](schedule.T, steps)
 
 
-def loss(config: Config, model: ddim_jax.UNet, num_classes: int) -> Callable[..., jax.Array]:
-  """The loss of one example, with dropout and label dropout."""
+def losses(config: Config, model: ddim_jax.UNet, num_classes: int) -> Callable[..., jax.Array]:
+  """The loss of each example, with dropout and label dropout."""
   weightings: dict[str, Callable[[], training.Weighting | None]] = {
     "none": lambda: None,
     "min_snr": training.min_snr,
@@ -140,16 +140,16 @@ def loss(config: Config, model: ddim_jax.UNet, num_classes: int) -> Callable[...
   }
   null = null_label(model, num_classes)
 
-  def network(params, x_t, t, labels, key):
-    dropout_key, label_key = jax.random.split(key)
+  def network(params, x_t, t, labels, keys):
+    dropout_keys, label_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     if null is not None:
-      hidden = jax.random.bernoulli(label_key, config.model.label_dropout, labels.shape)
+      hidden = jax.vmap(lambda key: jax.random.bernoulli(key, config.model.label_dropout))(label_keys)
       labels = jnp.where(hidden, null, labels)
     labels = None if model.num_classes is None else labels
-    return model.apply({"params": params}, x_t, t, labels, train=True, rngs={"dropout": dropout_key})
+    return model.apply({"params": params}, x_t, t, labels, train=True, keys=dropout_keys)
 
   weighting = weightings[config.diffusion.weighting]()
-  return training.example_loss(network, schedule(config), parameterisation(config), weighting)
+  return training.example_losses(network, schedule(config), parameterisation(config), weighting)
 
 
 def levels(config: Diffusion, T: int) -> training.Levels:

@@ -54,7 +54,7 @@ def keep_memory() -> None:
   libc = ctypes.CDLL(None)
   if hasattr(libc, "mallopt"):
     libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(trim_threshold, -1)
     libc.mallopt(arena_max, 1)  # others than the main one cannot hold large blocks
 
 

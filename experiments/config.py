@@ -52,7 +52,7 @@ class Model:
   remat: bool = False
   """Recompute blocks in the backward pass: less memory, more time."""
   conv: Literal["auto", "direct", "winograd"] = "auto"
-  """What computes the 3x3 convolutions, the results being equal up to rounding: XLA's own algorithm, Winograd's
+  """What computes the 3x3 convolutions, with the same results up to rounding: XLA's own algorithm, Winograd's
   with a quarter of the products, or whichever is expected to be faster on this machine."""
 
 

@@ -191,7 +191,7 @@ def pmapped_update(args: Args, model, optimizer, num_classes: int):
   # A short memory at first forgets the initialisation, but would also forget weights that were given.
   decay = training.warm_decay if args.run.origin is None else training.constant_decay
   step = training.make_train_step(
-    build.loss(args.config, model, num_classes),
+    build.losses(args.config, model, num_classes),
     build.levels(args.diffusion, T),
     optimizer,
     decay(args.optimisation.ema),

@@ -121,6 +121,11 @@ np.ones(2**25)
 print(faults() - before)
 """
   found = subprocess.run(
-    [sys.executable, "-c", code], env=os.environ | option, cwd=ROOT, capture_output=True, text=True, check=True
+    [sys.executable, "-c", code],
+    env=os.environ | option,
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
   )
   assert (int(found.stdout) < 100) == kept

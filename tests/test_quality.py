@@ -161,13 +161,13 @@ def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_
   found = iter([5.0, 2.0, 3.0, 4.0])
   monkeypatch.setattr(quality, "evaluator", lambda *_: lambda state: {"frechet": next(found)})
   monkeypatch.setattr(loop, "_LEVELS_EVERY", 4)
-  traces, make_loss = [], build.loss
+  traces, make_losses = [], build.losses
 
   def counted(*arguments):
-    loss = make_loss(*arguments)
-    return lambda *inputs: (traces.append(1), loss(*inputs))[1]
+    losses = make_losses(*arguments)
+    return lambda *inputs: (traces.append(1), losses(*inputs))[1]
 
-  monkeypatch.setattr(build, "loss", counted)
+  monkeypatch.setattr(build, "losses", counted)
   run = presets.Run(tmp_path, steps=7, eval_every=2, keep=1, sample_every=0)
   with jax.numpy_dtype_promotion("standard"):
     assert loop.train(dataclasses.replace(settings, run=run)) == 0

@@ -28,8 +28,8 @@ MODEL = ddim_jax.UNet(
 )
 
 
-def network(params, x_t, t, labels, key):
-  return MODEL.apply({"params": params}, x_t, t, labels, train=True, rngs={"dropout": key})
+def network(params, x_t, t, labels, keys):
+  return MODEL.apply({"params": params}, x_t, t, labels, train=True, keys=keys)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def params():
 
 def make_step(optimizer, axis_name=None):
   levels = training.antithetic_levels(1000)
-  loss = training.example_loss(network, SCHEDULE)
-  return training.make_train_step(loss, levels, optimizer, training.warm_decay(0.9), axis_name=axis_name)
+  losses = training.example_losses(network, SCHEDULE)
+  return training.make_train_step(losses, levels, optimizer, training.warm_decay(0.9), axis_name=axis_name)
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +84,22 @@ def test_shard_map_gives_the_same(undivided):
 def test_a_step_is_its_equation():
   """A linear network, one example: loss, gradient, SGD and average by hand."""
   optimizer = optax.sgd(0.5)
-  loss = training.example_loss(lambda w, x, t, labels, key: w * x, SCHEDULE)
+  losses = training.example_losses(lambda w, x, t, labels, keys: w * x, SCHEDULE)
   step = training.make_train_step(
-    loss, lambda key, index: jnp.array(300), optimizer, training.warm_decay(0.9999)
+    losses, lambda key, index: jnp.array(300), optimizer, training.warm_decay(0.9999)
   )
   x0 = jnp.array([[0.3, -0.7, 0.2]])
   state = training.create_state(jnp.array(0.2), optimizer)
   new, metrics = step(state, KEY, x0, jnp.zeros(1, int))
   # The noise is not returned; it is found again from the loss at two other weights.
-  losses = [
+  values = [
     float(step(state.replace(params=jnp.array(w)), KEY, x0, LABELS[:1])[1]["loss"]) for w in (0.0, 1.0)
   ]
-  mean_eps2 = losses[0]
-  at = lambda w: losses[0] + w * b + w**2 * a  # |w x - eps|^2 is quadratic in w
+  mean_eps2 = values[0]
+  at = lambda w: values[0] + w * b + w**2 * a  # |w x - eps|^2 is quadratic in w
   half = float(step(state.replace(params=jnp.array(0.5)), KEY, x0, LABELS[:1])[1]["loss"])
-  a = 2 * (losses[1] - losses[0]) - 4 * (half - losses[0])
-  b = losses[1] - losses[0] - a
+  a = 2 * (values[1] - values[0]) - 4 * (half - values[0])
+  b = values[1] - values[0] - a
   assert 0 < mean_eps2 < 10
   assert float(metrics["loss"]) == pytest.approx(at(0.2), rel=1e-4)
   gradient = b + 2 * 0.2 * a
@@ -111,18 +111,19 @@ def test_a_step_is_its_equation():
 
 
 def test_the_perfect_network_has_no_loss_and_the_zero_network_a_loss_of_one():
-  eps_of = lambda w, x, t, labels, key: w * x
+  eps_of = lambda w, x, t, labels, keys: w * x
+  levels = lambda t: jnp.full(4000, t)
   keys = jax.random.split(KEY, 4000)
   x0 = jnp.zeros((4000, 4))
   for parameterisation in (ddim_jax.EPS, ddim_jax.V):
-    loss = jax.vmap(training.example_loss(eps_of, SCHEDULE, parameterisation), (None, 0, 0, None, None))
-    assert float(loss(0.0, keys, x0, 0, 999).mean()) == pytest.approx(
+    losses = training.example_losses(eps_of, SCHEDULE, parameterisation)
+    assert float(losses(0.0, keys, x0, None, levels(999)).mean()) == pytest.approx(
       float(coefficients(SCHEDULE, 999, jnp.ones(()))[0]) ** 2 if parameterisation is ddim_jax.V else 1,
       rel=0.05,
     )
   sigma = float(SCHEDULE.sigma[500])
-  perfect = jax.vmap(training.example_loss(eps_of, SCHEDULE), (None, 0, 0, None, None))
-  assert float(perfect(1 / sigma, keys, x0, 0, 500).max()) < 1e-10
+  perfect = training.example_losses(eps_of, SCHEDULE)
+  assert float(perfect(1 / sigma, keys, x0, None, levels(500)).max()) < 1e-10
 
 
 @pytest.mark.parametrize("weighting", [training.min_snr(5.0), training.p2(1.0, 1.0), training.variational()])
@@ -132,18 +133,18 @@ def test_weighted_losses_are_the_same_whatever_the_network_predicts(weighting):
   guess = jnp.array([[0.4, -0.3, 0.3]])
 
   def speaks(parameterisation):
-    def says(params, x_t, t, labels, key):
+    def says(params, x_t, t, labels, keys):
       alpha, sigma = coefficients(SCHEDULE, t, x_t)
       return parameterisation.target(guess, (x_t - alpha * guess) / sigma, alpha, sigma)
 
-    return training.example_loss(says, SCHEDULE, parameterisation, weighting)
+    return training.example_losses(says, SCHEDULE, parameterisation, weighting)
 
   for t in (2, 100, 500, 900):
     weight = float(weighting(SCHEDULE, t, x0[None]).squeeze())
     expected = weight * float(jnp.mean((guess[0] - x0) ** 2))
     for parameterisation in (ddim_jax.EPS, ddim_jax.X0, ddim_jax.V):
-      got = float(speaks(parameterisation)(None, KEY, x0, 0, jnp.array(t)))
-      assert got == pytest.approx(expected, rel=2e-3)
+      (got,) = speaks(parameterisation)(None, KEY[None], x0[None], None, jnp.array([t]))
+      assert float(got) == pytest.approx(expected, rel=2e-3)
 
 
 def test_weights_are_their_papers():
@@ -164,9 +165,10 @@ def test_weights_and_losses_are_finite_at_every_level(factory):
   schedule = factory(10)
   for weighting in (None, training.min_snr(), training.p2(), training.variational()):
     for parameterisation in (ddim_jax.EPS, ddim_jax.X0, ddim_jax.V):
-      loss = training.example_loss(lambda w, x, *_: w * x, schedule, parameterisation, weighting)
+      losses = training.example_losses(lambda w, x, *_: w * x, schedule, parameterisation, weighting)
+      one = lambda w, t, losses=losses: losses(w, KEY[None], jnp.ones((1, 3)), None, t)[0]
       for t in range(1, 11):
-        chex.assert_tree_all_finite(jax.value_and_grad(loss)(0.5, KEY, jnp.ones(3), 0, jnp.array(t)))
+        chex.assert_tree_all_finite(jax.value_and_grad(one)(0.5, jnp.array([t])))
 
 
 def test_levels():
@@ -253,9 +255,9 @@ def test_several_averages_are_those_of_runs_with_their_decays():
 @pytest.mark.parametrize("devices", [1, 4])
 def test_losses_by_level(devices):
   """An example's loss is its image here, and its level its place in the batch."""
-  loss = lambda w, key, x0, label, t: x0[0] + 0 * w
+  losses = lambda w, keys, x0, labels, t: x0[:, 0] + 0 * w
   step = training.make_train_step(
-    loss, lambda key, index: index + 1, SGD, lambda step: 0.5, level_edges=(3, 4, 100), axis_name="d"
+    losses, lambda key, index: index + 1, SGD, lambda step: 0.5, level_edges=(3, 4, 100), axis_name="d"
   )
   images = jnp.arange(8.0).at[7].set(jnp.inf).reshape(devices, -1, 1)
   state = training.create_state(jnp.array(1.0), SGD)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax import plots
+import ddim_jax
+from ddim_jax import convolution, plots
 
 OUT = Path("experiments/results/bench")
 _CALLS = 10  # of a probe, so that caches and threads are as warm for it as within a network
@@ -67,27 +68,22 @@ def process(code: str, *args, cache: Path | None = None) -> tuple[float, str]:
   return time.perf_counter() - began, done.stdout
 
 
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """XLA's own 3x3 convolution."""
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
 def rate_probes(size: int = 1536, channels: int = 256) -> tuple[Sides, dict[str, float]]:
   """Sides that measure what XLA reaches here in float32, and their GFLOP a round."""
   a = jnp.ones((size, size))
   x, kernel = jnp.ones((8, 16, 16, channels)), jnp.ones((3, 3, channels, channels))
-  product, convolution = jax.jit(jnp.matmul), jax.jit(convolve)
+  product, convolve = jax.jit(jnp.matmul), jax.jit(convolution.direct)
   sides: Sides = {
     "product": lambda: [jax.block_until_ready(product(a, a)) for _ in range(_CALLS)],
-    "convolution": lambda: [jax.block_until_ready(convolution(x, kernel)) for _ in range(_CALLS)],
+    "convolution": lambda: [jax.block_until_ready(convolve(x, kernel)) for _ in range(_CALLS)],
   }
   work = {"product": 2 * size**3, "convolution": 2 * 8 * 256 * 9 * channels**2}
   return sides, {name: _CALLS * flop / 1e9 for name, flop in work.items()}
 
 
-def gflop(function: Callable, *args) -> float:
-  """GFLOP of one call by XLA's count for the program as written, before it is compiled."""
-  analysis: Any = jax.jit(function).lower(*args).cost_analysis()
+def gflop(model: ddim_jax.UNet, *args) -> float:
+  """GFLOP of one call with direct convolutions, by XLA's count for the program as written."""
+  analysis: Any = jax.jit(model.clone(conv="direct").apply).lower(*args).cost_analysis()
   return analysis["flops"] / 1e9
 
 

@@ -121,7 +121,7 @@ def sample(
   expected = sides["diffusers, eager"]()
   differences = {name: float(np.abs(side() - expected).max()) for name, side in sides.items()}
 
-  work = steps * measure.gflop(loaded.model.apply, variables, x_T, ts[0])
+  work = steps * measure.gflop(loaded.model, variables, x_T, ts[0])
   results = measure.compare(sides | {_ALONE: network_alone}, rounds, batch_size, work, _OURS)
   for name, difference in differences.items():
     results["sides"][name]["largest_difference_of_images_from_eager"] = difference

@@ -78,7 +78,7 @@ def page(networks: dict[str, tuple[dict[str, Any], int]], efficiency: float) -> 
   """Predicted training steps, as Markdown, for ``{title: (options of the U-Net, image size)}``."""
   lines = [_HEAD.format(efficiency=efficiency)]
   for title, (options, size) in networks.items():
-    parameters, each, fixed = _step_gflop(ddim_jax.UNet(**options), size)
+    parameters, each, fixed = _step_gflop(ddim_jax.UNet(**options, conv="direct"), size)
     facts = (
       f"{parameters / 1e6:.1f} M parameters; {each:.1f} GFLOP an image and {max(fixed, 0):.2f} a step;"
       f" {4 * parameters / 1e6:.0f} MB of gradients summed a step; {20 * parameters / 1e9:.2f} GB of state."

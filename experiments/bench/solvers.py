@@ -51,7 +51,7 @@ def solvers(
 
     return lambda: np.asarray(program(variables, pretrained.schedule, x_T))
 
-  work = evaluations * measure.gflop(pretrained.model.apply, variables, x_T, jnp.int32(1))
+  work = evaluations * measure.gflop(pretrained.model, variables, x_T, jnp.int32(1))
   sides: measure.Sides = {name: side(name) for name in names}
   results = measure.compare(sides, rounds, batch_size, work, names[0])
   settings = {"network": network, "batch_size": batch_size, "evaluations": evaluations, "rounds": rounds}

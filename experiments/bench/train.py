@@ -26,12 +26,12 @@ def update(
 ):
   """``(state, key, images, labels) -> (state, metrics)``: a step of DDPM training with dropout."""
 
-  def network(params, x_t, t, labels, key):
-    return model.apply({"params": params}, x_t, t, train=True, rngs={"dropout": key})
+  def network(params, x_t, t, labels, keys):
+    return model.apply({"params": params}, x_t, t, train=True, keys=keys)
 
-  loss = training.example_loss(network, schedule)
+  losses = training.example_losses(network, schedule)
   levels = training.uniform_levels(schedule.T)
-  return training.make_train_step(loss, levels, optimizer, decay, axis_name=axis_name)
+  return training.make_train_step(losses, levels, optimizer, decay, axis_name=axis_name)
 
 
 def per_device(batch_size: int) -> int:
@@ -93,7 +93,7 @@ def train(
   }
   x = np.zeros((batch_size, *peers.image_shape(loaded)), np.float32)
   # The two halves of the backward pass cost a forward pass each.
-  work = 3 * measure.gflop(loaded.model.apply, loaded.variables, x, np.int32(1))
+  work = 3 * measure.gflop(loaded.model, loaded.variables, x, np.int32(1))
   results = measure.compare(sides, rounds, batch_size, work, _OURS)
   settings = {"network": network, "batch_size": batch_size, "rounds": rounds, "torch": torch.__version__}
   measure.report(

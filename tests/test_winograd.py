@@ -1,0 +1,122 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ddim_jax
+from ddim_jax import convolution, winograd
+from tests.test_convolution import draw
+from tests.test_unet import random_variables
+
+
+def by_definition(x, kernel):
+  """The sum over nine shifts, in float64."""
+  padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  kernel, (height, width) = np.asarray(kernel, np.float64), x.shape[1:3]
+  return sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3))
+
+
+def test_one_dimension_is_a_filter_of_three_taps():
+  output, weights, inputs = winograd.bilinear()
+  g, d = np.random.default_rng(0).standard_normal((2, 6))
+  got = output @ ((weights @ g[:3]) * (inputs @ d))
+  np.testing.assert_allclose(got, [d[i : i + 3] @ g[:3] for i in range(4)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 2), (16, 12)])
+def test_equals_the_definition(size):
+  x, kernel = draw((3, *size, 5), (3, 3, 5, 4))
+  expected = by_definition(x, kernel)
+  got = jax.jit(winograd.convolve)(x, kernel)
+  assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_float32_loses_little_more_than_the_definition():
+  """RMS error over the RMS of the result, at the width of the networks that it is for."""
+  x, kernel = draw((2, 16, 16, 256), (3, 3, 256, 128))
+  expected = by_definition(x, kernel)
+  error = lambda f: np.sqrt(np.mean((jax.jit(f)(x, kernel) - expected) ** 2) / np.mean(expected**2))
+  assert error(winograd.convolve) < 2e-6
+  assert error(winograd.convolve) < 5 * error(convolution.direct)
+
+
+def test_gradients_are_those_of_the_definition():
+  x, kernel = draw((2, 6, 9, 16), (3, 3, 16, 8))
+  (g,) = draw((2, 6, 9, 8))
+  both = [
+    jax.jit(lambda g, f=f: jax.vjp(f, x, kernel)[1](g))(g) for f in (winograd.convolve, convolution.direct)
+  ]
+  for got, expected in zip(*both, strict=True):
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_vmap_and_forward_derivatives():
+  x, kernel, dx = draw((3, 1, 4, 8, 2), (3, 3, 2, 2), (3, 1, 4, 8, 2))
+  mapped = lambda f: jax.jvp(jax.vmap(f, in_axes=(0, None)), (x, kernel), (dx, 2 * kernel))
+  for got, expected in zip(mapped(winograd.convolve), mapped(convolution.direct), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_spends_36_products_a_tile_of_16_pixels():
+  """And 36 * 36 + 16 * 36 for the transforms of a tile's channels, 9 * 36 for the kernel's."""
+  x, kernel = draw((4, 32, 32, 128), (3, 3, 128, 128))
+  flops = lambda f: jax.jit(f).lower(x, kernel).cost_analysis()["flops"]
+  tiles, channels = 4 * 64, 128
+  products = 36 * tiles * channels**2 + (36 + 16) * 36 * tiles * channels + 9 * 36 * channels**2
+  assert flops(winograd.convolve) < 1.05 * 2 * products
+  assert flops(winograd.convolve) < 0.4 * flops(convolution.direct)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 4, 2), (5, 5, 3, 2), (3, 3, 3)])
+def test_refuses_other_kernels(kernel):
+  with pytest.raises(ValueError, match="kernel"):
+    winograd.convolve(jnp.zeros((1, 4, 4, 3)), jnp.zeros(kernel))
+
+
+@pytest.mark.parametrize(
+  ("shape", "dtype", "backend", "chosen"),
+  [
+    ((8, 8, 128), "float32", "cpu", True),
+    ((8, 8, 128), "float32", "tpu", False),
+    ((8, 8, 128), "bfloat16", "cpu", False),
+    ((8, 8, 64), "float32", "cpu", False),
+    ((4, 4, 128), "float32", "cpu", False),
+  ],
+)
+def test_auto_takes_it_on_a_cpu_where_it_pays(shape, dtype, backend, chosen, monkeypatch):
+  """The backend is named by a mock: there is no other here."""
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  x, kernel = jnp.zeros((1, *shape), dtype), jnp.zeros((3, 3, shape[-1], 128), dtype)
+  program = str(jax.make_jaxpr(lambda *inputs: convolution.auto(*inputs))(x, kernel))
+  assert ("conv_general_dilated" not in program) == chosen
+
+
+def test_networks_are_the_same_whatever_computes_their_convolutions():
+  """The same variables, output and gradients."""
+  options = {"channels": 128, "multipliers": (1, 2), "blocks": 1, "attention": (8,)}
+  direct, other, auto = (ddim_jax.UNet(**options, conv=conv) for conv in ("direct", "winograd", "auto"))
+  x, g = draw((2, 16, 16, 3), (2, 16, 16, 3))
+  variables = random_variables(direct, x.shape)
+  shapes = [jax.eval_shape(m.init, jax.random.key(0), x, jnp.array(1)) for m in (direct, other, auto)]
+  assert jax.tree.map(jnp.shape, shapes[0]) == jax.tree.map(jnp.shape, shapes[1])
+  assert jax.tree.map(jnp.shape, shapes[0]) == jax.tree.map(jnp.shape, shapes[2])
+
+  @jax.jit
+  def run(variables):
+    result = []
+    for model in (direct, other, auto):
+      output, back = jax.vjp(lambda variables, m=model: m.apply(variables, x, 500), variables)
+      result.append((output, back(g)))
+    return result
+
+  expected, *others = run(variables)
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+  for got in others:
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+      np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(np.abs(b).max(), 1e-2 * largest))
+
+
+def test_refuses_other_algorithms():
+  model = ddim_jax.UNet(conv="fft")
+  with pytest.raises(ValueError, match="conv must be one of auto, direct, winograd, got 'fft'"):
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.array(1))
