@@ -28,17 +28,21 @@ def written(folder):
   return results
 
 
-def test_alternates_and_leaves_out_the_first_calls():
+@pytest.mark.parametrize(("before", "expected"), [(1, "ababab"), (3, "aaabbbabab")])
+def test_alternates_and_leaves_out_the_first_calls(before, expected):
   calls = []
-  seconds = measure.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2)
-  assert calls == list("ababab")
+  sides = {name: lambda name=name: calls.append(name) for name in "ab"}
+  seconds = measure.alternate(sides, 2, before)
+  assert "".join(calls) == expected
   assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
 
 
 def test_ratios_are_taken_round_by_round(monkeypatch):
   """A machine that slows down to a half does not change who is twice as fast."""
   taken = {"ours": [1.0, 2.0], "peer": [2.0, 4.0], "product": [1.0, 1.0], "convolution": [1.0, 1.0]}
-  monkeypatch.setattr(measure, "alternate", lambda sides, rounds: {name: taken[name] for name in sides})
+  monkeypatch.setattr(
+    measure, "alternate", lambda sides, rounds, before: {name: taken[name] for name in sides}
+  )
   sides = {"ours": lambda: None, "peer": lambda: None}
   results = measure.compare(sides, rounds=2, images=2, work=6.0, ours="ours")["sides"]
   assert results["peer"]["times_ours_median"] == 2

@@ -37,12 +37,14 @@ def positive(**values: int) -> None:
       raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
 
 
-def alternate(sides: Sides, rounds: int) -> dict[str, list[float]]:
-  """Seconds of each side, A B C A B C ..., after one call of each that is not counted."""
+def alternate(sides: Sides, rounds: int, before: int = 1) -> dict[str, list[float]]:
+  """Seconds of each side, A B C A B C ..., after so many calls ``before`` of each that are not counted."""
   for name, side in sides.items():
     began = time.perf_counter()
     side()
     print(f"{name}: {time.perf_counter() - began:.2f} s for the first call", flush=True)
+    for _ in range(before - 1):
+      side()
   seconds: dict[str, list[float]] = {name: [] for name in sides}
   for _ in range(rounds):
     for name, side in sides.items():
@@ -87,7 +89,9 @@ def gflop(model: ddim_jax.UNet, *args) -> float:
   return analysis["flops"] / 1e9
 
 
-def compare(sides: Sides, rounds: int, images: int, work: float, ours: str) -> dict[str, Any]:
+def compare(
+  sides: Sides, rounds: int, images: int, work: float, ours: str, before: int = 1
+) -> dict[str, Any]:
   """Measures the sides in turn, with the machine's rates among them.
 
   Args:
@@ -96,13 +100,14 @@ def compare(sides: Sides, rounds: int, images: int, work: float, ours: str) -> d
     images: Images a call.
     work: GFLOP a call by the plain algorithm, the same for all sides.
     ours: The side to which the others are compared, round by round.
+    before: Calls of each that are not counted.
 
   Returns:
     ``"gflop_per_second"`` of the probes, and for each of ``"sides"`` time an image, GFLOP/s, their fraction
     of the rates, and how many times as long as ``ours`` it takes.
   """
   probes, probe_work = rate_probes()
-  seconds = alternate(sides | probes, rounds)
+  seconds = alternate(sides | probes, rounds, before)
   rates = {name: probe_work[name] / statistics.median(seconds.pop(name)) for name in probes}
   table = {}
   for name, times in seconds.items():
