@@ -166,11 +166,14 @@ def from_json(values: dict[str, Any]) -> Config:
 
 
 def differences(saved: Config, asked: Config) -> list[str]:
-  """Fields that decide the model and differ, as ``name: saved, asked``; where the data lies does not."""
+  """Fields that decide the model and differ, as ``name: saved, asked``.
+
+  Where the data lies and what computes the convolutions do not decide it.
+  """
   old, new = to_json(saved), to_json(asked)
   return [
     f"{name}: {old[section].get(name)!r} in the checkpoint, {value!r} asked for"
     for section in _SECTIONS
     for name, value in new[section].items()
-    if name != "data_dir" and old[section].get(name) != value
+    if name not in ("data_dir", "conv") and old[section].get(name) != value
   ]

@@ -182,3 +182,10 @@ def edm(x, x0_given, ratios, noise, churn, inflation, low, high):
       after = x + (s - raised) * (slope + other) / 2
     x = after
   return x
+
+
+def convolution(x, kernel):
+  """A 3x3 convolution with zero padding, ``[B, H, W, C], [3, 3, C, D] -> f64[B, H, W, D]``: nine shifts."""
+  padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+  kernel, (height, width) = np.asarray(kernel, np.float64), x.shape[1:3]
+  return sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax.layers import group_norm
+from ddim_jax.layers import dropout, group_norm
 from ddim_jax.unet import time_embedding
 from tests import oracles
 
@@ -146,6 +146,31 @@ def test_dropout_acts_in_training_only():
   train = lambda seed: model.apply(variables, x, 5, train=True, rngs={"dropout": jax.random.key(seed)})
   assert np.abs(train(0) - train(1)).max() > 1e-3
   np.testing.assert_array_equal(model.apply(variables, x, 5), model.apply(variables, x, 5))
+
+
+def test_dropout_of_an_image_comes_from_its_key():
+  model, x = ddim_jax.UNet(**SMALL, dropout=0.5), jax.random.normal(KEY, (3, 8, 8, 3))
+  variables, keys = random_variables(model, x.shape), jax.random.split(KEY, 3)
+  train = jax.jit(lambda x, keys: model.apply(variables, x, 5, train=True, keys=keys))
+  together = train(x, keys)
+  for i in range(3):
+    np.testing.assert_allclose(train(x[i : i + 1], keys[i : i + 1])[0], together[i], rtol=0, atol=1e-4)
+  others = train(x, keys[::-1])
+  np.testing.assert_allclose(others[1], together[1], rtol=0, atol=1e-4)
+  assert np.abs(others[0] - together[0]).max() > 1e-2
+  with pytest.raises(ValueError, match=r"keys must be \[3\], one for each image"):
+    train(x, keys[:2])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.75])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
+  kept = np.asarray(dropout(jnp.full((4, 50, 50, 8), 3.0), jax.random.split(KEY, 4), rate))
+  number = kept[0].size
+  for image in kept:
+    zeros = np.sum(image == 0)
+    assert abs(zeros - number * rate) < 5 * (number * rate * (1 - rate)) ** 0.5
+    np.testing.assert_allclose(image[image != 0], 3 / (1 - rate), rtol=1e-6)
+  assert np.any(kept[0] != kept[1])
 
 
 def test_no_label_is_the_null_class():

@@ -5,15 +5,9 @@ import pytest
 
 import ddim_jax
 from ddim_jax import convolution, winograd
+from tests import oracles
 from tests.test_convolution import draw
 from tests.test_unet import random_variables
-
-
-def by_definition(x, kernel):
-  """The sum over nine shifts, in float64."""
-  padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-  kernel, (height, width) = np.asarray(kernel, np.float64), x.shape[1:3]
-  return sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3))
 
 
 def test_one_dimension_is_a_filter_of_three_taps():
@@ -26,7 +20,7 @@ def test_one_dimension_is_a_filter_of_three_taps():
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 2), (16, 12)])
 def test_equals_the_definition(size):
   x, kernel = draw((3, *size, 5), (3, 3, 5, 4))
-  expected = by_definition(x, kernel)
+  expected = oracles.convolution(x, kernel)
   got = jax.jit(winograd.convolve)(x, kernel)
   assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
@@ -34,7 +28,7 @@ def test_equals_the_definition(size):
 def test_float32_loses_little_more_than_the_definition():
   """RMS error over the RMS of the result, at the width of the networks that it is for."""
   x, kernel = draw((2, 16, 16, 256), (3, 3, 256, 128))
-  expected = by_definition(x, kernel)
+  expected = oracles.convolution(x, kernel)
   error = lambda f: np.sqrt(np.mean((jax.jit(f)(x, kernel) - expected) ** 2) / np.mean(expected**2))
   assert error(winograd.convolve) < 2e-6
   assert error(winograd.convolve) < 5 * error(convolution.direct)
