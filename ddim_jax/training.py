@@ -137,6 +137,12 @@ def variational() -> Weighting:
   return weight
 
 
+def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Two independent keys for each of ``keys: [B]``, as two arrays of them."""
+  pairs = jax.vmap(jax.random.split)(keys)
+  return pairs[:, 0], pairs[:, 1]
+
+
 def example_losses(
   network: Network,
   schedule: Schedule,
@@ -158,7 +164,7 @@ def example_losses(
   """
 
   def losses(params, keys, x0, labels, t):
-    noise_keys, network_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    noise_keys, network_keys = split_each(keys)
     eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
     x_t = add_noise(schedule, x0, eps, t)
     alpha, sigma = coefficients(schedule, t, x0)

@@ -141,7 +141,7 @@ def losses(config: Config, model: ddim_jax.UNet, num_classes: int) -> Callable[.
   null = null_label(model, num_classes)
 
   def network(params, x_t, t, labels, keys):
-    dropout_keys, label_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    dropout_keys, label_keys = training.split_each(keys)
     if null is not None:
       hidden = jax.vmap(lambda key: jax.random.bernoulli(key, config.model.label_dropout))(label_keys)
       labels = jnp.where(hidden, null, labels)
