@@ -9,7 +9,7 @@ from ddim_jax import winograd
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 """``([B, H, W, C], [3, 3, C, D]) -> [B, H, W, D]``, zero padding, stride 1."""
-_CHANNELS, _HEIGHT = 128, 8
+_CHANNELS, _HEIGHT = 64, 7
 
 
 def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -20,8 +20,8 @@ def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def auto(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Whichever is expected to be faster: `winograd.convolve` on a CPU, where it pays, else `direct`.
 
-  With fewer than 128 channels on either side the transforms cost what the products save, on images under
-  8x8 that of the kernel does, and in narrow types Winograd's rounding is not that of the definition.
+  With fewer than 64 channels on either side the transforms cost what the products save, on images under
+  7x7 that of the kernel does, and in narrow types Winograd's rounding is not that of the definition.
   """
   large = min(kernel.shape[2:]) >= _CHANNELS and min(x.shape[1:3]) >= _HEIGHT
   precise = jnp.finfo(x.dtype).bits >= 32

@@ -31,6 +31,12 @@ def conv3x3(features: int, by: Convolution, *, dtype, scale: float = 1.0, name: 
   return conv(features, dtype=dtype, scale=scale, name=name, conv_general_dilated=compute)
 
 
+def conv1x1(features: int, *, dtype, name: str) -> nn.Conv:
+  """A convolution of one pixel, as a product of matrices: so its gradients are products, too."""
+  compute = lambda x, kernel, *_, **__: x @ kernel[0, 0]
+  return conv(features, 1, dtype=dtype, name=name, conv_general_dilated=compute)
+
+
 def upsample(features: int, *, dtype, name: str) -> nn.Conv:
   """Nearest upsampling by 2, then a 3x3 convolution."""
   return conv3x3(features, upsampled, dtype=dtype, name=name)
@@ -164,7 +170,7 @@ class ResidualBlock(nn.Module):
       h = dropout(h, keys, self.dropout)
     h = conv3("conv2", scale=0)(h)
     if x.shape[-1] != self.channels:
-      x = conv(self.channels, 1, dtype=self.dtype, name="shortcut")(x)
+      x = conv1x1(self.channels, dtype=self.dtype, name="shortcut")(x)
     return (x + h) / self.divisor if self.divisor != 1 else x + h
 
 

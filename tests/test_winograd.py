@@ -44,6 +44,20 @@ def test_gradients_are_those_of_the_definition():
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("batch", [6, 5])
+def test_many_images_are_taken_a_few_at_a_time(batch):
+  x, kernel, g = draw((batch, 32, 32, 256), (3, 3, 256, 8), (batch, 32, 32, 8))
+  pieces = [jaxpr for jaxpr in jax.make_jaxpr(winograd.convolve)(x, kernel).eqns if "scan" in str(jaxpr)]
+  assert pieces[0].params["length"] == {6: 2, 5: 5}[batch]
+
+  def both(f):
+    y, back = jax.vjp(f, x, kernel)
+    return y, *back(g)
+
+  for got, expected in zip(both(jax.jit(winograd.convolve)), both(jax.jit(convolution.direct)), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_vmap_and_forward_derivatives():
   x, kernel, dx = draw((3, 1, 4, 8, 2), (3, 3, 2, 2), (3, 1, 4, 8, 2))
   mapped = lambda f: jax.jvp(jax.vmap(f, in_axes=(0, None)), (x, kernel), (dx, 2 * kernel))
@@ -73,7 +87,8 @@ def test_refuses_other_kernels(kernel):
     ((8, 8, 128), "float32", "cpu", True),
     ((8, 8, 128), "float32", "tpu", False),
     ((8, 8, 128), "bfloat16", "cpu", False),
-    ((8, 8, 64), "float32", "cpu", False),
+    ((7, 7, 64), "float32", "cpu", True),
+    ((8, 8, 32), "float32", "cpu", False),
     ((4, 4, 128), "float32", "cpu", False),
   ],
 )
