@@ -49,7 +49,8 @@ def at_least_float32(dtype):
 
 class GroupNorm(nn.Module):
   """``flax.linen.GroupNorm`` with its parameters, summed over pixels first and then over the channels of a
-  group: reductions along the layout of NHWC.
+  group: reductions along the layout of NHWC. One product and one sum a pixel, so that the backward pass
+  reads ``x`` and no centred copy of it.
   """
 
   groups: int
@@ -67,7 +68,7 @@ class GroupNorm(nn.Module):
       batch, 1, 1, channels
     )
     factor = spread(factor) * scale[None, None, None].astype(x.dtype)
-    return (x - spread(mean)) * factor + bias[None, None, None].astype(x.dtype)
+    return x * factor + (bias[None, None, None].astype(x.dtype) - spread(mean) * factor)
 
 
 def group_norm(x: jax.Array, groups: int, eps: float, dtype, name: str) -> jax.Array:

@@ -212,8 +212,8 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """One update: gradient, optimiser, moving average.
 
-  An update with anything in it that is not finite, from the loss to the new state, is not applied:
-  parameters, average and optimiser stay, and ``skipped`` counts it.
+  An update whose loss, gradient norm or new parameters are not finite is not applied: parameters, average
+  and optimiser stay, and ``skipped`` counts it.
 
   Args:
     losses: See `example_losses`.
@@ -261,9 +261,9 @@ def make_train_step(
 
     # Computed twice, once to be tested and once to be kept: the first is never stored, and a branch that got
     # results from outside would copy them. Not a `where` per array: XLA would repeat the whole test in the
-    # kernel of each, and take a minute and gigabytes to compile them.
-    new_params, _, _, new_opt_state = updated()
-    finite = _all_finite((value, grad_norm, new_params, new_opt_state))
+    # kernel of each, and take a minute and gigabytes to compile them. A finite norm is one of finite squares,
+    # which is all that the moments of the optimiser hold.
+    finite = _all_finite((value, grad_norm, updated()[0]))
     unchanged = lambda: (state.params, state.ema, state.emas, state.opt_state)
     params, ema, emas, opt_state = jax.lax.cond(finite, updated, unchanged)
     skipped = state.skipped + jnp.where(finite, 0, 1)

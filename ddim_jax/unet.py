@@ -29,6 +29,7 @@ from ddim_jax.layers import (
   time_embedding,
   upsample,
 )
+from ddim_jax.rematerialisation import recomputed
 
 __all__ = ["RandomFourier", "Sinusoids", "UNet", "time_embedding"]
 
@@ -165,7 +166,6 @@ class UNet(nn.Module):
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
-    Block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     convolution = named(self.conv)
     middle = len(self.multipliers) - 1
     heights = [x_t.shape[1] >> level for level in range(middle + 1)]
@@ -190,11 +190,14 @@ class UNet(nn.Module):
       return jax.vmap(block_of)(keys) if active else None
 
     def block(h, level, name, divisor=1.0):
-      layer = Block(
+      layer = ResidualBlock(
         self.width(level), self.groups, self.dropout, self.dtype, self.eps, self.activation,
         self.scale_shift, divisor, convolution, name=name,
       )  # fmt: skip
-      return layer(h, embedding, dropout_keys(name))
+      if not self.remat or self.is_initializing():
+        return layer(h, embedding, dropout_keys(name))
+      alone, variables = layer.unbind()
+      return recomputed(alone.apply)(variables, h, embedding, dropout_keys(name))
 
     def attend(h, name, groups=self.groups, divisor=1.0):
       return Attention(groups, self.dtype, self.eps, self.head_dim, divisor, name=name)(h)

@@ -1,8 +1,12 @@
-"""Four CPU devices, and JAX at its strictest, for every test."""
+"""Four CPU devices, JAX at its strictest, and programs that compile in half the time, for every test."""
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=4"
+  + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -17,6 +21,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 ROOT = Path(__file__).parent.parent
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def pytest_collection_modifyitems(items):
@@ -35,13 +40,14 @@ def data_dir(tmp_path_factory):
 def spawn(tmp_path_factory, data_dir):
   """Starts a program in a process of its own: ``spawn("experiments.train", "digits", ..., devices=4)``.
 
-  With None for devices, it has as many as for a user.
+  With None for devices, it has as many as for a user, and is compiled as for a user.
   """
   base = tmp_path_factory.getbasetemp()
   cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla_cache"
 
   def start(module, *args, devices: int | None = 1):
-    flags = "" if devices is None else f"--xla_force_host_platform_device_count={devices}"
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = "" if devices is None else f"{count} {QUICK_TO_COMPILE}"
     environment = os.environ | {
       "XLA_FLAGS": flags,
       "TFDS_DATA_DIR": str(data_dir),
