@@ -8,8 +8,7 @@ demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: .venv/test.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
