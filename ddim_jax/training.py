@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddim_jax.collectives import mean
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
@@ -248,7 +249,7 @@ def make_train_step(
     (value, values), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
     by_level = _by_level(t, values, level_edges, axis_name)
     if axis_name is not None:
-      value, grads = jax.lax.pmean((value, grads), axis_name)
+      value, grads = mean((value, grads), axis_name)
     grad_norm = optax.tree.norm(grads)
 
     def updated():

@@ -54,7 +54,8 @@ class UNet(nn.Module):
     groups: Groups of every GroupNorm.
     dtype: Type of the computation, e.g. ``jnp.bfloat16``. Parameters, GroupNorm statistics, softmax
       and output stay float32.
-    remat: Recompute each residual block in the backward pass to save memory.
+    remat: Recompute each residual block in the backward pass to save memory. On a CPU, derivatives in
+      reverse mode only: see `rematerialisation.recomputed`.
     conv: What computes the 3x3 convolutions, all equal up to rounding: "direct", XLA's own; "winograd",
       with a quarter of the products; "auto", the latter on a CPU where it is faster.
     time: Features of the level: `Sinusoids` or `RandomFourier`.

@@ -61,12 +61,8 @@ def learn(folder: str, batch_size: int, remat: bool) -> None:
     step()
 
 
-def saved(folder: Path, batch_size: int, remat: bool) -> float:
-  """Megabytes that the forward pass leaves for the backward pass, parameters not counted.
-
-  By JAX's own account, before compilation: XLA's CPU compiler merges what is computed again with what was
-  computed before, so that on a CPU the memory of the compiled program does not show what remat does.
-  """
+def needed(folder: Path, batch_size: int, remat: bool) -> float:
+  """Megabytes of the intermediate results of the compiled loss and gradient, by XLA's account."""
   pretrained = _trained(folder, remat)
   x = jnp.zeros((batch_size, *peers.image_shape(pretrained)))
 
@@ -75,12 +71,8 @@ def saved(folder: Path, batch_size: int, remat: bool) -> float:
     output: Any = pretrained.model.apply(variables, x, jnp.int32(1), train=True, rngs=key)
     return jnp.mean(output**2)
 
-  left = jax.eval_shape(lambda variables: jax.vjp(loss, variables)[1], pretrained.variables)
-  total, parameters = (
-    sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    for tree in (left, pretrained.variables)
-  )
-  return (total - parameters) / 2**20
+  analysis: Any = jax.jit(jax.value_and_grad(loss)).lower(pretrained.variables).compile().memory_analysis()
+  return analysis.temp_size_in_bytes / 2**20
 
 
 def memory(
@@ -108,11 +100,11 @@ def memory(
       "train, remat": peak(_TRAIN, folder, batch_size, "remat"),
       "train, torch eager": peak(_TORCH, folder, batch_size),
     }
-    kept = {name: saved(folder, batch_size, remat) for name, remat in (("plain", False), ("remat", True))}
+    need = {name: needed(folder, batch_size, remat) for name, remat in (("plain", False), ("remat", True))}
   results = {
     "network": network, "batch_size": batch_size,
     "peak_megabytes": {name: round(value, 1) for name, value in peaks.items()},
-    "megabytes_kept_for_the_backward_pass": {name: round(value, 1) for name, value in kept.items()},
-    "remat_over_plain": round(kept["remat"] / kept["plain"], 3),
+    "megabytes_of_intermediate_results": {name: round(value, 1) for name, value in need.items()},
+    "remat_over_plain": round(need["remat"] / need["plain"], 3),
   }  # fmt: skip
   measure.report(f"memory_{network}_b{batch_size}", results, out, peaks, "peak megabytes of a process")

@@ -95,7 +95,7 @@ def train(
   # The two halves of the backward pass cost a forward pass each.
   work = 3 * measure.gflop(loaded.model, loaded.variables, x, np.int32(1))
   # The memory of a process reaches its size in the first few steps.
-  results = measure.compare(sides, rounds, batch_size, work, _OURS, before=4)
+  results = measure.compare(sides, rounds, batch_size, work, _OURS, before=8)
   settings = {"network": network, "batch_size": batch_size, "rounds": rounds, "torch": torch.__version__}
   measure.report(
     f"train_{network}_b{batch_size}", settings | results, out, measure.times(results),
