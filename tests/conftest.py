@@ -21,7 +21,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 ROOT = Path(__file__).parent.parent
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK_TO_COMPILE = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
 
 
 def pytest_collection_modifyitems(items):
@@ -36,14 +36,22 @@ def data_dir(tmp_path_factory):
   return tmp_path_factory.mktemp("tfds")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+  """A folder for compiled programs, shared by the workers of a session and the processes they start."""
+  base = tmp_path_factory.getbasetemp()
+  cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla_cache"
+  jax.config.update("jax_compilation_cache_dir", str(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  return cache
+
+
 @pytest.fixture(scope="session")
-def spawn(tmp_path_factory, data_dir):
+def spawn(compilation_cache, data_dir):
   """Starts a program in a process of its own: ``spawn("experiments.train", "digits", ..., devices=4)``.
 
   With None for devices, it has as many as for a user, and is compiled as for a user.
   """
-  base = tmp_path_factory.getbasetemp()
-  cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla_cache"
 
   def start(module, *args, devices: int | None = 1):
     count = f"--xla_force_host_platform_device_count={devices}"
@@ -51,7 +59,7 @@ def spawn(tmp_path_factory, data_dir):
     environment = os.environ | {
       "XLA_FLAGS": flags,
       "TFDS_DATA_DIR": str(data_dir),
-      "JAX_COMPILATION_CACHE_DIR": str(cache),
+      "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
     }
     command = [sys.executable, "-m", module, *map(str, args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

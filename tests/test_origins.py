@@ -183,9 +183,10 @@ def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, ca
   assert after.config.model.channels == 8  # the source's, not the preset's
   x, t = np.ones((2, 8, 8, 1), np.float32), np.array([3, 900])
   labels = np.array([2, 10])
-  np.testing.assert_array_equal(
+  np.testing.assert_allclose(  # an average of equal numbers is rounded
     after.model.apply({"params": after.params}, x, t, labels),
     before.model.apply({"params": before.params}, x, t),
+    rtol=1e-3,
   )
 
 

@@ -29,12 +29,14 @@ def test_every_spacing_of_the_programs(spacing):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-  """The checkpoint of a small network that has learned nothing, but not zero: initial weights, times 1.5."""
+  """The checkpoint of a small network that has learned nothing, but not to be zero: random weights."""
   folder = tmp_path_factory.mktemp("run")
   made = config.Config(model=config.Model(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4))
   model = build.model(made, 1, 0)
   params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), np.int32(1))["params"]
-  params = jax.tree.map(lambda leaf: np.asarray(leaf) * 1.5, params)
+  random = np.random.default_rng(0)
+  moved = lambda leaf: np.asarray(leaf + 0.1 * random.standard_normal(leaf.shape), np.float32)
+  params = jax.tree.map(moved, params)
   saved = {"config": config.to_json(made), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(folder / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": params}, saved)
