@@ -28,7 +28,8 @@ def _conditional(f):
     inner, others = args[:3], args[3:]
 
     def run_again():
-      return jax.vjp(lambda *inner: f(*inner, *others), *inner)[1](derivative)
+      _, back = jax.vjp(lambda *values: f(*values, *others), *inner)
+      return back(derivative)
 
     reached = derivative.ravel()[0] < jnp.inf
     nans = lambda: jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), inner)

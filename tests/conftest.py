@@ -54,8 +54,7 @@ def spawn(compilation_cache, data_dir):
   """
 
   def start(module, *args, devices: int | None = 1):
-    count = f"--xla_force_host_platform_device_count={devices}"
-    flags = "" if devices is None else f"{count} {QUICK_TO_COMPILE}"
+    flags = "" if devices is None else f"--xla_force_host_platform_device_count={devices} {QUICK_TO_COMPILE}"
     environment = os.environ | {
       "XLA_FLAGS": flags,
       "TFDS_DATA_DIR": str(data_dir),

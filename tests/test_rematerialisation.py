@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ddim_jax
 from ddim_jax.rematerialisation import recomputed
@@ -16,7 +17,11 @@ def layer(w, x, c, power):
   return jnp.tanh(jnp.sin(x @ w["w"]) + c[None]) ** power
 
 
-def test_derivatives_are_the_same_also_under_vmap():
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+def test_derivatives_are_the_same_also_under_vmap(backend, monkeypatch):
+  """The second backend is claimed, not used: what is chosen for it must run and be right anywhere."""
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
   def derivatives(f):
     loss = lambda w, x, c: jnp.sum(f({"w": w}, f({"w": w}, x, c, 1), c, 3))
     plain = jax.grad(loss, argnums=(0, 1, 2))
