@@ -20,9 +20,6 @@ _SIZE = _OUTPUTS + _TAPS - 1
 _POINTS = (0.0, 0.6, -0.6, 1.5, -1.5)
 """Of 0, +-a, +-b these lose least in float32: 1.5 times the rounding of the definition; 1, 2 three times."""
 
-_BYTES = 2**22
-"""Of images at a time: their tiles, 9/4 as large, and the products stay in the caches."""
-
 
 def bilinear() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """``(A: [4, 6], G: [6, 3], B: [6, 6])`` in float64."""
@@ -50,16 +47,6 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[:3] != (_TAPS, _TAPS, x.shape[-1]):
     raise ValueError(f"x must be [B, H, W, C] and kernel [3, 3, C, D], got {x.shape} and {kernel.shape}")
-  batch = x.shape[0]
-  fits = lambda count: batch % count == 0 and count * x.nbytes // batch <= _BYTES
-  few = next(filter(fits, range(batch, 1, -1)), 1)
-  if few >= batch:
-    return _at_once(x, kernel)
-  y = jax.lax.map(lambda x: _at_once(x, kernel), x.reshape(-1, few, *x.shape[1:]))
-  return y.reshape(batch, *y.shape[2:])
-
-
-def _at_once(x, kernel):
   # Everything as products of matrices: XLA's CPU compiler would transpose the operands of other products.
   flat = lambda array: array.reshape(array.shape[0] * array.shape[1], -1)
   output, weights, inputs = (jnp.asarray(np.kron(m, m), x.dtype) for m in bilinear())

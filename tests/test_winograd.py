@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,18 +46,19 @@ def test_gradients_are_those_of_the_definition():
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("batch", [6, 5])
-def test_many_images_are_taken_a_few_at_a_time(batch):
-  x, kernel, g = draw((batch, 32, 32, 256), (3, 3, 256, 8), (batch, 32, 32, 8))
-  pieces = [jaxpr for jaxpr in jax.make_jaxpr(winograd.convolve)(x, kernel).eqns if "scan" in str(jaxpr)]
-  assert pieces[0].params["length"] == {6: 2, 5: 5}[batch]
-
-  def both(f):
-    y, back = jax.vjp(f, x, kernel)
-    return y, *back(g)
-
-  for got, expected in zip(both(jax.jit(winograd.convolve)), both(jax.jit(convolution.direct)), strict=True):
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+def test_a_batch_shared_by_devices_stays_where_it_is():
+  """A loop over images would gather them: those of one device after those of another."""
+  mesh = jax.make_mesh((4,), ("batch",))
+  by_image, everywhere = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
+  for step in (winograd.convolve, convolution.direct, convolution.upsampled):
+    shardings = {"in_shardings": (by_image, everywhere), "out_shardings": by_image}
+    x, kernel = (
+      jax.ShapeDtypeStruct((8, 32, 32, 256), "float32"),
+      jax.ShapeDtypeStruct((3, 3, 256, 8), "float32"),
+    )
+    program = jax.jit(step, **shardings).lower(x, kernel).compile().as_text()
+    assert "num_partitions=4" in program
+    assert not re.search("all-(gather|to-all|reduce)|collective-permute", program)
 
 
 def test_vmap_and_forward_derivatives():
