@@ -58,6 +58,13 @@ def keep_memory() -> None:
     libc.mallopt(arena_max, 1)  # others than the main one cannot hold large blocks
 
 
+def prepare(batch_size: int = 0) -> None:
+  """Sets devices, memory and compilation cache; before the first use of JAX. See `use_every_core`."""
+  use_every_core(batch_size)
+  keep_memory()
+  use_compilation_cache()
+
+
 def _quieten() -> None:
   """Keeps what Orbax and TFDS say to themselves off the terminal.
 
@@ -85,9 +92,7 @@ def run(program: Callable[[], int | None], batch_size: int = 0) -> None:
     program: Returns its status, None for 0.
     batch_size: See `use_every_core`.
   """
-  use_every_core(batch_size)
-  keep_memory()
-  use_compilation_cache()
+  prepare(batch_size)
   _quieten()
   try:
     status = program()

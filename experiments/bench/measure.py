@@ -1,13 +1,15 @@
 """Alternating measurements, the machine's own rates, and what is written about them."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import convolution, plots
+from experiments import cli
 
 OUT = Path("experiments/results/bench")
 _CALLS = 10  # of a probe, so that caches and threads are as warm for it as within a network
@@ -52,6 +55,45 @@ def alternate(sides: Sides, rounds: int, before: int = 1) -> dict[str, list[floa
       side()
       seconds[name].append(time.perf_counter() - began)
   return seconds
+
+
+@contextlib.contextmanager
+def elsewhere(make: Callable[..., Callable[[], Any]], *args) -> Iterator[Callable[[], None]]:
+  """The side ``make(*args)`` in a process of its own, with as many devices; ``make`` is pickled by name.
+
+  In one process the sides' allocations lie among each other, and the memory of both goes on growing.
+
+  Raises:
+    RuntimeError: When called, if that process has failed; its standard error says why.
+  """
+  context = multiprocessing.get_context("spawn")
+  here, there = context.Pipe()
+  process = context.Process(target=_serve, args=(there, jax.local_device_count(), make, args), daemon=True)
+  process.start()
+  there.close()
+
+  def side():
+    here.send(None)
+    try:
+      here.recv()
+    except EOFError:
+      raise RuntimeError(f"the process of {make.__name__} failed") from None
+
+  try:
+    yield side
+  finally:
+    here.close()
+    process.join()
+
+
+def _serve(pipe, devices: int, make: Callable[..., Callable[[], Any]], args: tuple) -> None:
+  cli.prepare(devices)
+  side = make(*args)
+  with contextlib.suppress(EOFError):  # the other end was closed: that is all
+    while True:
+      pipe.recv()
+      side()
+      pipe.send(None)
 
 
 def process(code: str, *args, cache: Path | None = None) -> tuple[float, str]:

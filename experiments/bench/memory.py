@@ -31,9 +31,8 @@ memory.learn(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "remat")
 """
 _TORCH = f"""
 import sys
-from diffusers import UNet2DModel
 from experiments.bench import memory, peers
-step = peers.train_step(UNet2DModel.from_pretrained(sys.argv[1], subfolder="unet"), int(sys.argv[2]))
+step = peers.train_step(sys.argv[1], int(sys.argv[2]))
 for _ in range(memory._STEPS):
   step()
 {_PEAK}

@@ -70,17 +70,21 @@ def image_shape(pretrained: interop.Pretrained) -> tuple[int, int, int]:
   return size, size, pretrained.model.out_channels
 
 
-def train_step(unet, batch_size: int, learning_rate: float = 2e-4) -> Callable[[], None]:
-  """One step as `ddim_jax.training` does it: noise, loss, gradient, clipping, Adam, average."""
+def train_step(folder: Path, batch_size: int, channels_last: bool = False) -> Callable[[], None]:
+  """One step in torch as `ddim_jax.training` does it, with the network of a folder of diffusers: noise, loss,
+  gradient, clipping, Adam, average."""
   import torch
+  from diffusers import UNet2DModel
 
+  unet: Any = UNet2DModel.from_pretrained(folder, subfolder="unet")
+  unet = unet.to(memory_format=torch.channels_last) if channels_last else unet
   alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0).float()
   size = unet.config.sample_size
   images = torch.rand(batch_size, unet.config.in_channels, size, size) * 2 - 1
   unet.train()
   parameters = list(unet.parameters())
   average = [p.detach().clone() for p in parameters]
-  optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+  optimizer = torch.optim.Adam(parameters, lr=2e-4)
 
   def step():
     t = torch.randint(0, 1000, (batch_size,))

@@ -1,6 +1,7 @@
 """A training step against torch: ``python -m experiments.bench train``."""
 
-import copy
+import contextlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,33 +70,40 @@ def stepper(pretrained: interop.Pretrained, batch_size: int):
   return step
 
 
+def ours(folder: Path, batch_size: int) -> Callable[[], jax.Array]:
+  """`stepper` of the network of a folder of diffusers."""
+  return stepper(interop.load_diffusers(folder), batch_size)
+
+
 def train(
   network: peers.Network = "cifar10", batch_size: int = 8, rounds: int = 5, out: Path = measure.OUT
 ) -> None:
   """Forward, backward, clipping, Adam and the average of the parameters, against torch eager.
 
   Args:
-    network: Which network, the weights of both sides being the same at first.
+    network: Which network, the weights of all sides being the same at first.
     batch_size: Images a step.
-    rounds: How often each side is measured, in turn.
+    rounds: How often each side, a process of its own, is measured, in turn.
     out: Folder for the JSON and the chart.
   """
   measure.positive(batch_size=batch_size, rounds=rounds)
   per_device(batch_size)
   import torch
 
-  pipe, loaded = peers.both(network)
-  last = copy.deepcopy(pipe.unet).to(memory_format=torch.channels_last)
-  sides: measure.Sides = {
-    _OURS: stepper(loaded, batch_size),
-    "torch, eager": peers.train_step(pipe.unet, batch_size),
-    "torch, eager, channels_last": peers.train_step(last, batch_size),
-  }
-  x = np.zeros((batch_size, *peers.image_shape(loaded)), np.float32)
-  # The two halves of the backward pass cost a forward pass each.
-  work = 3 * measure.gflop(loaded.model, loaded.variables, x, np.int32(1))
-  # The memory of a process reaches its size in the first few steps.
-  results = measure.compare(sides, rounds, batch_size, work, _OURS, before=8)
+  with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+    folder = peers.write(network, Path(place))
+    elsewhere = lambda *side: stack.enter_context(measure.elsewhere(*side))
+    sides: measure.Sides = {
+      _OURS: elsewhere(ours, folder, batch_size),
+      "torch, eager": elsewhere(peers.train_step, folder, batch_size),
+      "torch, eager, channels_last": elsewhere(peers.train_step, folder, batch_size, True),
+    }
+    loaded = interop.load_diffusers(folder)
+    x = np.zeros((batch_size, *peers.image_shape(loaded)), np.float32)
+    # The two halves of the backward pass cost a forward pass each.
+    work = 3 * measure.gflop(loaded.model, loaded.variables, x, np.int32(1))
+    # The memory of a process reaches its size in the first few steps.
+    results = measure.compare(sides, rounds, batch_size, work, _OURS, before=8)
   settings = {"network": network, "batch_size": batch_size, "rounds": rounds, "torch": torch.__version__}
   measure.report(
     f"train_{network}_b{batch_size}", settings | results, out, measure.times(results),
