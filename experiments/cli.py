@@ -1,6 +1,5 @@
 """What all programs share: a device a core, memory that stays, the compilation cache, errors as one line."""
 
-import ctypes
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax
 
 import ddim_jax
+from experiments import heap
 
 _OURS = (Path(ddim_jax.__file__).parent, Path(__file__).parent)
 _MOST_DEVICES = 8  # of a CPU: each of them holds the state of a training run
@@ -40,28 +40,10 @@ def use_every_core(batch_size: int = 0) -> None:
   jax.config.update("jax_num_cpu_devices", next(shared, 1))
 
 
-def keep_memory() -> None:
-  """Keeps memory that is freed for what is allocated next, where the user has not configured malloc.
-
-  XLA's CPU client allocates the memory of every call anew. By default glibc gets large blocks from the kernel
-  and gives them back at once, so that each page is cleared and mapped again in each call: with Winograd's
-  transforms a third of the time of the CIFAR-10 network at batch 8. Other C libraries are left alone.
-  """
-  configured = any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
-  if sys.platform != "linux" or configured:
-    return
-  trim_threshold, mmap_max, arena_max = -1, -4, -8  # of <malloc.h>
-  libc = ctypes.CDLL(None)
-  if hasattr(libc, "mallopt"):
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, -1)
-    libc.mallopt(arena_max, 1)  # others than the main one cannot hold large blocks
-
-
 def prepare(batch_size: int = 0) -> None:
   """Sets devices, memory and compilation cache; before the first use of JAX. See `use_every_core`."""
   use_every_core(batch_size)
-  keep_memory()
+  heap.keep_memory()
   use_compilation_cache()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots, training
-from experiments import build, hosts, logs, origins, quality, sampler
+from experiments import build, heap, hosts, logs, origins, quality, sampler
 from experiments import config as configs
 from experiments.presets import Args
 
@@ -104,6 +104,9 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       flags = np.full(jax.local_device_count(), stop.level(), np.int32)
       state, metrics = update(state, key, images, labels, flags)
       pending.append((step, metrics))
+      if step == start + 1:  # everything that every step needs is compiled now
+        jax.block_until_ready(metrics)
+        heap.set_pieces_aside()
       last = step == run.steps
       judged = evaluate is not None and (last or step % run.eval_every == 0)
       if evaluate is not None and judged:

@@ -12,7 +12,7 @@ import optax
 
 import ddim_jax
 from ddim_jax import interop, training
-from experiments import loop
+from experiments import heap, loop
 from experiments.bench import measure, peers
 
 _OURS = "ddim_jax"
@@ -71,8 +71,11 @@ def stepper(pretrained: interop.Pretrained, batch_size: int):
 
 
 def ours(folder: Path, batch_size: int) -> Callable[[], jax.Array]:
-  """`stepper` of the network of a folder of diffusers."""
-  return stepper(interop.load_diffusers(folder), batch_size)
+  """`stepper` of the network of a folder of diffusers, compiled, with the heap that training has."""
+  step = stepper(interop.load_diffusers(folder), batch_size)
+  step()
+  heap.set_pieces_aside()
+  return step
 
 
 def train(
