@@ -19,7 +19,12 @@ def _libc() -> ctypes.CDLL | None:
   if sys.platform != "linux" or configured:
     return None
   libc = ctypes.CDLL(None)
-  return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_info") else None
+  if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_info")):
+    return None
+  libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+  libc.fopen.argtypes, libc.fopen.restype = [ctypes.c_char_p, ctypes.c_char_p], ctypes.c_void_p
+  libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+  return libc
 
 
 def keep_memory() -> None:
@@ -46,7 +51,6 @@ def set_pieces_aside() -> int:
   """
   if (libc := _libc()) is None:
     return 0
-  libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
   libc.malloc_trim(0)
   taken = 0
   for _ in range(3):  # what is left of a piece is of the spacing of its list: smaller every time
@@ -58,14 +62,13 @@ def set_pieces_aside() -> int:
 
 
 def _pieces(libc: ctypes.CDLL) -> list[tuple[int, int]]:
-  """The lists of free pieces that are to be taken: smallest size in each, and how many it has."""
-  libc.fopen.argtypes, libc.fopen.restype = [ctypes.c_char_p, ctypes.c_char_p], ctypes.c_void_p
-  libc.malloc_info.argtypes, libc.fclose.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+  """The main heap's lists of pieces that are to be taken: smallest size in each, and how many it has."""
   with tempfile.NamedTemporaryFile("r") as file:
     if not (stream := libc.fopen(file.name.encode(), b"w")):
       return []
     libc.malloc_info(0, stream)
     libc.fclose(stream)
-    found = re.findall(r'<size from="(\d+)" to="(\d+)" total="\d+" count="(\d+)"', file.read())
+    main, _, _ = file.read().partition("</heap>")  # pieces of other threads' heaps cannot be taken from here
+  found = re.findall(r'<size from="(\d+)" to="(\d+)" total="\d+" count="(\d+)"', main)
   # Sizes are given as one more than they are.
   return [(int(a) - 1, int(n)) for a, b, n in found if int(a) > _LEAST and int(b) <= _MOST]

@@ -24,6 +24,12 @@ ROOT = Path(__file__).parent.parent
 QUICK_TO_COMPILE = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
 
 
+def printed(code, environment):
+  """What a Python process prints that runs this code."""
+  command = [sys.executable, "-c", code]
+  return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def pytest_collection_modifyitems(items):
   """Files with slow tests come first, so that in the end no worker is left alone with one."""
   slow = {item.path for item in items if item.get_closest_marker("slow")}
