@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,23 @@ def pytest_collection_modifyitems(items):
   """Files with slow tests come first, so that in the end no worker is left alone with one."""
   slow = {item.path for item in items if item.get_closest_marker("slow")}
   items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def exchanges():
+  """The collectives of a program compiled for four devices: ``exchanges(f, whole, *shared)``, the latter
+  split along their first axis, as the result is."""
+  mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+  everywhere, by_image = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((), ("batch",)))
+
+  def compiled(f, whole, *shared):
+    shardings = (everywhere, *[by_image] * len(shared))
+    program = jax.jit(f, in_shardings=shardings, out_shardings=by_image).lower(whole, *shared)
+    text = program.compile().as_text()
+    assert "num_partitions=4" in text
+    return re.findall("all-(?:gather|to-all|reduce)|collective-permute", text)
+
+  return compiled
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,3 @@
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,19 +44,11 @@ def test_gradients_are_those_of_the_definition():
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_batch_shared_by_devices_stays_where_it_is():
+def test_a_batch_shared_by_devices_stays_where_it_is(exchanges):
   """A loop over images would gather them: those of one device after those of another."""
-  mesh = jax.make_mesh((4,), ("batch",))
-  by_image, everywhere = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
-  for step in (winograd.convolve, convolution.direct, convolution.upsampled):
-    shardings = {"in_shardings": (by_image, everywhere), "out_shardings": by_image}
-    x, kernel = (
-      jax.ShapeDtypeStruct((8, 32, 32, 256), "float32"),
-      jax.ShapeDtypeStruct((3, 3, 256, 8), "float32"),
-    )
-    program = jax.jit(step, **shardings).lower(x, kernel).compile().as_text()
-    assert "num_partitions=4" in program
-    assert not re.search("all-(gather|to-all|reduce)|collective-permute", program)
+  x, kernel = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((8, 32, 32, 256), (3, 3, 256, 8)))
+  for convolve in (winograd.convolve, convolution.direct, convolution.upsampled):
+    assert not exchanges(lambda kernel, x, convolve=convolve: convolve(x, kernel), kernel, x)
 
 
 def test_vmap_and_forward_derivatives():
