@@ -6,6 +6,7 @@ Every convolution of the network is made by `conv`, and every norm by `group_nor
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -32,8 +33,8 @@ def conv3x3(features: int, by: Convolution, *, dtype, scale: float = 1.0, name: 
 
 
 def conv1x1(features: int, *, dtype, name: str) -> nn.Conv:
-  """A convolution of one pixel, as a product of matrices: so its gradients are products, too."""
-  compute = lambda x, kernel, *_, **__: x @ kernel[0, 0]
+  """A convolution of one pixel, as a product of two matrices: so its gradients are such products, too."""
+  compute = lambda x, kernel, *_, **__: (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
   return conv(features, 1, dtype=dtype, name=name, conv_general_dilated=compute)
 
 
@@ -51,6 +52,9 @@ class GroupNorm(nn.Module):
   """``flax.linen.GroupNorm`` with its parameters, summed over pixels first and then over the channels of a
   group: reductions along the layout of NHWC. One product and one sum a pixel, so that the backward pass
   reads ``x`` and no centred copy of it.
+
+  From channels to groups and back go products with a matrix of zeros and ones. A reshape would be fused into
+  the passes over the pixels, forward and backward, where it costs an integer division an element.
   """
 
   groups: int
@@ -58,17 +62,19 @@ class GroupNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    batch, _, _, channels = x.shape
+    channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,))
     bias = self.param("bias", nn.initializers.zeros, (channels,))
-    grouped = lambda sums: sums.reshape(batch, self.groups, -1).mean(axis=-1, keepdims=True)
-    mean, square = grouped(x.mean(axis=(1, 2))), grouped((x * x).mean(axis=(1, 2)))
-    factor = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)
-    spread = lambda values: jnp.broadcast_to(values, (batch, self.groups, channels // self.groups)).reshape(
-      batch, 1, 1, channels
+    member = jnp.repeat(jnp.eye(self.groups, dtype=x.dtype), channels // self.groups, axis=0)
+    product = partial(jnp.matmul, precision="highest")
+    averaged = lambda values: product(values.mean(axis=(1, 2)), member) * (self.groups / channels)
+    spread = lambda values: product(values, member.T)
+    mean, square = averaged(x), averaged(x * x)
+    factor = spread(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)) * scale[None].astype(
+      x.dtype
     )
-    factor = spread(factor) * scale[None, None, None].astype(x.dtype)
-    return x * factor + (bias[None, None, None].astype(x.dtype) - spread(mean) * factor)
+    offset = bias[None].astype(x.dtype) - spread(mean) * factor
+    return x * factor[:, None, None] + offset[:, None, None]
 
 
 def group_norm(x: jax.Array, groups: int, eps: float, dtype, name: str) -> jax.Array:
@@ -193,10 +199,10 @@ class Attention(nn.Module):
     head = channels if self.head_dim is None else self.head_dim
     dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=init(scale), name=name)
     h = group_norm(x, self.groups, self.eps, self.dtype, "norm") if self.groups else x
-    h = h.reshape(batch, height * width, channels)
+    h = h.reshape(batch * height * width, channels)
     q, k, v = (dense(name)(h).reshape(batch, height * width, -1, head) for name in ("q", "k", "v"))
     scores = jnp.einsum("bqhc,bkhc->bhqk", q, k) * head**-0.5
     weights = nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-    h = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(batch, height * width, channels)
+    h = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(batch * height * width, channels)
     h = dense("out", scale=0)(h).reshape(x.shape)
     return (x + h) / self.divisor if self.divisor != 1 else x + h

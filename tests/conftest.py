@@ -11,6 +11,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -113,4 +114,24 @@ def run(spawn, finish):
   def run_to_end(module, *args, devices: int | None = 1, status=0, timeout=300):
     return finish(spawn(module, *args, devices=devices), status, timeout)
 
+  return run_to_end
+
+
+@pytest.fixture
+def run_here(compilation_cache, data_dir, monkeypatch, capfd):
+  """`run` in this process, with its four devices: for what a process of its own would not change."""
+
+  def run_to_end(module, *args, status=0):
+    monkeypatch.setattr(sys, "argv", [module, *map(str, args)])
+    capfd.readouterr()
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as ended:
+      runpy.run_module(module, run_name="__main__")
+    done = subprocess.CompletedProcess(sys.argv, ended.value.code or 0, *capfd.readouterr())
+    assert done.returncode == status, f"{done.args} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # programs replace it
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
+  monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+  monkeypatch.setenv("MALLOC_ARENA_MAX", os.environ.get("MALLOC_ARENA_MAX", "8"))  # leave the heap alone
   return run_to_end

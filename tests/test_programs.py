@@ -1,4 +1,4 @@
-"""The programs from end to end, each in processes of its own, on real digits."""
+"""The programs from end to end, in processes of their own where that could matter, on real digits."""
 
 import json
 import subprocess
@@ -105,29 +105,29 @@ def test_same_images_whatever_batch_size_and_number_of_devices(workdir, run, tmp
   assert len(np.unique(images[0].reshape(10, -1), axis=0)) == 10
 
 
-def test_numbered_pngs(workdir, run, tmp_path):
+def test_numbered_pngs(workdir, run_here, tmp_path):
   options = ("--workdir", workdir, "--num", 5, "--steps", 3, "--out", tmp_path / "out")
-  run("experiments.sample", *options)
+  run_here("experiments.sample", *options)
   files = sorted((tmp_path / "out").glob("*.png"))
   before = [pixels(f) for f in files]
   files[1].unlink()
-  run("experiments.sample", *options)
+  run_here("experiments.sample", *options)
   for file, old in zip(files, before, strict=True):
     np.testing.assert_array_equal(pixels(file), old)
-  done = run("experiments.sample", *options, "--eta", 1, status=2)
+  done = run_here("experiments.sample", *options, "--eta", 1, status=2)
   assert "begun with eta 0.0, not 1.0" in done.stderr
 
 
-def test_trajectory_interpolation_reconstruction(workdir, run, tmp_path):
+def test_trajectory_interpolation_reconstruction(workdir, run_here, tmp_path):
   options = ("--workdir", workdir, "--steps", 10, "--num", 3, "--out")
-  done = run("experiments.sample", *options, tmp_path / "t.png", "--trajectory")
+  done = run_here("experiments.sample", *options, tmp_path / "t.png", "--trajectory")
   assert "levels 901 801 701 601 501 401 301 201 101 1 0" in done.stdout
   assert all((tmp_path / f"t{suffix}").stat().st_size > 1000 for suffix in (".png", ".gif", ".webp"))
-  run("experiments.sample", *options, tmp_path / "i.png", "--interpolate", "--eta", 0.5)
+  run_here("experiments.sample", *options, tmp_path / "i.png", "--interpolate", "--eta", 0.5)
   assert pixels(tmp_path / "i.png").shape[1] > pixels(tmp_path / "i.png").shape[0]
   errors = []
   for refine in (0, 5):
-    done = run("experiments.sample", *options, tmp_path / "r.png", "--reconstruct", "--refine", refine)
+    done = run_here("experiments.sample", *options, tmp_path / "r.png", "--reconstruct", "--refine", refine)
     errors.append(float(done.stdout.split("images in [0, 1]: ")[1].split()[0]))
   assert 0 < errors[1] < errors[0] < 0.1
 
@@ -143,31 +143,31 @@ def test_the_run_goes_on_and_another_configuration_is_refused(workdir, run):
   assert "Traceback" not in done.stderr
 
 
-def test_conditional_model_with_guidance_on_four_devices(run, tmp_path):
+def test_conditional_model_with_guidance_on_four_devices(run_here, tmp_path):
   folder = tmp_path / "run"
   options = ("--steps", 3, "--conditional", *SMALL)
-  done = run("experiments.train", "digits", "--workdir", folder, *options, devices=4)
+  done = run_here("experiments.train", "digits", "--workdir", folder, *options)
   assert "4 x cpu" in done.stdout
   assert "32 = 4 x 8" in done.stdout
   images = []
   for extra in ((), ("--label", 3), ("--guidance", 3)):
     out = tmp_path / f"{len(images)}.npz"
-    run("experiments.sample", "--workdir", folder, "--num", 8, "--steps", 3, "--out", out, *extra)
+    run_here("experiments.sample", "--workdir", folder, "--num", 8, "--steps", 3, "--out", out, *extra)
     images.append(np.load(out)["arr_0"])
   np.testing.assert_array_equal(images[0][3], images[1][3])  # image 3 is of class 3 by default
 
 
-def test_folder_of_images(run, tmp_path):
+def test_folder_of_images(run_here, tmp_path):
   for i in range(6):
     path = tmp_path / "images" / ("ab"[i % 2]) / f"{i}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 24), (40 * i, 0, 90)).save(path)
   network = ("--channels", 16, "--multipliers", 1, 2, "--groups", 8, "--attention", 8, "--blocks", 1)
-  run(
+  run_here(
     "experiments.train", "folder", "--data", f"folder:{tmp_path / 'images'}", "--image-size", 16,
     "--workdir", tmp_path / "run", "--steps", 2, "--batch-size", 4, *network,
   )  # fmt: skip
-  run("experiments.sample", "--workdir", tmp_path / "run", "--num", 2, "--steps", 2)
+  run_here("experiments.sample", "--workdir", tmp_path / "run", "--num", 2, "--steps", 2)
   assert (tmp_path / "run" / "sample.png").exists()
 
 
@@ -178,7 +178,7 @@ def test_folder_of_images(run, tmp_path):
     (
       "train",
       ("digits", "--batch-size", 0),
-      "--batch-size must be a positive multiple of the 1 devices, got 0",
+      "--batch-size must be a positive multiple of the 4 devices, got 0",
     ),
     ("train", ("digits", "--data", "mnist"), "data set must be one of"),
     ("train", ("digits", "--data", "folder:/nowhere", "--image-size", 8), "/nowhere is not a folder"),
@@ -199,9 +199,9 @@ def test_folder_of_images(run, tmp_path):
     ("sample", ("--solver", "euler"), "ddpm-large"),
   ],
 )
-def test_bad_input_is_one_line_and_status_2(workdir, run, tmp_path, program, options, message):
+def test_bad_input_is_one_line_and_status_2(workdir, run_here, tmp_path, program, options, message):
   folder = tmp_path if program == "train" else workdir
-  done = run(f"experiments.{program}", *options, "--workdir", folder, status=2)
+  done = run_here(f"experiments.{program}", *options, "--workdir", folder, status=2)
   assert message in (done.stderr + done.stdout).replace("│", "").replace("\n", " ")
   assert "Traceback" not in done.stderr
 
