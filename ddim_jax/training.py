@@ -61,26 +61,16 @@ def warmed_up(
   learning_rate: float = 2e-4,
   warmup: int = 5000,
   clip: float = 1.0,
-  anneal: int = 0,
 ) -> optax.GradientTransformation:
-  """An optimiser as the paper uses Adam: clipped gradients, a learning rate that rises linearly and stays.
+  """An optimiser as the paper uses Adam: clipped gradients, a learning rate that rises linearly.
 
   Args:
     optimizer: ``(learning_rate) -> optimiser``, such as ``optax.adam``.
     learning_rate: Its value after the warm-up.
     warmup: Steps over which it rises from 0; 0 for none.
     clip: Largest global norm of a gradient.
-    anneal: The step at which it has fallen to 0 again, along half a cosine from the warm-up on; 0 for never.
-
-  Raises:
-    ValueError: If ``anneal`` is not 0 and within the warm-up.
   """
-  if anneal and anneal <= warmup:
-    raise ValueError(f"anneal must be 0 or beyond the {warmup} steps of warm-up, got {anneal}")
   rate = optax.linear_schedule(0.0, learning_rate, warmup) if warmup else learning_rate
-  if anneal:
-    fall = optax.cosine_decay_schedule(learning_rate, anneal - warmup)
-    rate = optax.join_schedules([rate, fall], [warmup]) if warmup else fall
   return optax.chain(optax.clip_by_global_norm(clip), optimizer(rate))
 
 

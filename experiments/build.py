@@ -160,4 +160,4 @@ def levels(config: Diffusion, T: int) -> training.Levels:
 def optimizer(config: Optimisation) -> optax.GradientTransformation:
   """The optimiser, with warm-up and clipping."""
   chosen = {"adam": optax.adam, "sgd": optax.sgd}[config.optimizer]
-  return training.warmed_up(chosen, config.learning_rate, config.warmup, config.clip, config.anneal)
+  return training.warmed_up(chosen, config.learning_rate, config.warmup, config.clip)

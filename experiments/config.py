@@ -86,9 +86,6 @@ class Optimisation:
   """Learning rate after the warm-up."""
   warmup: int = 5000
   """Steps over which the learning rate rises from 0."""
-  anneal: int = 0
-  """Step at which the learning rate has fallen to 0 along a cosine and the run ends: better samples from a
-  short run; 0 for a constant rate, as in the paper."""
   clip: float = 1.0
   """Largest global norm of a gradient."""
   ema: float = 0.9999

@@ -49,11 +49,6 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       "--save-every must be positive and --sample-every at least 0 (no grids),"
       f" got {run.save_every} and {run.sample_every}"
     )
-  if 0 < optimisation.anneal < run.steps:
-    raise ValueError(
-      f"--steps must be at most {optimisation.anneal}, where --anneal ends the run, got {run.steps};"
-      f" --anneal {run.steps} and --anneal 0, a constant rate, are other runs"
-    )
   source = build.source(args.data)
   run.workdir.mkdir(parents=True, exist_ok=True)
   chief = jax.process_index() == 0

@@ -11,7 +11,7 @@ from ddim_jax.schedules import coefficients
 
 SCHEDULE = ddim_jax.linear_schedule()
 KEY = jax.random.key(0)
-optax_mixes_dtypes = jax.numpy_dtype_promotion("standard")
+adam_mixes_dtypes = jax.numpy_dtype_promotion("standard")
 """optax's bias correction raises a float to an integer power."""
 IMAGES = jax.random.normal(KEY, (8, 8, 8, 1))
 LABELS = jnp.arange(8)
@@ -182,7 +182,7 @@ def test_levels():
   np.testing.assert_array_equal(t[::2] + t[1::2], 11)
 
 
-@optax_mixes_dtypes
+@adam_mixes_dtypes
 def test_an_update_that_is_not_finite_is_left_out(params):
   optimizer = training.warmed_up(optax.adam, warmup=0)
   step = jax.jit(make_step(optimizer))
@@ -207,7 +207,7 @@ def test_an_update_that_overflows_is_left_out(params):
   chex.assert_trees_all_equal(after.params, state.params)
 
 
-@optax_mixes_dtypes
+@adam_mixes_dtypes
 def test_warm_up_of_learning_rate_and_average():
   rates = [float(training.warm_decay(0.999)(jnp.array(n))) for n in (0, 10, 10**6)]
   assert rates == pytest.approx([0.1, 0.55, 0.999])
@@ -219,21 +219,7 @@ def test_warm_up_of_learning_rate_and_average():
   assert sizes == pytest.approx([*np.arange(10) / 10, 1, 1], rel=1e-3)
 
 
-@optax_mixes_dtypes
-@pytest.mark.parametrize("warmup", [0, 10])
-def test_the_learning_rate_falls_along_half_a_cosine(warmup):
-  optimizer = training.warmed_up(optax.sgd, 2.0, warmup, anneal=warmup + 20)
-  state, sizes = optimizer.init(jnp.zeros(())), []
-  for _ in range(warmup + 25):
-    update, state = optimizer.update(jnp.ones(()), state)
-    sizes.append(-float(update))
-  falling = 1 + np.cos(np.pi * np.arange(20) / 20)
-  assert sizes == pytest.approx([*(np.arange(warmup) / 5), *falling, *[0] * 5], abs=1e-6)
-  with pytest.raises(ValueError, match=f"beyond the {warmup} steps of warm-up, got"):
-    training.warmed_up(optax.sgd, 2.0, warmup, anneal=warmup or -1)
-
-
-@optax_mixes_dtypes
+@adam_mixes_dtypes
 def test_gradients_are_clipped_to_a_global_norm():
   optimizer = training.warmed_up(optax.adam, 1.0, 0, clip=1.0)
   params = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
