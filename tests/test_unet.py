@@ -1,3 +1,5 @@
+from functools import partial
+
 import chex
 import flax.linen as nn
 import flax.traverse_util
@@ -237,3 +239,29 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
   x, t, labels = jnp.zeros((8, 8, 8, 3)), jnp.ones((8,), jnp.int32), jnp.zeros((8,), jnp.int32)
   variables = jax.eval_shape(model.init, KEY, x, t, labels)
   assert not exchanges(model.apply, variables, x, t, labels)
+
+
+def test_sampling_on_a_mesh_with_explicit_axes():
+  """As the README says: the network is wrapped, the sampler is not."""
+  model, schedule, ts = (
+    ddim_jax.UNet(**SMALL),
+    ddim_jax.linear_schedule(),
+    ddim_jax.timesteps.uniform(1000, 2),
+  )
+  variables = random_variables(model, (1, 8, 8, 3))
+  keys = ddim_jax.image_keys(KEY, jnp.arange(8))
+  x_T = ddim_jax.initial_noise(keys, (8, 8, 8, 3))
+
+  @partial(jax.jit, static_argnums=0)
+  def draw(wrap, variables, keys, x_T):
+    network = wrap(lambda x, t: model.apply(variables, x, t))
+    denoise = ddim_jax.clip_x0(ddim_jax.as_denoiser(network, schedule), schedule)
+    return ddim_jax.sample(keys, denoise, schedule, x_T, ts, solver=ddim_jax.ddim(1.0))[0]
+
+  expected = np.asarray(draw(lambda network: network, variables, keys, x_T))
+  by_image = jax.P("batch")
+  with jax.set_mesh(jax.make_mesh((4,), ("batch",))):
+    wrap = partial(jax.sharding.auto_axes, out_sharding=by_image)
+    got = draw(wrap, variables, jax.device_put(keys, by_image), jax.device_put(x_T, by_image))
+  assert got.sharding.spec[0] == "batch"
+  np.testing.assert_allclose(got, expected, atol=1e-4)
