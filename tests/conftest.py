@@ -123,6 +123,7 @@ def run_here(compilation_cache, data_dir, monkeypatch, capfd):
 
   def run_to_end(module, *args, status=0):
     monkeypatch.setattr(sys, "argv", [module, *map(str, args)])
+    monkeypatch.delitem(sys.modules, module, raising=False)  # other tests import it by its name
     capfd.readouterr()
     with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as ended:
       runpy.run_module(module, run_name="__main__")
