@@ -70,9 +70,8 @@ class GroupNorm(nn.Module):
     averaged = lambda values: product(values.mean(axis=(1, 2)), member) * (self.groups / channels)
     spread = lambda values: product(values, member.T)
     mean, square = averaged(x), averaged(x * x)
-    factor = spread(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)) * scale[None].astype(
-      x.dtype
-    )
+    inverse = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)
+    factor = spread(inverse) * scale[None].astype(x.dtype)
     offset = bias[None].astype(x.dtype) - spread(mean) * factor
     return x * factor[:, None, None] + offset[:, None, None]
 

@@ -243,11 +243,8 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
 
 def test_sampling_on_a_mesh_with_explicit_axes():
   """As the README says: the network is wrapped, the sampler is not."""
-  model, schedule, ts = (
-    ddim_jax.UNet(**SMALL),
-    ddim_jax.linear_schedule(),
-    ddim_jax.timesteps.uniform(1000, 2),
-  )
+  model, schedule = ddim_jax.UNet(**SMALL), ddim_jax.linear_schedule()
+  ts = ddim_jax.timesteps.uniform(1000, 2)
   variables = random_variables(model, (1, 8, 8, 3))
   keys = ddim_jax.image_keys(KEY, jnp.arange(8))
   x_T = ddim_jax.initial_noise(keys, (8, 8, 8, 3))
