@@ -130,9 +130,9 @@ def two_processes(spawn, workdir, steps, *more, devices=2):
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_train_the_same_model_as_one(spawn, finish, run, tmp_path):
-  """By Adam; the next test moves by gradient descent."""
-  more = ("--learning-rate", 2e-4)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_two_processes_of_two_devices_train_the_same_model_as_one(spawn, finish, run, tmp_path, optimizer):
+  more = ("--optimizer", optimizer, "--learning-rate", 2e-4 if optimizer == "adam" else 0.1)
   first, _ = [finish(process) for process in two_processes(spawn, tmp_path / "two", 20, *more)]
   assert "4 x cpu (cpu), 2 processes" in first.stdout
   run(*options(tmp_path / "one", 20, *more))
@@ -156,13 +156,14 @@ def test_a_run_moves_between_numbers_of_processes_and_devices(spawn, finish, run
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(spawn, finish, tmp_path):
-  """By the signal with a status of its own, which both must hear of."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(spawn, finish, tmp_path, number):
   processes = two_processes(spawn, tmp_path, 10**6, "--save-every", 10**6)
   wait_for(lambda: lines(tmp_path))
   began = time.monotonic()
-  processes[1].send_signal(signal.SIGINT)
-  first, _ = (finish(process, 130) for process in processes)
+  processes[1].send_signal(number)
+  status = 0 if number == signal.SIGTERM else 130
+  first, _ = (finish(process, status) for process in processes)
   assert time.monotonic() - began < 30
   (step,) = re.findall(r"stopped and saved at step ([\d,]+)", first.stdout)
   assert checkpoints.steps(tmp_path / "checkpoints") == [int(step.replace(",", ""))]
