@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddim_jax.convolution import Convolution, direct, upsampled
 
@@ -65,7 +66,7 @@ class GroupNorm(nn.Module):
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,))
     bias = self.param("bias", nn.initializers.zeros, (channels,))
-    member = jnp.repeat(jnp.eye(self.groups, dtype=x.dtype), channels // self.groups, axis=0)
+    member = np.repeat(np.eye(self.groups, dtype=x.dtype), channels // self.groups, axis=0)
     product = partial(jnp.matmul, precision="highest")
     averaged = lambda values: product(values.mean(axis=(1, 2)), member) * (self.groups / channels)
     spread = lambda values: product(values, member.T)
