@@ -12,7 +12,10 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots, training
-from experiments import build, heap, hosts, logs, origins, quality, sampler
+from ddim_jax.cpu import heap
+from ddim_jax.initialisation import initial_params
+from ddim_jax.packing import pack, unpack
+from experiments import build, hosts, logs, origins, quality, sampler
 from experiments import config as configs
 from experiments.presets import Args
 
@@ -142,19 +145,9 @@ def _last(manager) -> str:
 
 def initial_state(model, shape, optimizer, seed, emas: int = 0, params=None) -> training.TrainState:
   """The state before the first step, as numpy arrays; its parameters are random, or those given."""
-  labels = None if model.num_classes is None else jnp.zeros((1,), jnp.int32)
-  # It runs once, and takes longer to compile well than to run.
-  hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-
-  @partial(jax.jit, compiler_options=hasty)
-  def create(key):
-    made = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), labels)["params"]
-    return training.create_state(made, optimizer, emas)
-
-  state = jax.device_get(create(jax.random.key(seed)))
-  if params is None:
-    return state
-  return jax.device_get(training.create_state(origins.start(state.params, params), optimizer, emas))
+  fresh = initial_params(model, shape, seed, labels=model.num_classes is not None)
+  begun = fresh if params is None else origins.start(fresh, params)
+  return jax.device_get(training.create_state(pack(begun), optimizer, emas))
 
 
 def _resume(
@@ -239,7 +232,7 @@ def _grid_sampler(blank: sampler.Trained, seed: int):
     return ddim_jax.sample(keys, denoise, schedule, noise, ts)[0]
 
   # Through the host: one device samples, whatever the number that hold the average.
-  return lambda ema: plots.grid(data.to_uint8(sample(jax.device_get(ema), schedule)))
+  return lambda ema: plots.grid(data.to_uint8(sample(unpack(jax.device_get(ema)), schedule)))
 
 
 def _header(args: Args, source, model, state, update, make_batch) -> str:

@@ -14,6 +14,7 @@ from ddim_jax import data, metrics
 from ddim_jax.metrics import classifier, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
+from ddim_jax.packing import unpack
 from experiments import build, sampler
 from experiments.presets import Args
 
@@ -191,7 +192,7 @@ def evaluator(
 
   def evaluate(state) -> dict[str, Any]:
     decays = zip(args.optimisation.emas, state.emas, strict=True)
-    others = {f"frechet_{decay:g}": distance(jax.device_get(ema)) for decay, ema in decays}
-    return {"frechet": distance(jax.device_get(state.ema))} | others
+    others = {f"frechet_{decay:g}": distance(unpack(jax.device_get(ema))) for decay, ema in decays}
+    return {"frechet": distance(unpack(jax.device_get(state.ema)))} | others
 
   return evaluate

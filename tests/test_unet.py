@@ -10,6 +10,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax.layers import dropout, group_norm
+from ddim_jax.operations import Operations, named
 from ddim_jax.unet import time_embedding
 from tests import oracles
 
@@ -211,13 +212,14 @@ def test_refuses(config, x, kwargs, message):
     jax.eval_shape(lambda: ddim_jax.UNet(**SMALL | config).init(KEY, jnp.zeros(x), **arguments))
 
 
+@pytest.mark.parametrize("platform", ["cpu", "default"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_group_norm_equals_torch(dtype):
+def test_group_norm_equals_torch(dtype, platform):
   torch = pytest.importorskip("torch")
   rng = np.random.default_rng(0)
   x, scale, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 6, 8), 8, 8))
   x = np.asarray(jnp.asarray(3 * x + 1, dtype), np.float32)
-  norm = Norm()
+  norm = Norm(getattr(named("auto"), platform))
   ours = norm.apply({"params": {"n": {"scale": scale, "bias": bias}}}, jnp.asarray(x, dtype))
   tensors = (torch.tensor(a) for a in (np.moveaxis(x, -1, 1), scale, bias))
   image, weight, shift = tensors
@@ -228,9 +230,11 @@ def test_group_norm_equals_torch(dtype):
 
 
 class Norm(nn.Module):
+  operations: Operations
+
   @nn.compact
   def __call__(self, x):
-    return group_norm(x, 4, 1e-6, x.dtype, "n")
+    return group_norm(x, 4, 1e-6, self.operations, x.dtype, "n")
 
 
 @pytest.mark.parametrize("conv", ["direct", "winograd"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax import convolution, winograd
+from ddim_jax import convolution
+from ddim_jax.cpu import winograd
 from tests import oracles
 from tests.test_convolution import draw
 from tests.test_unet import random_variables
@@ -74,25 +75,6 @@ def test_refuses_other_kernels(kernel):
     winograd.convolve(jnp.zeros((1, 4, 4, 3)), jnp.zeros(kernel))
 
 
-@pytest.mark.parametrize(
-  ("shape", "dtype", "backend", "chosen"),
-  [
-    ((8, 8, 128), "float32", "cpu", True),
-    ((8, 8, 128), "float32", "tpu", False),
-    ((8, 8, 128), "bfloat16", "cpu", False),
-    ((7, 7, 64), "float32", "cpu", True),
-    ((8, 8, 32), "float32", "cpu", False),
-    ((4, 4, 128), "float32", "cpu", False),
-  ],
-)
-def test_auto_takes_it_on_a_cpu_where_it_pays(shape, dtype, backend, chosen, monkeypatch):
-  """The backend is named by a mock: there is no other here."""
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  x, kernel = jnp.zeros((1, *shape), dtype), jnp.zeros((3, 3, shape[-1], 128), dtype)
-  program = str(jax.make_jaxpr(lambda *inputs: convolution.auto(*inputs))(x, kernel))
-  assert ("conv_general_dilated" not in program) == chosen
-
-
 def test_networks_are_the_same_whatever_computes_their_convolutions():
   """The same variables, output and gradients."""
   options = {"channels": 128, "multipliers": (1, 2), "blocks": 1, "attention": (8,)}
@@ -116,9 +98,3 @@ def test_networks_are_the_same_whatever_computes_their_convolutions():
   for got in others:
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(np.abs(b).max(), 1e-2 * largest))
-
-
-def test_refuses_other_algorithms():
-  model = ddim_jax.UNet(conv="fft")
-  with pytest.raises(ValueError, match="conv must be one of auto, direct, winograd, got 'fft'"):
-    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.array(1))

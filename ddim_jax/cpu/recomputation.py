@@ -1,4 +1,4 @@
-"""Activations computed again for the backward pass instead of kept: less memory for more time."""
+"""`jax.checkpoint` for XLA's CPU compiler: less memory in the backward pass for more time."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,17 @@ import jax.numpy as jnp
 
 
 def recomputed(f: Callable) -> Callable:
-  """``f``, nothing inside of which is kept for the backward pass: its arguments are, and it is run again.
+  """``f``, of which the backward pass keeps the arguments only, and runs it again.
 
-  This is `jax.checkpoint`, except on a CPU. XLA's CPU compiler drops the barriers that keep the second run
-  apart, finds that it has all of it already, and keeps that after all. There the second run is a branch of a
-  conditional, into which it does not look, taken where the derivative of the output is below infinity: so
-  that it also waits for that derivative. Else all derivatives are NaN. Only reverse mode works there.
+  XLA's CPU compiler drops the barriers by which `jax.checkpoint` keeps the second run apart from the first;
+  it then finds that it has all of the second run already, and keeps that. Here the second run is a branch of
+  a conditional, into which the compiler does not look, taken where the derivative of the output is below
+  infinity, so that it also waits for that derivative. Otherwise all derivatives are NaN. Reverse mode only.
 
   Args:
     f: ``(params, x, condition, *others) -> array``, differentiable in its first three arguments.
   """
-  return _conditional(f) if jax.default_backend() == "cpu" else jax.checkpoint(f)
 
-
-def _conditional(f):
   def forward(*args):
     return f(*args), args
 
