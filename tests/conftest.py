@@ -14,22 +14,16 @@ import re
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
 
+from tests.helpers import ROOT
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-ROOT = Path(__file__).parent.parent
 QUICK_TO_COMPILE = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
-
-
-def printed(code, environment):
-  """What a Python process prints that runs this code."""
-  command = [sys.executable, "-c", code]
-  return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def pytest_collection_modifyitems(items):

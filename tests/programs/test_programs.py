@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ddim_jax
 from ddim_jax import checkpoints
 from experiments import config, presets, sampler
-from tests.conftest import ROOT
-from tests.test_data import cifar_archive
+from tests.helpers import ROOT, cifar_archive
+from tests.programs.draw_floats import draw_floats
 
 SMALL = ("--channels", 16, "--batch-size", 32)
 
@@ -61,25 +60,6 @@ def test_a_restored_checkpoint_samples_the_same_images(workdir, run):
   )
 
 
-DRAW_FLOATS = """
-import sys
-from pathlib import Path
-import numpy as np
-from experiments import sampler
-from tests.test_programs import draw_floats
-np.save(sys.argv[2], draw_floats(sampler.load(Path(sys.argv[1]))))
-"""
-
-
-def draw_floats(trained):
-  """Four images in floating point."""
-  keys = ddim_jax.image_keys(jax.random.key(0), np.arange(4))
-  x_T = ddim_jax.initial_noise(keys, (4, *trained.shape))
-  denoise = sampler.denoiser(trained, trained.params, trained.schedule)
-  ts = ddim_jax.timesteps.uniform(1000, 5)
-  return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts)[0]
-
-
 def test_a_new_process_makes_the_same_images_in_floating_point(workdir, tmp_path):
   """Weights in memory against the same weights saved, and restored by another process."""
   trained = sampler.load(workdir)
@@ -87,7 +67,7 @@ def test_a_new_process_makes_the_same_images_in_floating_point(workdir, tmp_path
   saved = {"config": config.to_json(trained.config), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(tmp_path / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": moved.params}, saved)
-  command = [sys.executable, "-c", DRAW_FLOATS, str(tmp_path), str(tmp_path / "x.npy")]
+  command = [sys.executable, "-m", "tests.programs.draw_floats", str(tmp_path), str(tmp_path / "x.npy")]
   subprocess.run(command, check=True, cwd=ROOT)
   np.testing.assert_allclose(draw_floats(moved), np.load(tmp_path / "x.npy"), atol=1e-6)
 

@@ -12,25 +12,10 @@ import ddim_jax
 from ddim_jax.layers import dropout, group_norm
 from ddim_jax.unet import time_embedding
 from tests import oracles
+from tests.helpers import random_variables, shapes
 
 KEY = jax.random.key(0)
 SMALL = {"channels": 32, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "groups": 8}
-
-
-def shapes(model, shape):
-  """Shapes and dtypes of the variables."""
-  return jax.eval_shape(model.init, KEY, jnp.zeros(shape), jnp.ones((), jnp.int32))
-
-
-def random_variables(model, shape):
-  """Variables of ordinary size everywhere, so that every part of the network shows in its output."""
-  rng = np.random.default_rng(0)
-
-  def draw(leaf):
-    noise = rng.standard_normal(leaf.shape).astype(np.float32)
-    return noise / np.float32(np.prod(leaf.shape[:-1]) ** 0.5) if leaf.ndim > 1 else 0.5 + 0.1 * noise
-
-  return jax.tree.map(draw, shapes(model, shape))
 
 
 def initial_variables(model, shape):

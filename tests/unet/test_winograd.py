@@ -6,8 +6,7 @@ import pytest
 import ddim_jax
 from ddim_jax import convolution, winograd
 from tests import oracles
-from tests.test_convolution import draw
-from tests.test_unet import random_variables
+from tests.helpers import draw, random_variables
 
 
 def test_one_dimension_is_a_filter_of_three_taps():

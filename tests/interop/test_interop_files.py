@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 import safetensors.torch  # noqa: E402
 
-from tests.test_interop import (  # noqa: E402
+from tests.peers import (  # noqa: E402
   GOOGLE,
   NETWORKS,
   TINY,
