@@ -1,5 +1,6 @@
 """What several files of tests share: processes, random inputs and weights, archives."""
 
+import functools
 import io
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def draw(*shapes):
   return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
 
 
+@functools.cache
 def shapes(model, shape):
   """Shapes and dtypes of the variables."""
   return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape), jnp.ones((), jnp.int32))

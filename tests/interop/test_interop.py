@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
-from tests.peers import NETWORKS, TINY, our_images, relative, saved, torch_output  # noqa: E402
+from tests.peers import NETWORKS, SIMPLEST, TINY, our_images, relative, saved, torch_output  # noqa: E402
 
 
 def labels_for(config, batch):
@@ -51,9 +51,9 @@ def test_output_equals_diffusers_and_export_is_the_identity(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-  """One small network in both libraries, and its forward pass compiled."""
+  """A network in both libraries that is quick to compile: here schedulers are compared."""
   folder = tmp_path_factory.mktemp("pair")
-  network = saved(folder, TINY)
+  network = saved(folder, SIMPLEST)
   return folder, network
 
 
@@ -176,7 +176,7 @@ def test_weights_that_do_not_fit_are_listed(pair, tmp_path):
   weights["extra.weight"] = weights.pop("conv_in.bias")
   weights["conv_out.weight"] = torch.zeros(3, 3)
   torch.save(weights, tmp_path / "diffusion_pytorch_model.bin")
-  (tmp_path / "config.json").write_text(json.dumps(TINY))
+  (tmp_path / "config.json").write_text(json.dumps(SIMPLEST))
   with pytest.raises(
     ValueError, match=r"missing conv_in\.bias.*conv_out\.weight is.*unexpected extra\.weight"
   ):

@@ -39,9 +39,7 @@ def test_a_derivative_that_is_not_finite_stays_so():
 
 def test_a_compiled_network_needs_less_memory():
   def megabytes(remat):
-    model = ddim_jax.UNet(
-      channels=16, multipliers=(1, 1, 1), attention=(), groups=8, dropout=0.0, remat=remat
-    )
+    model = ddim_jax.UNet(channels=16, multipliers=(1, 1), attention=(), groups=8, dropout=0.0, remat=remat)
     x = jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(model.init, KEY, x, jnp.int32(1))
     loss = lambda variables, x: jnp.sum(model.apply(variables, x, jnp.int32(1), train=True) ** 2)
