@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import ddim_jax
-from tests.conftest import ROOT, printed
+from tests.helpers import ROOT, printed
 
 HEAVY = {"tensorflow", "torch", "matplotlib", "tensorflow_datasets", "orbax", "optax", "PIL", "sklearn"}
 

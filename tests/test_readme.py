@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 LIBRARY, WEIGHTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -52,7 +52,7 @@ def test_pictures_files_and_programs_exist():
   for program in re.findall(r"python -m experiments\.(\w+)", TEXT):
     names = (f"{program}.py", f"{program}/__main__.py")
     assert any((ROOT / "experiments" / name).is_file() for name in names), program
-  tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+  tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
   for test in re.findall(r"`(test_\w+)`", TEXT):
     assert f"def {test}(" in tests, test
   for path in re.findall(r"`(\w+\.py)`", TEXT):

@@ -19,7 +19,10 @@ def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
   inside = (interval[0] <= ratio) & (ratio <= interval[1])
   raised = (log_snr - 2 * jnp.log1p(jnp.where(inside, churn, 0))).astype(log_snr.dtype)
   raised = level_at(schedule, raised).reshape(jnp.shape(t))
-  level = jnp.maximum(raised, jnp.asarray(t, raised.dtype))
+  unchanged = jnp.asarray(t, raised.dtype)
+  # Without churn the level is t itself, not t but for rounding: its noise would be the root of that.
+  added = inside.reshape(jnp.shape(t)) & (churn > 0)
+  level = jnp.where(added, jnp.maximum(raised, unchanged), unchanged)
   fresh = fresh_noise(schedule, level, t, x_t)
   alpha, sigma = coefficients(schedule, level, x_t)
   alpha_t, _ = coefficients(schedule, t, x_t)

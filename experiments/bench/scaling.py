@@ -147,7 +147,7 @@ def scaling(
   taken: dict[int, list[float]] = {number: [] for number in devices}
   for _ in range(rounds):
     for number in devices:
-      flags = f"--xla_force_host_platform_device_count={number}"
+      flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
       done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         check=True, stdout=subprocess.PIPE, text=True,

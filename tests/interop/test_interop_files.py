@@ -17,7 +17,8 @@ torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 import safetensors.torch  # noqa: E402
 
-from tests.test_interop import (  # noqa: E402
+from tests.helpers import random_variables  # noqa: E402
+from tests.peers import (  # noqa: E402
   GOOGLE,
   NETWORKS,
   TINY,
@@ -185,9 +186,7 @@ def test_a_network_of_ours_computes_the_same_in_torch(classes, tmp_path):
     channels=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, num_classes=classes, dropout=0.1
   )
   x = np.random.default_rng(0).standard_normal((3, 8, 8, 3)).astype(np.float32)
-  params = model.init(jax.random.key(0), x, np.int32(1))["params"]
-  keys = iter(jax.random.split(jax.random.key(1), 200))
-  params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), params)
+  params = random_variables(model, x.shape)["params"]
   mine = interop.from_ours(
     model, {"params": params}, ddim_jax.cosine_schedule(100), ddim_jax.V, size=8, clip=False
   )
@@ -198,7 +197,7 @@ def test_a_network_of_ours_computes_the_same_in_torch(classes, tmp_path):
   t = np.array([1, 50, 100])
   labels = None if classes is None else np.array([0, 3, classes])  # the last is the null class
   expected = torch_output(pipeline.unet.eval(), x, t, labels)
-  assert relative(model.apply({"params": params}, x, t, labels), expected) < 2e-5
+  assert relative(jax.jit(model.apply)({"params": params}, x, t, labels), expected) < 2e-5
 
 
 @pytest.mark.parametrize(

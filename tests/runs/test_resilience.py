@@ -14,7 +14,7 @@ import pytest
 
 from ddim_jax import checkpoints
 
-NETWORK = ("--channels", 16, "--multipliers", 1, "--attention", 8)
+NETWORK = ("--channels", 16, "--multipliers", 1, "--blocks", 1, "--attention")  # in the middle only
 TINY = (*NETWORK, "--batch-size", 16, "--warmup", 5, "--sample-every", 0)
 
 
@@ -107,8 +107,8 @@ def test_a_signal_saves_and_says_how_to_go_on(undisturbed, spawn, finish, run, t
   assert lines(tmp_path)[:common] == lines(undisturbed)[:common]
 
 
-def test_the_allotted_time_ends_like_a_signal(run, tmp_path):
-  done = run(*options(tmp_path, 10**6, "--max-minutes", 0.05))
+def test_the_allotted_time_ends_like_a_signal(run_here, tmp_path):
+  done = run_here(*options(tmp_path, 10**6, "--max-minutes", 0.05))
   assert "stopped and saved at step" in done.stdout
 
 
@@ -247,7 +247,7 @@ def test_damage_to_any_file_is_reported_or_without_effect(short, tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["deleted", "flipped", "empty directory"])
-def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(short, run, tmp_path, how):
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(short, run, run_here, tmp_path, how):
   workdir = tmp_path / "run"
   shutil.copytree(short, workdir)
   newest = workdir / "checkpoints" / "6"
@@ -256,13 +256,13 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(short, run,
     newest.mkdir()
   else:
     harm(max((newest / "state").rglob("*"), key=lambda f: f.stat().st_size * f.is_file()), how)
-  assert "DAMAGED" in run("experiments.inspect", workdir, status=1).stdout
+  assert "DAMAGED" in run_here("experiments.inspect", workdir, status=1).stdout
   done = run(*options(workdir, 6, "--save-every", 3))
   assert "warning: step 6 " in done.stdout
   assert "step 3 of 6" in done.stdout
   assert_same_state(arrays(workdir), arrays(short))
   assert (workdir / "metrics.jsonl").read_bytes() == (short / "metrics.jsonl").read_bytes()
-  report = run("experiments.inspect", workdir).stdout
+  report = run_here("experiments.inspect", workdir).stdout
   assert re.search(r"step +6 .*MB +sound", report)
   assert "channels 16" in report
   assert "last metrics: step 6, " in report
@@ -321,16 +321,16 @@ def test_an_asynchronous_failure_is_noticed_at_the_end(small_disk):
   assert checkpoints.restore_latest(small_disk / "c", 1).step == 1
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(run, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(run_here, tmp_path):
   unstable = ("--optimizer", "sgd", "--clip", 1e30, "--learning-rate", 1e25, "--warmup", 0)
   command = options(tmp_path / "a", 30, "--save-every", 1, *unstable)
-  done = run(*command, status=1)
+  done = run_here(*command, status=1)
   (step,) = re.findall(r"error: loss or gradient was not finite at step (\d+)", done.stderr)
   assert re.search(r"Last checkpoint: step \d+", done.stderr)
   for saved in checkpoints.steps(tmp_path / "a" / "checkpoints"):
     assert saved < int(step)
     assert all(np.isfinite(a).all() for a in arrays(tmp_path / "a", saved).values() if a.dtype == np.float32)
-  done = run(*options(tmp_path / "b", 6, "--save-every", 1, *unstable, "--max-skipped", 10))
+  run_here(*options(tmp_path / "b", 6, "--save-every", 1, *unstable, "--max-skipped", 10))
   assert int(arrays(tmp_path / "b")["skipped"]) > 0
 
 

@@ -7,8 +7,7 @@ import ddim_jax
 from ddim_jax import convolution
 from ddim_jax.cpu import winograd
 from tests import oracles
-from tests.test_convolution import draw
-from tests.test_unet import random_variables
+from tests.helpers import draw, random_variables
 
 
 def test_one_dimension_is_a_filter_of_three_taps():
@@ -77,7 +76,7 @@ def test_refuses_other_kernels(kernel):
 
 def test_networks_are_the_same_whatever_computes_their_convolutions():
   """The same variables, output and gradients."""
-  options = {"channels": 128, "multipliers": (1, 2), "blocks": 1, "attention": (8,)}
+  options = {"channels": 128, "multipliers": (1, 2), "blocks": 1, "attention": ()}
   direct, other, auto = (ddim_jax.UNet(**options, conv=conv) for conv in ("direct", "winograd", "auto"))
   x, g = draw((2, 16, 16, 3), (2, 16, 16, 3))
   variables = random_variables(direct, x.shape)

@@ -8,7 +8,7 @@ import pytest
 from ddim_jax import interop
 
 torch = pytest.importorskip("torch", reason="parity is measured against torch")
-from tests.test_interop import relative  # noqa: E402
+from tests.peers import ddim_weights, relative  # noqa: E402
 
 
 def original_ddim(weights, x, t, *, heights_with_attention):
@@ -57,57 +57,6 @@ def original_ddim(weights, x, t, *, heights_with_attention):
     if up:
       h = conv(F.interpolate(h, scale_factor=2, mode="nearest"), f"up.{up}.upsample.conv", padding=1)
   return conv(F.silu(norm(h, "norm_out")), "conv_out", padding=1)
-
-
-def ddim_weights(multipliers, attended, seed):
-  """Random weights under the original names: every shape written out from the description."""
-  generator = torch.Generator().manual_seed(seed)
-  weights, wide = {}, 128
-
-  def add(name, *shape):
-    fan = max(1, int(np.prod(shape[1:])))
-    weights[f"{name}.weight"] = torch.randn(shape, generator=generator) * fan**-0.5
-    weights[f"{name}.bias"] = 0.1 * torch.randn(shape[0], generator=generator)
-
-  def norm(name, width):
-    add(name, width)
-    weights[f"{name}.weight"] = 1 + 0.1 * weights[f"{name}.weight"]
-
-  def residual(name, before, after):
-    norm(f"{name}.norm1", before), norm(f"{name}.norm2", after)
-    add(f"{name}.conv1", after, before, 3, 3), add(f"{name}.conv2", after, after, 3, 3)
-    add(f"{name}.temb_proj", after, wide)
-    if before != after:
-      add(f"{name}.nin_shortcut", after, before, 1, 1)
-
-  def attend(name, width):
-    norm(f"{name}.norm", width)
-    for part in ("q", "k", "v", "proj_out"):
-      add(f"{name}.{part}", width, width, 1, 1)
-
-  add("temb.dense.0", wide, 32), add("temb.dense.1", wide, wide)
-  add("conv_in", 32, 3, 3, 3), add("conv_out", 3, 32, 3, 3), norm("norm_out", 32)
-  widths, width, skips = [32 * m for m in multipliers], 32, [32]
-  for level, after in enumerate(widths):
-    for i in range(2):
-      residual(f"down.{level}.block.{i}", width, after)
-      width = after
-      if level == attended:
-        attend(f"down.{level}.attn.{i}", width)
-      skips.append(width)
-    if level != len(widths) - 1:
-      add(f"down.{level}.downsample.conv", width, width, 3, 3)
-      skips.append(width)
-  residual("mid.block_1", width, width), attend("mid.attn_1", width), residual("mid.block_2", width, width)
-  for level, after in reversed(list(enumerate(widths))):
-    for i in range(3):
-      residual(f"up.{level}.block.{i}", width + skips.pop(), after)
-      width = after
-      if level == attended:
-        attend(f"up.{level}.attn.{i}", width)
-    if level:
-      add(f"up.{level}.upsample.conv", width, width, 3, 3)
-  return weights
 
 
 @pytest.mark.parametrize(

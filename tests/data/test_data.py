@@ -14,24 +14,7 @@ from PIL import Image
 
 from ddim_jax import data
 from ddim_jax.data import builders, sources
-
-
-def cifar_archive(path, batches=2, rows=40, seed=0):
-  """An archive of the official layout; returns the records of each member, ``u8[rows, 3073]``."""
-  rng, records = np.random.default_rng(seed), {}
-  with tarfile.open(path, "w:gz") as archive:
-    names = [f"data_batch_{i + 1}.bin" for i in range(batches)] + ["test_batch.bin"]
-    for name in [*names, "batches.meta.txt", "readme.html"]:
-      if name in names:
-        rows_ = rng.integers(0, 256, (rows, 3073), np.uint8)
-        rows_[:, 0] %= 10
-        records[name], payload = rows_, rows_.tobytes()
-      else:
-        payload = b"airplane\n"
-      member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-      member.size = len(payload)
-      archive.addfile(member, io.BytesIO(payload))
-  return records
+from tests.helpers import cifar_archive
 
 
 @pytest.fixture

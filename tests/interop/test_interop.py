@@ -8,71 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import ddim_jax
 from ddim_jax import interop
 
 torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
-DOWN, UP = ["DownBlock2D"], ["UpBlock2D"]
-ATTN_DOWN, ATTN_UP = ["AttnDownBlock2D"], ["AttnUpBlock2D"]
-GOOGLE = {
-  "attention_head_dim": None, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
-  "norm_eps": 1e-6, "layers_per_block": 2,
-}  # fmt: skip
-TINY = {
-  "block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 8,
-  "down_block_types": DOWN + ATTN_DOWN, "up_block_types": ATTN_UP + UP, "sample_size": 8,
-}  # fmt: skip
-NETWORKS = {
-  "cifar10-32": GOOGLE | {
-    "sample_size": 32, "block_out_channels": [32, 64, 64, 64],
-    "down_block_types": DOWN + ATTN_DOWN + DOWN + DOWN, "up_block_types": UP + UP + ATTN_UP + UP,
-  },
-  "six levels, as at 256": GOOGLE | {
-    "sample_size": 32, "block_out_channels": [32, 32, 64, 64, 128, 128],
-    "down_block_types": DOWN * 4 + ATTN_DOWN + DOWN, "up_block_types": UP + ATTN_UP + UP * 4,
-  },
-  "classes": TINY | {"num_class_embeds": 5},
-  "classes as times": TINY | {"class_embed_type": "timestep"},
-  "classes as vectors": TINY | {"class_embed_type": "identity"},
-  "scale and shift": TINY | {"resnet_time_scale_shift": "scale_shift"},
-  "scale and shift, norm in the middle": TINY
-  | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4, "time_embedding_dim": 24},
-  "heads, middle scaled": TINY | {"attention_head_dim": 4, "mid_block_scale_factor": 1.7, "dropout": 0.1},
-  "flipped, no shift, centred": TINY
-  | {"flip_sin_to_cos": True, "freq_shift": 0, "center_input_sample": True, "act_fn": "mish"},
-  "not flipped, no attention in the middle": TINY
-  | {"flip_sin_to_cos": False, "freq_shift": 1, "add_attention": False, "act_fn": "gelu"},
-  "fourier, no middle": TINY | {"time_embedding_type": "fourier", "mid_block_type": None, "act_fn": "relu"},
-  "attention on one side": TINY
-  | {"up_block_types": UP * 2, "in_channels": 4, "block_out_channels": [16, 24]},
-}  # fmt: skip
-
-
-def theirs(config, seed=0):
-  """A UNet2DModel with weights of ordinary size everywhere, biases and norms included."""
-  torch.manual_seed(seed)
-  network = diffusers.UNet2DModel(**config).eval()
-  with torch.no_grad():
-    for parameter in network.parameters():
-      if parameter.ndim == 1:
-        parameter.add_(0.1 * torch.randn_like(parameter))
-  return network
-
-
-def saved(folder, config, scheduler=None):
-  """A pipeline folder that diffusers wrote, and its network."""
-  network = theirs(config)
-  scheduler = diffusers.DDIMScheduler() if scheduler is None else scheduler
-  diffusers.DDIMPipeline(network, scheduler).save_pretrained(folder)
-  if isinstance(scheduler, diffusers.DDPMScheduler):  # DDIMPipeline converts what it is given
-    scheduler.save_pretrained(folder / "scheduler")
-    index = json.loads((folder / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", "DDPMScheduler"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-  return network
+from tests.peers import NETWORKS, SIMPLEST, TINY, our_images, relative, saved, torch_output  # noqa: E402
 
 
 def labels_for(config, batch):
@@ -80,18 +22,6 @@ def labels_for(config, batch):
     return np.random.default_rng(3).standard_normal((batch, 64)).astype(np.float32)
   conditional = "num_class_embeds" in config or config.get("class_embed_type")
   return np.array([4, 0, 2][:batch]) if conditional else None
-
-
-def relative(a, b):
-  return np.linalg.norm(np.asarray(a) - np.asarray(b)) / np.linalg.norm(b)
-
-
-def torch_output(network, x, t, labels=None):
-  """Their output for our images and levels, NHWC."""
-  with torch.no_grad():
-    x = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    labels = None if labels is None else torch.from_numpy(labels)
-    return network(x, torch.from_numpy(t - 1), labels).sample.numpy().transpose(0, 2, 3, 1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -121,9 +51,9 @@ def test_output_equals_diffusers_and_export_is_the_identity(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-  """One small network in both libraries, and its forward pass compiled."""
+  """A network in both libraries that is quick to compile: here schedulers are compared."""
   folder = tmp_path_factory.mktemp("pair")
-  network = saved(folder, TINY)
+  network = saved(folder, SIMPLEST)
   return folder, network
 
 
@@ -139,15 +69,6 @@ SCHEDULERS = [
   {"trained_betas": np.linspace(1e-3, 0.03, 200).tolist(), "num_train_timesteps": 200},
   {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
 ]
-
-
-def our_images(pretrained, S, x_T, key):
-  @jax.jit
-  def draw(variables, schedule):
-    denoise = pretrained.denoiser(variables, schedule)
-    return ddim_jax.sample(key, denoise, schedule, x_T, pretrained.timesteps(S), solver=pretrained.solver)[0]
-
-  return np.asarray(draw(pretrained.variables, pretrained.schedule))
 
 
 def their_images(network, scheduler, S, x_T):
@@ -255,7 +176,7 @@ def test_weights_that_do_not_fit_are_listed(pair, tmp_path):
   weights["extra.weight"] = weights.pop("conv_in.bias")
   weights["conv_out.weight"] = torch.zeros(3, 3)
   torch.save(weights, tmp_path / "diffusion_pytorch_model.bin")
-  (tmp_path / "config.json").write_text(json.dumps(TINY))
+  (tmp_path / "config.json").write_text(json.dumps(SIMPLEST))
   with pytest.raises(
     ValueError, match=r"missing conv_in\.bias.*conv_out\.weight is.*unexpected extra\.weight"
   ):

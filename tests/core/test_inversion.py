@@ -24,9 +24,13 @@ def network(strength):
 
 def error(strength, refine, damping, ts=TS, solver=None):
   denoise = network(strength)
-  x_T = ddim_jax.invert(denoise, SCHEDULE, X0, ts, refine=refine, damping=damping, solver=solver)
-  back = ddim_jax.sample(KEY, denoise, SCHEDULE, x_T, ts, solver=solver)[0]
-  return float(jnp.sqrt(jnp.mean((back - X0) ** 2)))
+
+  @jax.jit
+  def back(x0):
+    x_T = ddim_jax.invert(denoise, SCHEDULE, x0, ts, refine=refine, damping=damping, solver=solver)
+    return ddim_jax.sample(KEY, denoise, SCHEDULE, x_T, ts, solver=solver)[0]
+
+  return float(jnp.sqrt(jnp.mean((back(X0) - X0) ** 2)))
 
 
 def linear(slopes, schedule=SCHEDULE):
@@ -54,9 +58,11 @@ def test_acceleration_is_andersons():
   with jax.enable_x64(True):
     schedule, x0 = ddim_jax.linear_schedule(), jnp.asarray(X0, jnp.float64)
     denoise, ts = linear(slopes, schedule)
-    found = [ddim_jax.invert(denoise, schedule, x0, ts, refine=k, damping=0.8) for k in range(7)]
+    invert = jax.jit(lambda k: ddim_jax.invert(denoise, schedule, x0, ts, refine=k, damping=0.8))
+    found = [invert(k) for k in range(7)]
     gain = np.sqrt(schedule.alpha_bar[ts[0]] / schedule.alpha_bar[ts[1]])
 
+    @jax.jit
     def missed(x_t):
       return gain * (x0 - ddim_jax.sample(KEY, denoise, schedule, x_t, ts)[0])
 
@@ -83,19 +89,19 @@ def test_converges_where_the_fixed_point_alone_diverges_and_stops_when_it_has():
 def test_an_example_is_the_same_beside_one_that_takes_longer():
   """Those that land where they should are left alone while others are refined."""
   denoise = ddim_jax.as_denoiser(lambda x, t: jnp.sin(x), SCHEDULE)
+  invert = jax.jit(lambda x: ddim_jax.invert(denoise, SCHEDULE, x, TS, refine=50))
   hard = jnp.concatenate([0.01 * X0[:1], 3 * X0[1:]])
-  alone = ddim_jax.invert(denoise, SCHEDULE, hard[:1], TS, refine=50)
-  np.testing.assert_allclose(ddim_jax.invert(denoise, SCHEDULE, hard, TS, refine=50)[:1], alone, rtol=1e-6)
+  np.testing.assert_allclose(invert(hard)[:1], invert(hard[:1]), rtol=1e-6)
 
 
 def test_a_fixed_number_of_refinements_can_be_differentiated():
   with jax.enable_x64(True):
     schedule, x0 = ddim_jax.linear_schedule(), jnp.asarray(X0, jnp.float64)
     denoise = ddim_jax.as_denoiser(lambda x, t: jnp.sin(x), schedule)
-    loss = lambda x0: jnp.sum(ddim_jax.invert(denoise, schedule, x0, TS, refine=3, tolerance=0) ** 3)
+    loss = jax.jit(lambda x0: jnp.sum(ddim_jax.invert(denoise, schedule, x0, TS, refine=3, tolerance=0) ** 3))
     direction = jnp.cos(jnp.arange(x0.size, dtype=x0.dtype)).reshape(x0.shape)
     slope = (loss(x0 + 1e-6 * direction) - loss(x0 - 1e-6 * direction)) / 2e-6
-    np.testing.assert_allclose(jnp.sum(jax.grad(loss)(x0) * direction), slope, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(jax.jit(jax.grad(loss))(x0) * direction), slope, rtol=1e-6)
 
 
 def test_refinement_inverts_other_memoryless_solvers():
@@ -129,9 +135,13 @@ def test_the_round_trip_is_exact_where_the_fixed_point_diverges(name):
     x0 = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)))
     for strength, atol in ((3, 1e-9), (6, 1e-7)):  # rounding grows with the strength
       wild = ddim_jax.as_denoiser(lambda x, t, strength=strength: jnp.sin(strength * x), schedule)
-      pair = bijective.encode(wild, schedule, x0, ts, weight=WEIGHTS[name])
-      back = bijective.decode(wild, schedule, pair, ts, weight=WEIGHTS[name])
-      np.testing.assert_allclose(back, x0, atol=atol)
+
+      @jax.jit
+      def back(x0, wild=wild):
+        pair = bijective.encode(wild, schedule, x0, ts, weight=WEIGHTS[name])
+        return bijective.decode(wild, schedule, pair, ts, weight=WEIGHTS[name])
+
+      np.testing.assert_allclose(back(x0), x0, atol=atol)
     x_T = ddim_jax.invert(wild, schedule, x0, ts, refine=20)
     assert np.abs(ddim_jax.sample(KEY, wild, schedule, x_T, ts)[0] - x0).max() > 1
 

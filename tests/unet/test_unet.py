@@ -13,30 +13,20 @@ from ddim_jax.layers import dropout, group_norm
 from ddim_jax.operations import Operations, named
 from ddim_jax.unet import time_embedding
 from tests import oracles
+from tests.helpers import random_variables, shapes
 
 KEY = jax.random.key(0)
 SMALL = {"channels": 32, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "groups": 8}
+SHALLOW = SMALL | {"multipliers": (1,), "attention": (8,)}
 
 
-def shapes(model, shape):
-  """Shapes and dtypes of the variables."""
-  return jax.eval_shape(model.init, KEY, jnp.zeros(shape), jnp.ones((), jnp.int32))
+INITIAL = ddim_jax.UNet(**SMALL | {"blocks": 2})
 
 
-def random_variables(model, shape):
-  """Variables of ordinary size everywhere, so that every part of the network shows in its output."""
-  rng = np.random.default_rng(0)
-
-  def draw(leaf):
-    noise = rng.standard_normal(leaf.shape).astype(np.float32)
-    return noise / np.float32(np.prod(leaf.shape[:-1]) ** 0.5) if leaf.ndim > 1 else 0.5 + 0.1 * noise
-
-  return jax.tree.map(draw, shapes(model, shape))
-
-
-def initial_variables(model, shape):
+@pytest.fixture(scope="module")
+def initial_variables():
   """Variables as training starts with them."""
-  return jax.jit(model.init)(KEY, jnp.zeros(shape), jnp.ones((), jnp.int32))
+  return jax.jit(INITIAL.init)(KEY, jnp.zeros((1, 8, 8, 3)), jnp.ones((), jnp.int32))
 
 
 def count(model, shape):
@@ -68,10 +58,8 @@ def test_count_equals_diffusers(size):
 @pytest.mark.parametrize(
   ("config", "size"),
   [
-    (SMALL, 8),
     (SMALL | {"num_classes": 3}, 8),
-    (SMALL | {"blocks": 2, "multipliers": (1, 2, 3), "attention": (8, 4)}, 16),
-    (SMALL | {"channels": 64, "multipliers": (1, 1, 2, 2), "groups": 32, "attention": (4,)}, 32),
+    (SMALL | {"channels": 64, "groups": 32, "blocks": 2, "multipliers": (1, 1, 2), "attention": (8, 4)}, 16),
   ],
 )
 def test_equals_a_torch_composition_of_the_same_network(config, size):
@@ -96,18 +84,14 @@ def test_time_embedding_of_levels_is_of_t_minus_1():
   np.testing.assert_allclose(embedding[1], np.concatenate([np.sin(angles), np.cos(angles)]), rtol=1e-5)
 
 
-def test_initial_output_is_nearly_zero_and_blocks_are_the_identity():
-  model = ddim_jax.UNet(**SMALL)
-  variables = initial_variables(model, (1, 8, 8, 3))
-  output = jax.jit(model.apply)(variables, jax.random.normal(KEY, (4, 8, 8, 3)), jnp.array(500))
+def test_initial_output_is_nearly_zero_and_blocks_are_the_identity(initial_variables):
+  output = jax.jit(INITIAL.apply)(initial_variables, jax.random.normal(KEY, (4, 8, 8, 3)), jnp.array(500))
   assert 0 < np.abs(output).max() < 1e-4
 
 
-def test_initialisers_are_the_ddpm_codes():
+def test_initialisers_are_the_ddpm_codes(initial_variables):
   """Uniform of variance 1 / fan_avg; 1e-10 of it where the network starts as the identity."""
-  flat = flax.traverse_util.flatten_dict(
-    initial_variables(ddim_jax.UNet(**SMALL | {"blocks": 2}), (1, 8, 8, 3))["params"], sep="/"
-  )
+  flat = flax.traverse_util.flatten_dict(initial_variables["params"], sep="/")
   for name, leaf in flat.items():
     if name.endswith("kernel"):
       fan_in, fan_out = np.prod(leaf.shape[:-1]), np.prod(leaf.shape[:-2]) * leaf.shape[-1]
@@ -132,10 +116,10 @@ def test_bfloat16_is_close_and_keeps_float32_parameters():
 
 def test_remat_changes_neither_parameters_nor_gradients_with_dropout():
   x, t = jax.random.normal(KEY, (2, 8, 8, 3)), jnp.array(300)
-  variables = random_variables(ddim_jax.UNet(**SMALL), x.shape)
+  variables = random_variables(ddim_jax.UNet(**SHALLOW), x.shape)
 
   def gradient(remat):
-    model = ddim_jax.UNet(**SMALL, remat=remat)
+    model = ddim_jax.UNet(**SHALLOW, remat=remat)
     chex.assert_trees_all_equal_shapes(variables, shapes(model, x.shape))
     loss = lambda v: jnp.sum(model.apply(v, x, t, train=True, rngs={"dropout": KEY}) ** 2)
     return jax.jit(jax.grad(loss))(variables)
@@ -144,15 +128,16 @@ def test_remat_changes_neither_parameters_nor_gradients_with_dropout():
 
 
 def test_dropout_acts_in_training_only():
-  model, x = ddim_jax.UNet(**SMALL, dropout=0.5), jnp.ones((1, 8, 8, 3))
+  model, x = ddim_jax.UNet(**SHALLOW, dropout=0.5), jnp.ones((1, 8, 8, 3))
   variables = random_variables(model, x.shape)
-  train = lambda seed: model.apply(variables, x, 5, train=True, rngs={"dropout": jax.random.key(seed)})
-  assert np.abs(train(0) - train(1)).max() > 1e-3
-  np.testing.assert_array_equal(model.apply(variables, x, 5), model.apply(variables, x, 5))
+  train = jax.jit(lambda key: model.apply(variables, x, 5, train=True, rngs={"dropout": key}))
+  assert np.abs(train(KEY) - train(jax.random.key(1))).max() > 1e-3
+  use = jax.jit(lambda key: model.apply(variables, x, 5, rngs={"dropout": key}))
+  np.testing.assert_array_equal(use(KEY), use(jax.random.key(1)))
 
 
 def test_dropout_of_an_image_comes_from_its_key():
-  model, x = ddim_jax.UNet(**SMALL, dropout=0.5), jax.random.normal(KEY, (3, 8, 8, 3))
+  model, x = ddim_jax.UNet(**SHALLOW, dropout=0.5), jax.random.normal(KEY, (3, 8, 8, 3))
   variables, keys = random_variables(model, x.shape), jax.random.split(KEY, 3)
   train = jax.jit(lambda x, keys: model.apply(variables, x, 5, train=True, keys=keys))
   together = train(x, keys)
@@ -177,15 +162,16 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
 
 
 def test_no_label_is_the_null_class():
-  model, x = ddim_jax.UNet(**SMALL, num_classes=4), jnp.ones((2, 8, 8, 3))
+  model, x = ddim_jax.UNet(**SHALLOW, num_classes=4), jnp.ones((2, 8, 8, 3))
   variables = random_variables(model, x.shape)
-  none = model.apply(variables, x, 5)
-  np.testing.assert_array_equal(none, model.apply(variables, x, 5, jnp.array([4, 4])))
-  assert np.abs(none - model.apply(variables, x, 5, jnp.array([0, 1]))).max() > 1e-3
+  apply = jax.jit(model.apply)
+  none = apply(variables, x, 5)
+  np.testing.assert_array_equal(none, apply(variables, x, 5, jnp.array([4, 4])))
+  assert np.abs(none - apply(variables, x, 5, jnp.array([0, 1]))).max() > 1e-3
 
 
 def test_scalar_and_vector_levels_agree():
-  model, x = ddim_jax.UNet(**SMALL), jax.random.normal(KEY, (3, 8, 8, 3))
+  model, x = ddim_jax.UNet(**SHALLOW), jax.random.normal(KEY, (3, 8, 8, 3))
   variables = random_variables(model, x.shape)
   apply = jax.jit(model.apply)
   for same in (jnp.full(3, 7), 7.0, jnp.full(3, 7.0)):
@@ -247,7 +233,7 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
 
 def test_sampling_on_a_mesh_with_explicit_axes():
   """As the README says: the network is wrapped, the sampler is not."""
-  model, schedule = ddim_jax.UNet(**SMALL), ddim_jax.linear_schedule()
+  model, schedule = ddim_jax.UNet(**SHALLOW), ddim_jax.linear_schedule()
   ts = ddim_jax.timesteps.uniform(1000, 2)
   variables = random_variables(model, (1, 8, 8, 3))
   keys = ddim_jax.image_keys(KEY, jnp.arange(8))

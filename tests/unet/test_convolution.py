@@ -5,16 +5,12 @@ import pytest
 
 from ddim_jax.convolution import upsampled
 from tests import oracles
+from tests.helpers import draw
 
 
 def plain(x, kernel):
   """Upsampling, then the convolution, in float64."""
   return oracles.convolution(np.kron(x, np.ones((1, 2, 2, 1))), kernel)
-
-
-def draw(*shapes):
-  rng = np.random.default_rng(0)
-  return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 3), (1, 1)])

@@ -31,11 +31,15 @@ def network(weight, schedule=SCHEDULE):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_padded_levels_give_the_unpadded_result(name):
-  draw = functools.partial(ddim_jax.sample, KEY, network(0.8), SCHEDULE, X_T, solver=SOLVERS[name])
+  @jax.jit
+  def draw(ts, count=None):
+    seen, solver = lambda step: step, SOLVERS[name]
+    return ddim_jax.sample(KEY, network(0.8), SCHEDULE, X_T, ts, solver=solver, count=count, observe=seen)
+
   for ts in (timesteps.uniform(1000, 3), timesteps.karras(SCHEDULE, 6)):
-    x_0, seen = draw(ts, observe=lambda step: step)
+    x_0, seen = draw(ts)
     padded, count = timesteps.pad(ts, 8)
-    y_0, also_seen = draw(padded, count=count, observe=lambda step: step)
+    y_0, also_seen = draw(padded, count)
     same = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-7)  # one unit of rounding
     same((x_0, seen), (y_0, jax.tree.map(lambda leaf, n=count: leaf[:n], also_seen)))
     assert not any(np.any(leaf[count:]) for leaf in jax.tree.leaves(also_seen))
@@ -82,7 +86,7 @@ def test_padded_gradients_are_the_unpadded_ones(remat):
       ddim_jax.sample(KEY, network(weight), SCHEDULE, x_T, ts, solver=solver, count=count, remat=remat)[0]
     )
 
-  gradient, ts = jax.grad(loss, argnums=(0, 1)), timesteps.uniform(1000, 4)
+  gradient, ts = jax.jit(jax.grad(loss, argnums=(0, 1))), timesteps.uniform(1000, 4)
   padded, count = timesteps.pad(ts, 7)
   chex.assert_trees_all_close(gradient(X_T, 0.8, ts, None), gradient(X_T, 0.8, padded, count), rtol=1e-6)
 
@@ -102,7 +106,7 @@ def test_derivatives_equal_finite_differences(name):
       return jnp.mean((x_0 - target) ** 2)
 
     point = (x_T, jnp.asarray(1.7), ts)
-    gradient = jax.grad(loss, argnums=(0, 1, 2))(*point)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*point)
     rng = np.random.default_rng(0)
     ways = [
       (jnp.asarray(rng.standard_normal((2, 3))), jnp.asarray(0.0), jnp.zeros(5)),

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import printed
+from tests.helpers import printed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="configures glibc")
 

@@ -54,9 +54,13 @@ def test_many_steps_reach_the_data_distribution():
 def round_trip(S, refine, spacing=timesteps.uniform):
   x0 = MEAN + STD * jax.random.normal(KEY, (16, 8))
   ts, denoise = spacing(1000, S), gaussian(mean=0.0)
-  x_T = ddim_jax.invert(denoise, SCHEDULE, x0, ts, refine=refine)
-  back, _ = ddim_jax.sample(KEY, denoise, SCHEDULE, x_T, ts)
-  return float(jnp.linalg.norm(back - x0) / jnp.linalg.norm(x0))
+
+  @jax.jit
+  def back(x0):
+    x_T = ddim_jax.invert(denoise, SCHEDULE, x0, ts, refine=refine)
+    return ddim_jax.sample(KEY, denoise, SCHEDULE, x_T, ts)[0]
+
+  return float(jnp.linalg.norm(back(x0) - x0) / jnp.linalg.norm(x0))
 
 
 def test_plain_inversion_is_of_first_order():
@@ -144,15 +148,17 @@ def test_an_image_is_its_seed_and_number():
   whole = draw(jnp.arange(8))
   assert len({float(image.sum()) for image in whole}) == 8
   same = functools.partial(np.testing.assert_allclose, atol=1e-5)
-  same(whole[jnp.array([6, 1])], draw(jnp.array([6, 1])))
+  same(whole[jnp.array([6, 1])], jax.jit(draw)(jnp.array([6, 1])))
   same(whole, jax.jit(draw)(jnp.arange(8)))
-  same(whole, jax.vmap(draw)(jnp.arange(8).reshape(2, 4)).reshape(whole.shape))
+  same(whole, jax.jit(jax.vmap(draw))(jnp.arange(8).reshape(2, 4)).reshape(whole.shape))
   same(whole, jax.pmap(draw)(jnp.arange(8).reshape(4, 2)).reshape(whole.shape))
 
 
 def test_old_style_keys_are_the_same_keys():
   ts, x_T = timesteps.uniform(1000, 3), jnp.ones((2, 3))
-  run = lambda key: ddim_jax.sample(key, nonlinear(), SCHEDULE, x_T, ts, solver=ddim_jax.ddim(1.0))[0]
+  run = jax.jit(
+    lambda key: ddim_jax.sample(key, nonlinear(), SCHEDULE, x_T, ts, solver=ddim_jax.ddim(1.0))[0]
+  )
   np.testing.assert_array_equal(run(jax.random.PRNGKey(7)), run(jax.random.key(7)))
   old = jax.random.split(jax.random.PRNGKey(7), 2)
   np.testing.assert_array_equal(run(old), run(jax.random.split(jax.random.key(7), 2)))
@@ -175,11 +181,11 @@ def test_gradients_with_and_without_recomputation():
   def loss(x_T, weight, remat):
     return jnp.sum(ddim_jax.sample(KEY, nonlinear(weight), SCHEDULE, x_T, ts, remat=remat)[0] ** 2)
 
-  gradient = jax.grad(loss, argnums=(0, 1))
+  gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
   plain, recomputed = gradient(x_T, 1.1, False), gradient(x_T, 1.1, True)
   chex.assert_trees_all_close(plain, recomputed, rtol=1e-5)
   with jax.enable_x64(True):
-    exact = lambda w: float(loss(x_T.astype(jnp.float64), w, False))
+    exact = jax.jit(lambda w: loss(x_T.astype(jnp.float64), w, False))
     assert plain[1] == pytest.approx((exact(1.1 + 1e-5) - exact(1.1 - 1e-5)) / 2e-5, rel=1e-3)
 
 
@@ -214,19 +220,20 @@ class Variants(chex.TestCase):
 
 def test_slerp():
   a, b = jax.random.normal(KEY, (2, 5, 6, 6, 1))
-  np.testing.assert_allclose(ddim_jax.slerp(a, b, 0.0), a, atol=1e-6)
-  np.testing.assert_allclose(ddim_jax.slerp(a, b, 1.0), b, atol=1e-6)
+  slerp = jax.jit(ddim_jax.slerp)
+  np.testing.assert_allclose(slerp(a, b, 0.0), a, atol=1e-6)
+  np.testing.assert_allclose(slerp(a, b, 1.0), b, atol=1e-6)
   right_angle = ddim_jax.slerp(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]]), 1 / 3)
   np.testing.assert_allclose(right_angle, [[2 * np.cos(np.pi / 6), 2 * np.sin(np.pi / 6)]], rtol=1e-6)
-  each = ddim_jax.slerp(a, b, jnp.array([0.0, 0.25, 0.5, 0.75, 1.0]))
+  each = slerp(a, b, jnp.array([0.0, 0.25, 0.5, 0.75, 1.0]))
   for i, w in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
-    np.testing.assert_allclose(each[i], ddim_jax.slerp(a[i : i + 1], b[i : i + 1], w)[0], atol=1e-6)
+    np.testing.assert_allclose(each[i], slerp(a[i : i + 1], b[i : i + 1], w)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("b", [1.0, 2.0, -1.0, 0.0])
 def test_slerp_of_parallel_opposite_and_zero_noise_is_finite(b):
   a = jax.random.normal(KEY, (3, 4))
-  value, gradient = jax.value_and_grad(lambda a: jnp.sum(ddim_jax.slerp(a, b * a, 0.3)))(a)
+  value, gradient = jax.jit(jax.value_and_grad(lambda a: jnp.sum(ddim_jax.slerp(a, b * a, 0.3))))(a)
   chex.assert_tree_all_finite((value, gradient))
   np.testing.assert_allclose(ddim_jax.slerp(a, b * a, 0.3), 0.7 * a + 0.3 * b * a, atol=1e-6)
 
@@ -235,7 +242,10 @@ def test_interpolate_meets_its_ends():
   ts, solver = timesteps.uniform(1000, 5), ddim_jax.ddim(0.5)
   keys = ddim_jax.image_keys(KEY, jnp.arange(2))
   a, b = ddim_jax.initial_noise(KEY, (2, 2, 3))
-  between = ddim_jax.interpolate(keys, nonlinear(), SCHEDULE, a, b, ts, jnp.linspace(0, 1, 4), solver=solver)
+  weights = jnp.linspace(0, 1, 4)
+  between = jax.jit(
+    lambda a, b: ddim_jax.interpolate(keys, nonlinear(), SCHEDULE, a, b, ts, weights, solver=solver)
+  )(a, b)
   chex.assert_shape(between, (4, 2, 3))
   for end, noise in ((0, a), (-1, b)):
     alone = ddim_jax.sample(keys, nonlinear(), SCHEDULE, noise, ts, solver=solver)[0]

@@ -4,12 +4,13 @@ import hashlib
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from ddim_jax import metrics
 from ddim_jax.metrics import inception, inception_weights, resize
+
+torch = pytest.importorskip("torch", reason="the published architecture is written in torch")
+import torch.nn.functional as F  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 
 class Oracle:
