@@ -5,6 +5,7 @@ from collections.abc import Callable
 import tyro
 
 from experiments import cli
+from experiments.bench.accelerator import accelerator
 from experiments.bench.checkpoint import checkpoint
 from experiments.bench.compile import compile
 from experiments.bench.memory import memory
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
   "checkpoint": checkpoint,
   "scaling": scaling,
   "solvers": solvers,
+  "accelerator": accelerator,
 }
 
 if __name__ == "__main__":

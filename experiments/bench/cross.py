@@ -50,8 +50,7 @@ def cross(
     results["programs"][kind] = made = _in_a_process(found, settings | {"kind": kind})
     print(f"{target}, {network}, {kind}: {json.dumps(made)}", flush=True)
   name = f"target_{target.replace(':', '-')}_{network}_c{channels}_{dtype}_b{batch_size}"
-  out.mkdir(parents=True, exist_ok=True)
-  (out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+  measure.write(name, results, out)
   write_page(out)
   print(f"wrote {out / name}.json and {out / 'accelerators.md'}")
 
