@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ddim_jax import data, training
-from experiments import build, loop, presets
+from experiments import build, config, loop, presets
 
 SHAPES = {
   "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),
@@ -32,18 +32,19 @@ class Training(NamedTuple):
   update: Callable[..., tuple[training.TrainState, dict[str, Any]]]
 
 
-def prepare(preset: str, batch_size: int, images: int = 512) -> Training:
-  """The training of a preset's unconditional network on so many images."""
+def prepare(preset: str, batch_size: int, images: int = 512, model: config.Model | None = None) -> Training:
+  """The training of a preset's unconditional network, or of another, on so many images."""
   found, shape = presets.PRESETS[preset](), SHAPES[preset]
   source = data.in_memory("noise", np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8))
   settings = dataclasses.replace(
-    found, optimisation=dataclasses.replace(found.optimisation, batch_size=batch_size)
-  )
-  model, optimizer = build.model(settings.config, shape[-1], 0), build.optimizer(settings.optimisation)
-  update = loop.pmapped_update(settings, model, optimizer, 0)
+    found, model=model or found.model,
+    optimisation=dataclasses.replace(found.optimisation, batch_size=batch_size),
+  )  # fmt: skip
+  network, optimizer = build.model(settings.config, shape[-1], 0), build.optimizer(settings.optimisation)
+  update = loop.pmapped_update(settings, network, optimizer, 0)
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(
-    loop.on_every_device(loop.initial_state(model, shape, optimizer, 0)),
+    loop.on_every_device(loop.initial_state(network, shape, optimizer, 0)),
     partial(loop.local_batch, source, settings),
     lambda state, batch: update(state, key, *batch, flags),
   )
