@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import data
-from ddim_jax.data import builders, sources
+from ddim_jax.data import builders, forms, sources
 
 
 def cifar_archive(path, batches=2, rows=40, seed=0):
@@ -168,6 +168,8 @@ def test_any_prepared_array_record_data_set_by_name(data_dir):
     data.load_tfds("no_such_set", "train", data_dir)
   with pytest.raises(ValueError, match="not prepared below"):
     data.load_tfds("mnist", "train", data_dir)
+  with pytest.raises(ValueError, match=r"cannot use the name 'mnist:9\.9\.9': [^\n]*$"):
+    data.load_tfds("mnist:9.9.9", "train", data_dir)
 
 
 @pytest.fixture
@@ -219,11 +221,11 @@ def test_photographs_are_turned_upright(tmp_path):
 def test_resize_takes_the_central_square():
   image = np.zeros((8, 12, 3), np.uint8)
   image[:, 2:10] = 200  # the central 8x8 square
-  np.testing.assert_array_equal(sources.resize(image, 4), np.full((4, 4, 3), 200))
+  np.testing.assert_array_equal(forms.resize(image, forms.make_form(4)), np.full((4, 4, 3), 200))
   image[2:6, 4:8] = 50
-  np.testing.assert_array_equal(sources.resize(image, 4, crop=4), np.full((4, 4, 3), 50))
-  with pytest.raises(ValueError, match="crop of 9 pixels from an image of 12x8"):
-    sources.resize(image, 4, crop=9)
+  np.testing.assert_array_equal(forms.resize(image, forms.make_form(4, 4)), np.full((4, 4, 3), 50))
+  with pytest.raises(ValueError, match="crop of 9x9 pixels from an image of 12x8"):
+    forms.resize(image, forms.make_form(4, 9))
 
 
 def test_a_source_too_large_for_memory_is_read_as_needed(folder, monkeypatch):
@@ -286,9 +288,9 @@ def test_uint8_round_trip():
 
 
 def test_in_memory_refuses():
-  with pytest.raises(ValueError, match="u8"):
+  with pytest.raises(ValueError, match="values must be given for float32"):
     data.in_memory("x", ARRAY.astype(np.float32))
-  with pytest.raises(ValueError, match=r"labels must be \[50\], got \(3,\)"):
+  with pytest.raises(ValueError, match=r"labels must be \[50\] integers, got int64\(3,\)"):
     data.in_memory("x", ARRAY, np.arange(3))
 
 
