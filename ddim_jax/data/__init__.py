@@ -8,6 +8,7 @@ extra.
 from ddim_jax.data.arrays import load_array, save_array
 from ddim_jax.data.batches import Batch, batch_at, batch_indices, prefetch
 from ddim_jax.data.folders import load_folder
+from ddim_jax.data.hub import load_hf
 from ddim_jax.data.pictures import read_mask, read_picture
 from ddim_jax.data.prepared import default_data_dir, load_builtin, load_tfds
 from ddim_jax.data.scaling import BYTES, Scaling, from_uint8, to_uint8
@@ -27,6 +28,7 @@ __all__ = [
   "load_array",
   "load_builtin",
   "load_folder",
+  "load_hf",
   "load_tfds",
   "prefetch",
   "read_mask",

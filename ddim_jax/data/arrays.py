@@ -68,7 +68,7 @@ def _load(path: str | Path):
   path = Path(path).expanduser()
   try:
     large = path.stat().st_size > sources.MEMORY_LIMIT and path.suffix.lower() == ".npy"
-    loaded = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+    loaded = np.load(path, mmap_mode="r" if large else None)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
       return loaded
     with loaded:

@@ -13,8 +13,9 @@ import numpy as np
 from ddim_jax.data import cache as caches
 from ddim_jax.data import sources
 from ddim_jax.data.batches import prefetch
-from ddim_jax.data.forms import Form
+from ddim_jax.data.forms import Fit, Form, Size, make_form
 from ddim_jax.data.pictures import Held
+from ddim_jax.data.scaling import Scaling
 from ddim_jax.data.sources import Found, Source, Values
 
 Progress = Callable[[int, int], Any]
@@ -45,6 +46,22 @@ class Pictures(NamedTuple):
   conditions: np.ndarray | None
   skipped: tuple[tuple[str, str], ...]
   identity: Any
+
+
+def pictures_form(
+  image_size: Size | None, crop: Size | None, fit: Fit, channels: int, dtype: str, values: Values
+) -> Form:
+  """The form of pictures whose numbers have a meaning.
+
+  Raises:
+    ValueError: If an argument is out of its range, or bytes are to mean anything but black to white.
+  """
+  limits = None
+  if isinstance(values, tuple) and not isinstance(values, Scaling) and all(np.ndim(x) == 0 for x in values):
+    limits = values
+  if dtype == "uint8" and values is not None and limits is None:
+    raise ValueError(f"values must be two numbers (low, high) where dtype is uint8, got {values!r}")
+  return make_form(image_size, crop, fit=fit, channels=channels, dtype=dtype, values=limits)
 
 
 def cores() -> int:

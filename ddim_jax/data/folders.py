@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ddim_jax.data import labels as tables
-from ddim_jax.data.decoding import Pictures, Progress, decoded
-from ddim_jax.data.forms import Fit, Size, make_form
+from ddim_jax.data.decoding import Pictures, Progress, decoded, pictures_form
+from ddim_jax.data.forms import Fit, Size
 from ddim_jax.data.pictures import SUFFIXES, decode, shown
-from ddim_jax.data.scaling import Scaling
 from ddim_jax.data.sources import Source, Values
 
 
@@ -107,12 +104,7 @@ def load_folder(
   root = Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f"{shown(path)} is not a folder")
-  in_file = None
-  if isinstance(values, tuple) and not isinstance(values, Scaling) and all(np.ndim(x) == 0 for x in values):
-    in_file = values
-  if dtype == "uint8" and values is not None and in_file is None:
-    raise ValueError(f"values must be two numbers (low, high) where dtype is uint8, got {values!r}")
-  form = make_form(image_size, crop, fit=fit, channels=channels, dtype=dtype, values=in_file)
+  form = pictures_form(image_size, crop, fit, channels, dtype, values)
   files, skipped = list_pictures(root)
   if not files:
     raise ValueError(f"{shown(root)} holds no images ({', '.join(sorted(SUFFIXES))})")

@@ -113,13 +113,13 @@ def from_moments(parts: Iterable[np.ndarray], dtype: str) -> Scaling:
   count, mean, squares = 0, np.zeros(()), np.zeros(())
   for part in parts:
     rows = np.asarray(part, np.float64).reshape(-1, part.shape[-1])
+    if not np.all(finite := np.isfinite(rows).all(axis=0)):
+      raise ValueError(f"values must be finite; channel {int(np.argmin(finite))} is not")
     delta = rows.mean(axis=0) - mean
     total = count + len(rows)
     squares = squares + rows.var(axis=0) * len(rows) + delta**2 * (count * len(rows) / total)
     mean, count = mean + delta * (len(rows) / total), total
   deviation = np.sqrt(squares / count)
-  if not np.all(np.isfinite(mean)):
-    raise ValueError(f"values must be finite; channel {int(np.argmin(np.isfinite(mean)))} is not")
   if np.any(constant := deviation <= 1e-12 * np.abs(mean)):
     raise ValueError(
       f"channel {int(np.argmax(constant))} is constant and cannot be standardised: leave it out"
