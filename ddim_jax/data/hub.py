@@ -60,7 +60,6 @@ def load_hf(
     import datasets
   except ImportError as error:
     raise ValueError("data sets of the Hugging Face hub need: pip install 'ddim_jax[hf]'") from error
-  form = pictures_form(image_size, crop, fit, channels, dtype, values)
   table = _open(datasets, name, split)
   wanted = [image_column, *condition_columns]
   if missing := [column for column in wanted if column not in table.column_names]:
@@ -73,6 +72,7 @@ def load_hf(
   if not isinstance(table.features[image_column], datasets.Image):
     arrays = np.stack(list(table.with_format("numpy")[image_column][:]))
     return sources.in_memory(title, arrays, labels, classes, values=values, conditions=condition)
+  form = pictures_form(image_size, crop, fit, channels, dtype, values)
   files = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
 
   def decode_row(index: int):

@@ -1,5 +1,6 @@
 """Pictures of every kind with their pixels known by construction, and files that are no good."""
 
+import functools
 import io
 import zlib
 
@@ -59,6 +60,7 @@ def with_exif(content):
   return raw[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + raw[2:]
 
 
+@functools.cache
 def good():
   """``name -> (bytes, RGB, tolerance)``."""
   bits = GREY > 127
