@@ -95,10 +95,9 @@ def decoded(
     identity = [pictures.identity, pictures.form._asdict(), skip_broken]
     images, kept, found = caches.cached(Path(cache).expanduser(), pictures.name, identity, make)
     return _source(pictures, values, images, kept, found)
-  first = _first(pictures, skip_broken)
-  if len(pictures.names) * first.nbytes <= sources.MEMORY_LIMIT:
-    images = np.empty((len(pictures.names), *first.shape), first.dtype)
-    number = itertools.count()
+  shape, total, dtype = _shape(pictures, skip_broken), len(pictures.names), np.dtype(pictures.form.dtype)
+  if total * int(np.prod(shape)) * dtype.itemsize <= sources.MEMORY_LIMIT:
+    images, number = np.empty((total, *shape), dtype), itertools.count()
     write = lambda pixels: images.__setitem__(next(number), pixels)
     kept, found = _decode_all(pictures, write, skip_broken, progress)
     return _source(pictures, values, images[: len(kept)], kept, found)
@@ -108,30 +107,26 @@ def decoded(
 
   def read_one(index):
     pixels = pictures.decode(index)[0]
-    _check_shape(pictures, index, pixels, first.shape)
+    _check_shape(pictures, index, pixels, shape)
     return pixels
 
   def read(indices):
     return np.stack(list(pool.map(read_one, indices.tolist()))), pictures.labels[indices]
 
   made = sources.make_source(
-    pictures.name,
-    len(pictures.names),
-    first.shape,
-    first.dtype.name,
-    read,
-    values=values,
-    classes=pictures.classes,
+    pictures.name, total, shape, dtype.name, read, values=values, classes=pictures.classes
   )
   found = Found(skipped=pictures.skipped)
   return made._replace(labels=pictures.labels, conditions=pictures.conditions, found=found)
 
 
-def _first(pictures: Pictures, skip_broken: bool) -> np.ndarray:
-  """The first picture that can be decoded."""
+def _shape(pictures: Pictures, skip_broken: bool) -> tuple[int, ...]:
+  """What all have, or the first that can be decoded."""
+  if (size := pictures.form.size or pictures.form.crop) is not None:
+    return (*size, pictures.form.channels)
   for index in range(len(pictures.names)):
     try:
-      return pictures.decode(index)[0]
+      return pictures.decode(index)[0].shape
     except ValueError:
       if not skip_broken:
         raise
