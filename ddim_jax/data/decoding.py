@@ -156,7 +156,7 @@ def _decode_all(
     if isinstance(result, ValueError):
       if not skip_broken:
         raise result
-      skipped.append((pictures.names[index], str(result)))
+      skipped.append((pictures.names[index], str(result).split(" cannot be used: ", 1)[-1]))
       continue
     pixels, held = result
     shape = shape or pixels.shape
@@ -176,7 +176,8 @@ def _decode_all(
 def _check_shape(pictures: Pictures, index: int, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
   if pixels.shape != shape:
     found, other = (f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, shape))
-    raise ValueError(f"{pictures.names[index]} has {found} pixels, another picture {other}: say image_size")
+    name = f"{pictures.name}: {pictures.names[index]}"
+    raise ValueError(f"{name} has {found} pixels, another picture {other}: say image_size")
 
 
 def _source(pictures: Pictures, values: Values, images: np.ndarray, kept: np.ndarray, found: Found) -> Source:

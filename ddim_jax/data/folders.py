@@ -120,7 +120,7 @@ def load_folder(
     labels, classes = tables.as_classes(tables.column(rows, files, label_column))
   pictures = Pictures(
     name=shown(root),
-    names=[shown(root / file) for file in files],
+    names=[shown(file) for file in files],
     decode=lambda index: decode(root / files[index], form),
     form=form,
     labels=labels,

@@ -46,7 +46,8 @@ def folder_classes(root: Path, files: Sequence[Path]) -> tuple[np.ndarray, tuple
   if len(loose) == len(files):
     return np.zeros(len(files), np.int32), ()
   if loose:
-    raise ValueError(f"{root} has subfolders (classes) and images outside them, such as {loose[0]}")
+    name = shown(loose[0])
+    raise ValueError(f"{shown(root)} has subfolders (classes) and images outside them, such as {name}")
   classes = tuple(sorted({file.parts[0] for file in files}))
   index = {name: number for number, name in enumerate(classes)}
   return np.array([index[file.parts[0]] for file in files], np.int32), classes

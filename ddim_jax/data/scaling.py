@@ -74,9 +74,8 @@ class Scaling(NamedTuple):
 
 
 def _brief(numbers: np.ndarray) -> str:
-  if numbers.size == 1 or np.ptp(numbers) == 0:
-    return f"{numbers.flat[0]:g}"
-  return f"[{numbers.min():g} .. {numbers.max():g}]"
+  low, high = f"{numbers.min():g}", f"{numbers.max():g}"
+  return low if low == high else f"[{low} .. {high}]"
 
 
 def _spread(numbers: Numbers, shape: tuple[int, ...]) -> np.ndarray:

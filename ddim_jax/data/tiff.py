@@ -34,7 +34,7 @@ def read(file: Any) -> np.ndarray:
   if not isinstance(file, str | Path):
     file.seek(0)
   with tifffile.TiffFile(file) as opened:
-    page = opened.pages[0]
+    page: Any = opened.pages[0]
     axes, pixels = page.axes, np.asarray(page.asarray())
     turned = getattr(page.tags.get("Orientation"), "value", 1)
   if turned != 1:
