@@ -314,3 +314,26 @@ def test_prefetch_works_ahead_in_order_and_raises_at_the_right_step():
     next(steps)
   assert list(data.prefetch(lambda s: s, 5, 5)) == []
   assert list(data.prefetch(lambda s: s, 0, 1)) == [0]
+
+
+def test_prefetch_keeps_the_order_whatever_the_threads():
+  def make(step):
+    time.sleep(0.002 * (step % 3 == 0))
+    if step == 17:
+      raise ValueError("step 17")
+    return step
+
+  steps = data.prefetch(make, 0, 30, depth=6, threads=3)
+  assert [next(steps) for _ in range(17)] == list(range(17))
+  with pytest.raises(ValueError, match="step 17"):
+    next(steps)
+
+
+def test_broken_pictures_of_what_does_not_fit_into_memory_need_a_cache(folder, monkeypatch, tmp_path):
+  monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+  (folder / "cat" / "broken.png").write_bytes(b"no image")
+  with pytest.raises(ValueError, match="give cache=FOLDER"):
+    data.load_folder(folder, 8, skip_broken=True)
+  assert data.load_folder(folder, 8, skip_broken=True, cache=tmp_path / "cache").size == 3
+  with pytest.raises(ValueError, match=r"broken\.png cannot be used"):
+    data.load_folder(folder, 8).read(np.array([2]))

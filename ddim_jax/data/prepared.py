@@ -30,7 +30,7 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
 
   if name not in BUILDERS:
     raise ValueError(f"data set must be one of {sorted(BUILDERS)}, got {name!r}")
-  data_dir = data_dir or default_data_dir()
+  data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
   builder = BUILDERS[name](data_dir=str(data_dir))
   if not builder.data_path.exists():
     with only_one(data_dir / f".{name}.lock"):

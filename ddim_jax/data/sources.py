@@ -94,6 +94,7 @@ def in_memory(
     ValueError: If an argument does not fit; names it. Values beyond those said are refused here, or of a
       memory-mapped array when they are read.
   """
+  images = images if isinstance(images, np.ndarray) else np.asarray(images)
   kind = "float32" if images.dtype == np.float64 else images.dtype.newbyteorder("=").name
   if kind not in _DTYPES or images.ndim < 2 or not images.size:
     raise ValueError(

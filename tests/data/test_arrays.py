@@ -150,9 +150,8 @@ def test_data_of_every_kind_train(kind):
   network = lambda params, x, t, labels, keys: params["scale"] * x
   losses = training.example_losses(network, ddim_jax.linear_schedule())
   optimizer = optax.sgd(0.1)
-  step = training.make_train_step(
-    losses, training.uniform_levels(1000), optimizer, training.constant_decay(0.9)
-  )
+  decay = training.constant_decay(0.9)
+  step = jax.jit(training.make_train_step(losses, training.uniform_levels(1000), optimizer, decay))
   state = training.create_state({"scale": np.float32(0)}, optimizer)
   for i in range(2):
     images, labels, _ = data.batch_at(source, i, batch_size=8)

@@ -30,9 +30,10 @@ def test_a_folder_is_said_and_drawn(folder, tmp_path_factory):
   assert {reason for _, reason in report.skipped} >= {"hidden"}
   text = str(report)
   for words in (
-    "6 examples of 64x64x3, uint8", "20x12 (5), 20x6 (1)", "RGB (2)", "I;16 (1)", "files of more than 8 bits hold",
-    "1 have several frames", "0 to 255 (uint8) become -1 to 1", "2: cat (3), dog (3)",
-    "1: hidden (dog/.hidden.png)", "2: it is no picture", "(dog/broken too.png, dog/broken.png)",
+    "6 examples of 64x64x3, uint8", "20x12 (5), 20x6 (1)", "RGB (2)", "I;16 (1)",
+    "files of more than 8 bits hold", "1 have several frames", "0 to 255 (uint8) become -1 to 1",
+    "2: cat (3), dog (3)", "1: hidden (dog/.hidden.png)", "2: it is no picture",
+    "(dog/broken too.png, dog/broken.png)",
   ):  # fmt: skip
     assert words in text
   plots.save_png(tmp_path_factory.mktemp("sheet") / "sheet.png", report.sheet)
