@@ -27,7 +27,7 @@ def read(file: Any) -> np.ndarray:
   """The first page, ``[H, W, C]``, of any type and any number of channels.
 
   Raises:
-    ValueError: If its axes are others, or it is stored turned.
+    ValueError: If its axes are others, it is stored turned, or it is truncated.
   """
   import tifffile
 
@@ -35,6 +35,11 @@ def read(file: Any) -> np.ndarray:
     file.seek(0)
   with tifffile.TiffFile(file) as opened:
     page: Any = opened.pages[0]
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if not segments or any(
+      length < 1 or start + length > opened.filehandle.size for start, length in segments
+    ):
+      raise ValueError("it is truncated")  # tifffile would show zeros
     axes, pixels = page.axes, np.asarray(page.asarray())
     turned = getattr(page.tags.get("Orientation"), "value", 1)
   if turned != 1:
