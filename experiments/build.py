@@ -11,8 +11,7 @@ import optax
 
 import ddim_jax
 from ddim_jax import data, interop, training
-from ddim_jax.data import Source
-from ddim_jax.data.sources import default_data_dir
+from ddim_jax.data import Source, default_data_dir
 from experiments.config import UNKNOWN, Config, Data, Diffusion, Optimisation
 
 

@@ -39,7 +39,7 @@ class Args:
 
 def _sources(args: Args) -> tuple[data.Source, data.Source]:
   """Training and test images; every fifth digit is for the test, since that set has no split."""
-  directory = args.data_dir or data.sources.default_data_dir()
+  directory = args.data_dir or data.default_data_dir()
   train = data.load_builtin(args.data, "train", directory)
   if args.data != "digits":
     return train, data.load_builtin(args.data, "test", directory)
@@ -84,7 +84,7 @@ def train(args: Args) -> float:
 
   began = time.monotonic()
   make = lambda step: data.batch_at(source, step, batch_size=args.batch_size, seed=args.seed)
-  for step, (images, labels) in enumerate(data.prefetch(make, 0, args.steps)):
+  for step, (images, labels, _) in enumerate(data.prefetch(make, 0, args.steps)):
     params, state, value = update(params, state, jnp.int32(step), images, labels)
     if (step + 1) % 200 == 0:
       print(f"step {step + 1:,}: loss {float(value):.3f}, {time.monotonic() - began:.0f} s", flush=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 import ddim_jax
 from ddim_jax import data, plots, timesteps
@@ -49,35 +48,6 @@ class Edit:
     return ts if self.inpaint is None else timesteps.repaint(ts, self.jump, self.resample)
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-  """A picture as ``u8[H, W, C]``.
-
-  Raises:
-    ValueError: If the file is no picture, or of another size.
-  """
-  height, width, channels = shape
-  try:
-    with Image.open(path) as picture:
-      pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-  except UnidentifiedImageError as error:
-    raise ValueError(f"{path} is not a picture") from error
-  if pixels.shape[:2] != (height, width):
-    raise ValueError(f"{path} must be {width}x{height} pixels, got {pixels.shape[1]}x{pixels.shape[0]}")
-  return pixels.reshape(shape)
-
-
-def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-  """True where the picture is kept (black), ``bool[H, W, 1]``.
-
-  Raises:
-    ValueError: As `read_picture`, or if nothing is white.
-  """
-  kept = read_picture(path, (*shape[:2], 1)) < 128
-  if kept.all():
-    raise ValueError(f"{path} must have white pixels, where to paint; all are black")
-  return kept
-
-
 def draw(
   edit: Edit,
   trained: sampler.Trained,
@@ -107,13 +77,15 @@ def draw(
     out: Where to write, a .png file.
   """
   num, levels = min(num, _COLUMNS), edit.levels(ts)
+  height, width, channels = trained.shape
+  size = (height, width)
   if edit.image is None:
     originals, labels = sampler.real_images(trained, num)
   else:
-    originals = np.repeat(read_picture(edit.image, trained.shape)[None], num, axis=0)
+    originals = np.repeat(data.read_picture(edit.image, channels=channels, size=size)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(trained.classes), 1) if label is None else np.full_like(labels, label)
-  kept = None if edit.inpaint is None else read_mask(edit.inpaint, trained.shape)[None]
+  kept = None if edit.inpaint is None else data.read_mask(edit.inpaint, size)[None]
   solver = solver if kept is None else ddim_jax.repaint(solver)
   keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(len(originals)))
   noise = ddim_jax.initial_noise(keys, originals.shape)

@@ -210,7 +210,7 @@ def pmapped_update(args: Args, model, optimizer, num_classes: int):
 
 def local_batch(source: data.Source, args: Args, step: int) -> tuple[np.ndarray, np.ndarray]:
   """This process's rows of a batch, split over its devices: ``u8[D, b, H, W, C]``, ``i32[D, b]``."""
-  images, labels = data.batch_at(
+  images, labels, _ = data.batch_at(
       source, step, batch_size=args.optimisation.batch_size, seed=args.optimisation.seed,
       flip=args.data.flip, part=(jax.process_index(), jax.process_count()),
   )  # fmt: skip

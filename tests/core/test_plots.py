@@ -79,3 +79,56 @@ def test_lines_side_by_side(tmp_path):
       assert len(np.unique(np.asarray(image.convert("L")))) > 10
       sizes.append(image.size)
   assert sizes[1] == (2 * sizes[0][0], sizes[0][1])
+
+
+def test_channels_that_no_file_holds_stand_side_by_side():
+  images = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+  picture = plots.grid(images, columns=1, pad=0)
+  assert picture.shape == (6, 20, 1)
+  for i in range(2):
+    for c in range(5):
+      np.testing.assert_array_equal(picture[3 * i : 3 * i + 3, 4 * c : 4 * c + 4, 0], images[i, ..., c])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_shows_white(channels):
+  images = np.full((1, 3, 3, channels), 100, np.uint8)
+  for alpha, expected in ((0, 255), (255, 100), (51, 224)):  # a fifth of 100 and four of 255
+    images[..., -1] = alpha
+    picture = plots.grid(images)
+    assert picture.shape == (3, 3, channels - 1)
+    assert np.all(picture == expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["x.png", "x.PNG", "x.webp", "x.jpg", "x.JPEG", "x.bmp"])
+def test_the_ending_decides_in_any_case(tmp_path, name, channels):
+  plots.save_png(tmp_path / name, np.full((480, 480, channels), 255, np.uint8))
+  with Image.open(tmp_path / name) as image:
+    expected = {"jpg": "JPEG", "jpeg": "JPEG"}.get(name[2:].lower(), name[2:].upper())
+    assert image.format == expected
+    assert np.all(np.asarray(image) == 255)
+
+
+@pytest.mark.parametrize("name", ["", "x", "x.txt", "folder.png"])
+def test_names_that_no_picture_can_have_are_refused_before_the_work(tmp_path, name):
+  (tmp_path / "folder.png").mkdir()
+  path = tmp_path / name if name else name
+  with pytest.raises(ValueError, match=r"must end in \.png, .* got|is a folder"):
+    plots.check_name(path)
+  if name:
+    with pytest.raises(ValueError, match=r"must end in|is a folder"), plots.figure(path, 1, 1):
+      pytest.fail("the work began")
+    with pytest.raises(ValueError, match=r"must end in|is a folder"):
+      plots.save_animation(path, np.zeros((2, 4, 4, 3), np.uint8))
+
+
+def test_pictures_of_other_kinds_are_refused():
+  for picture in (np.zeros((4, 4, 5), np.uint8), np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8)):
+    with pytest.raises(ValueError, match=r"must be u8\[H, W, 1 to 4\]"):
+      plots.to_image(picture)
+
+
+def test_a_table_takes_any_channels():
+  blocks = [[np.full((20, 30, channels), 7, np.uint8)] for channels in (1, 3, 4)]
+  assert plots.table(blocks, ["a", "b", "c"], ["x"]).shape[2] == 3

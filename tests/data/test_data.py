@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import data
-from ddim_jax.data import builders, sources
+from ddim_jax.data import builders, forms, sources
 from tests.helpers import cifar_archive
 
 
@@ -151,6 +151,8 @@ def test_any_prepared_array_record_data_set_by_name(data_dir):
     data.load_tfds("no_such_set", "train", data_dir)
   with pytest.raises(ValueError, match="not prepared below"):
     data.load_tfds("mnist", "train", data_dir)
+  with pytest.raises(ValueError, match=r"cannot use the name 'mnist:9\.9\.9': [^\n]*$"):
+    data.load_tfds("mnist:9.9.9", "train", data_dir)
 
 
 @pytest.fixture
@@ -202,11 +204,11 @@ def test_photographs_are_turned_upright(tmp_path):
 def test_resize_takes_the_central_square():
   image = np.zeros((8, 12, 3), np.uint8)
   image[:, 2:10] = 200  # the central 8x8 square
-  np.testing.assert_array_equal(sources.resize(image, 4), np.full((4, 4, 3), 200))
+  np.testing.assert_array_equal(forms.resize(image, forms.make_form(4)), np.full((4, 4, 3), 200))
   image[2:6, 4:8] = 50
-  np.testing.assert_array_equal(sources.resize(image, 4, crop=4), np.full((4, 4, 3), 50))
-  with pytest.raises(ValueError, match="crop of 9 pixels from an image of 12x8"):
-    sources.resize(image, 4, crop=9)
+  np.testing.assert_array_equal(forms.resize(image, forms.make_form(4, 4)), np.full((4, 4, 3), 50))
+  with pytest.raises(ValueError, match="crop of 9x9 pixels from an image of 12x8"):
+    forms.resize(image, forms.make_form(4, 9))
 
 
 def test_a_source_too_large_for_memory_is_read_as_needed(folder, monkeypatch):
@@ -269,9 +271,9 @@ def test_uint8_round_trip():
 
 
 def test_in_memory_refuses():
-  with pytest.raises(ValueError, match="u8"):
+  with pytest.raises(ValueError, match="values must be given for float32"):
     data.in_memory("x", ARRAY.astype(np.float32))
-  with pytest.raises(ValueError, match=r"labels must be \[50\], got \(3,\)"):
+  with pytest.raises(ValueError, match=r"labels must be \[50\] integers, got int64\(3,\)"):
     data.in_memory("x", ARRAY, np.arange(3))
 
 
@@ -295,3 +297,26 @@ def test_prefetch_works_ahead_in_order_and_raises_at_the_right_step():
     next(steps)
   assert list(data.prefetch(lambda s: s, 5, 5)) == []
   assert list(data.prefetch(lambda s: s, 0, 1)) == [0]
+
+
+def test_prefetch_keeps_the_order_whatever_the_threads():
+  def make(step):
+    time.sleep(0.002 * (step % 3 == 0))
+    if step == 17:
+      raise ValueError("step 17")
+    return step
+
+  steps = data.prefetch(make, 0, 30, depth=6, threads=3)
+  assert [next(steps) for _ in range(17)] == list(range(17))
+  with pytest.raises(ValueError, match="step 17"):
+    next(steps)
+
+
+def test_broken_pictures_of_what_does_not_fit_into_memory_need_a_cache(folder, monkeypatch, tmp_path):
+  monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+  (folder / "cat" / "broken.png").write_bytes(b"no image")
+  with pytest.raises(ValueError, match="give cache=FOLDER"):
+    data.load_folder(folder, 8, skip_broken=True)
+  assert data.load_folder(folder, 8, skip_broken=True, cache=tmp_path / "cache").size == 3
+  with pytest.raises(ValueError, match=r"broken\.png cannot be used"):
+    data.load_folder(folder, 8).read(np.array([2]))

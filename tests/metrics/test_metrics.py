@@ -11,7 +11,7 @@ import scipy.stats
 
 from ddim_jax import metrics
 from ddim_jax.data import load_builtin
-from ddim_jax.metrics import classifier
+from ddim_jax.metrics import classifier, resize
 from ddim_jax.metrics.extract import gather, over_devices
 from experiments import classifier as program
 
@@ -207,3 +207,21 @@ def test_the_training_program_learns(data_dir, tmp_path, capsys):
     assert program.train(args) > 0.5  # chance is 0.1
   assert "360 images" in capsys.readouterr().out
   assert (tmp_path / "c.safetensors").stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("look", [resize.pytorch_fid, resize.clean_fid, classifier.extractor("digits").apply])
+def test_only_bytes_are_looked_at(look, traced):
+  """The same images as u8 and as u8 / 255 would have different features."""
+  images = np.zeros((2, 28, 28, 1), np.uint8)
+  for other in (images / np.float32(255), images.astype(np.int32), images.astype(np.float16)):
+    with pytest.raises(ValueError, match="images must be uint8"):
+      (jax.eval_shape if traced and look is not resize.clean_fid else lambda f, x: f(x))(look, other)
+
+
+def test_reconstructions_are_floats_and_finite():
+  images = np.zeros((2, 4, 4, 3), np.float32)
+  with pytest.raises(ValueError, match="must be floating point"):
+    metrics.reconstruction_error(images.astype(np.uint8), images)
+  with pytest.raises(ValueError, match="must be finite"):
+    metrics.reconstruction_error(images, images * np.nan)

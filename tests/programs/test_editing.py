@@ -92,7 +92,7 @@ def test_class_is_label(workdir):
   [
     (("--inpaint", "wide.png"), "wide.png must be 8x8 pixels, got 9x8"),
     (("--inpaint", "black.png"), "black.png must have white pixels"),
-    (("--inpaint", "text.png"), "text.png is not a picture"),
+    (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
     (("--inpaint", "mask.png", "--image", "wide.png"), "wide.png must be 8x8 pixels"),
     (("--inpaint", "mask.png", "--resample", "0"), "--resample and --jump must be positive, got 0 and 5"),
     (("--image", "grey.png"), "--image is for --inpaint and --strength"),
