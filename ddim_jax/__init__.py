@@ -1,11 +1,22 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
 Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective` and
-`likelihood`.
+modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective`,
+`continuous` and `likelihood`.
 """
 
 from ddim_jax import timesteps
+from ddim_jax.beta_schedules import (
+  constant_schedule,
+  cosine_schedule,
+  exponential_schedule,
+  jsd_schedule,
+  laplace_schedule,
+  linear_schedule,
+  quadratic_schedule,
+  sigmoid_schedule,
+  warmup_schedule,
+)
 from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold
 from ddim_jax.guidance import classifier_guide, guide
 from ddim_jax.inverse_problems import (
@@ -19,7 +30,8 @@ from ddim_jax.inverse_problems import (
 )
 from ddim_jax.inversion import invert
 from ddim_jax.parallel import sample_parallel
-from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
+from ddim_jax.parameterisation import EDM, EPS, FLOW, X0, Parameterisation, Prediction, V, edm
+from ddim_jax.paths import edm_input, edm_schedule, flow_input, flow_schedule, from_alpha_sigma
 from ddim_jax.process import add_noise, renoise
 from ddim_jax.sampling import (
   Step,
@@ -29,19 +41,7 @@ from ddim_jax.sampling import (
   sample,
   slerp,
 )
-from ddim_jax.schedules import (
-  Schedule,
-  constant_schedule,
-  cosine_schedule,
-  from_alpha_bar,
-  from_betas,
-  jsd_schedule,
-  linear_schedule,
-  quadratic_schedule,
-  sigmoid_schedule,
-  warmup_schedule,
-  zero_terminal_snr,
-)
+from ddim_jax.schedules import Schedule, from_alpha_bar, from_betas, zero_terminal_snr
 from ddim_jax.solvers import (
   Solver,
   ddim,
@@ -60,7 +60,9 @@ from ddim_jax.unet import UNet
 __version__ = "0.1.0"
 
 __all__ = [
+  "EDM",
   "EPS",
+  "FLOW",
   "X0",
   "Denoiser",
   "LinearOperator",
@@ -86,7 +88,14 @@ __all__ = [
   "dpm_solver_pp",
   "dpm_solver_pp_2s",
   "dynamic_threshold",
+  "edm",
+  "edm_input",
+  "edm_schedule",
+  "exponential_schedule",
+  "flow_input",
+  "flow_schedule",
   "from_alpha_bar",
+  "from_alpha_sigma",
   "from_betas",
   "guide",
   "heun",
@@ -96,6 +105,7 @@ __all__ = [
   "interpolate",
   "invert",
   "jsd_schedule",
+  "laplace_schedule",
   "linear_schedule",
   "masked",
   "plms",

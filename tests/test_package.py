@@ -35,6 +35,9 @@ def test_imports_point_one_way():
   """The core's layers import only what lies below them."""
   below = {
     "schedules": set(),
+    "beta_schedules": {"schedules"},
+    "paths": {"schedules"},
+    "continuous": {"schedules"},
     "timesteps": set(),
     "parameterisation": set(),
     "rematerialisation": set(),

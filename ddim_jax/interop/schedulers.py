@@ -6,17 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddim_jax import timesteps
+from ddim_jax.beta_schedules import cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
 from ddim_jax.denoisers import Denoiser, clip_x0, dynamic_threshold
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, V
-from ddim_jax.schedules import (
-  Schedule,
-  cosine_schedule,
-  from_betas,
-  linear_schedule,
-  quadratic_schedule,
-  sigmoid_schedule,
-  zero_terminal_snr,
-)
+from ddim_jax.schedules import Schedule, from_betas, zero_terminal_snr
 from ddim_jax.solvers import Solver, ddim, ddpm
 
 _SHARED = {
