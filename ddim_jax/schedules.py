@@ -142,6 +142,17 @@ def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax
   return _alpha(log_snr).astype(like.dtype), _alpha(-log_snr).astype(like.dtype)
 
 
+def safe_sqrt(x):
+  """Square root with derivative 0 at 0 instead of infinity; NaN below 0, as ``jnp.sqrt``."""
+  return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
+
+
+def fresh_noise(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
+  change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
+  return safe_sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
+
+
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
   """A schedule from float64 ``log alpha_bar`` at levels 1..T; may end at minus infinity."""
   with np.errstate(divide="ignore"):

@@ -48,7 +48,7 @@ def test_imports_point_one_way():
     "unet": {"convolution", "layers", "rematerialisation"},
     "process": {"schedules"},
     "denoisers": {"schedules", "parameterisation"},
-    "solvers": {"schedules", "parameterisation"},
+    "solvers": {"schedules", "parameterisation", "process"},
     "guidance": {"schedules", "parameterisation", "denoisers"},
     "inverse_problems": {"schedules", "parameterisation", "process", "denoisers", "solvers"},
     "inversion": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
