@@ -199,7 +199,10 @@ def from_alpha_bar(alpha_bar) -> Schedule:
   if alpha_bar[0] == 1:
     alpha_bar = alpha_bar[1:]
   if not alpha_bar.size or alpha_bar[0] >= 1 or alpha_bar[-1] < 0 or np.any(np.diff(alpha_bar) >= 0):
-    raise ValueError(f"alpha_bar must decrease strictly from below 1 to at least 0, got {alpha_bar}")
+    raise ValueError(
+      "alpha_bar must decrease strictly from below 1 to at least 0,"
+      f" got {np.array2string(alpha_bar, threshold=6)}"
+    )
   with np.errstate(divide="ignore"):
     return _from_log_alpha_bar(np.log(alpha_bar))
 

@@ -103,7 +103,8 @@ def mean(now: jax.Array, value: jax.Array, history: History, *moments) -> jax.Ar
   basis, means = [jnp.ones_like(now)], []  # basis: coefficients of (p - now)^k
   for m in range(1, number + 1):
     offset, scale = (now - at[m - 1]) / distance[m], 1 / distance[m]
-    shifted, level = [0.0, *basis], [*basis, 0.0]
+    zero = jnp.zeros_like(now)
+    shifted, level = [zero, *basis], [*basis, zero]
     basis = [scale * low + offset * high for low, high in zip(shifted, level, strict=True)]
     means.append(sum(b * moment for b, moment in zip(basis[1:], moments, strict=False)))
   result = value
