@@ -30,6 +30,9 @@ FEW = 14
 """diffusers lowers the order of the last steps up to so many steps; above, they are short."""
 MANY = 200
 """Largest number of steps for which the last ones are recognised where they always are of lower order."""
+CYCLES = 20
+"""Largest number of steps for which a singlestep sequence may be entered midway and keep its cycle: in longer
+ones, steps of different sequences look alike."""
 _FOREIGN = {
   "midpoint": "midpoint",
   "heun": "heun",
@@ -40,7 +43,7 @@ _FOREIGN = {
 
 
 def limit_of_last(levels: Spacing, orders: Callable[[int], dict[int, int]], most: int) -> Limit | None:
-  """The limit that lowers the order of the last steps of a spacing's sequences.
+  """The limit that lowers the order of some steps of a spacing's sequences, such as the last.
 
   A solver does not know the number of steps; but a step (t, s) of a sequence tells which it belongs to.
 
@@ -108,8 +111,15 @@ def singlestep(config: dict[str, Any], levels: Spacing) -> Solver:
   if choose(config, "solver_type", _FOREIGN) != "midpoint":
     refuse(config, {"solver_type": 'only "midpoint" is'})
   lowered = config["lower_order_final"] and config["final_sigmas_type"] != "zero"
-  rules = lambda S: {1: 1} if lowered and S % order == 0 else {}
-  return dpm_solver_pp_singlestep(order, eta, limit=limit_of_last(levels, rules, MANY))
+
+  def orders(S):
+    """Their cycle, also for a sequence that is entered midway."""
+    cycle = [i % order + 1 for i in range(S)]
+    if lowered and S % order == 0:
+      cycle[-1] = 1
+    return dict(zip(range(S, 0, -1), cycle, strict=True))
+
+  return dpm_solver_pp_singlestep(order, eta, limit=limit_of_last(levels, orders, CYCLES))
 
 
 def unified(config: dict[str, Any], levels: Spacing) -> Solver:
