@@ -29,6 +29,7 @@ from ddim_jax.inverse_problems import (
   super_resolution,
 )
 from ddim_jax.inversion import invert
+from ddim_jax.noise_maps import NoiseMaps, decode_noises, encode_noises
 from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EDM, EPS, FLOW, X0, Parameterisation, Prediction, V, edm
 from ddim_jax.paths import edm_input, edm_schedule, flow_input, flow_schedule, from_alpha_sigma
@@ -71,6 +72,7 @@ __all__ = [
   "X0",
   "Denoiser",
   "LinearOperator",
+  "NoiseMaps",
   "Parameterisation",
   "Prediction",
   "Schedule",
@@ -90,6 +92,7 @@ __all__ = [
   "ddim",
   "ddim_step",
   "ddpm",
+  "decode_noises",
   "deis",
   "dpm_solver_2",
   "dpm_solver_pp",
@@ -99,6 +102,7 @@ __all__ = [
   "edm",
   "edm_input",
   "edm_schedule",
+  "encode_noises",
   "exponential_schedule",
   "flow_input",
   "flow_schedule",

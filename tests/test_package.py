@@ -52,6 +52,7 @@ def test_imports_point_one_way():
     "guidance": {"schedules", "parameterisation", "denoisers"},
     "inverse_problems": {"schedules", "parameterisation", "process", "denoisers", "solvers"},
     "inversion": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
+    "noise_maps": {"schedules", "parameterisation", "process", "denoisers", "solvers", "sampling"},
     "bijective": {"schedules", "parameterisation", "denoisers", "solvers", "inversion", "sampling"},
     "likelihood": {"schedules", "parameterisation", "process", "denoisers", "sampling"},
     "parallel": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
