@@ -4,7 +4,7 @@ DDIM inversion climbs with the network, and with guidance it does not come back.
 climbing. Samples at every level are drawn around the data, and what a stochastic step (``eta`` above 0) would
 have had to add to lead from each to the next is recorded:
 
-    d_i = x_s - (alpha_s x0_hat + sigma_s sqrt(1 - f^2) eps_hat),   which is sigma_s f z in `ddim_jax.ddim_step`
+    d_i = x_s - (alpha_s x0_hat + sigma_s sqrt(1 - f^2) eps_hat),   sigma_s f z in `ddim_jax.ddim_step`
 
 Following the same steps with the recorded ``d`` gives the data back, whatever the network. Following them
 with another class, prompt or weight changes what the network changes and keeps the rest.

@@ -1,6 +1,5 @@
-"""Noise maps: they give the data back exactly, they are distributed as they should be, and they keep edits small."""
+"""Noise maps give the data back exactly, have the right distribution, and keep what an edit leaves."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +78,7 @@ def test_plain_inversion_with_guidance_does_not_come_back():
 
 
 def test_samples_of_both_kinds_have_the_marginals_of_the_process():
-  """For a denoiser that knows the data, moves are ``sigma_s f z`` (posterior), or what independence asks for."""
+  """For a denoiser that knows the data, moves are ``sigma_s f z``, or what independence asks for."""
   count, x0 = 20_000, jnp.full((20_000, 1), 0.4)
   known = lambda x, t: ddim_jax.denoisers.with_x0(x0, x, t, SCHEDULE)
   ts, eta = np.array([900, 600, 200, 0]), 0.6
@@ -98,24 +97,24 @@ def test_samples_of_both_kinds_have_the_marginals_of_the_process():
 
 
 def test_an_edit_moves_towards_the_new_class_and_keeps_the_rest():
-  maps = encode_noises(KEY, of_class(0), SCHEDULE, X0, TS)
-  edited = decode_noises(of_class(1), SCHEDULE, maps, TS)
-  np.testing.assert_allclose(edited.mean(), MEANS[1], atol=0.25)
-  own, new = (np.asarray(X0) - np.asarray(X0).mean(0)).ravel(), (np.asarray(edited - edited.mean(0))).ravel()
-  assert np.corrcoef(own, new)[0, 1] > 0.9  # what makes each example itself
-  little = timesteps.cut(TS, 0.25)
-  maps = encode_noises(KEY, of_class(0), SCHEDULE, X0, little)
-  less = decode_noises(of_class(1), SCHEDULE, maps, little)
-  assert float(jnp.abs(less - X0).mean()) < float(jnp.abs(edited - X0).mean()) / 2
+  """Classes that differ in their mean alone: every element moves by as much, the less the shorter the chain."""
+  moved = []
+  for strength in (1.0, 0.5, 0.25):
+    ts = timesteps.cut(TS, strength)
+    maps = encode_noises(KEY, of_class(0), SCHEDULE, X0, ts)
+    change = np.asarray(decode_noises(of_class(1), SCHEDULE, maps, ts) - X0)
+    assert np.std(change) < 1e-4
+    moved.append(np.mean(change))
+  assert moved[0] == pytest.approx(MEANS[1] - MEANS[0], abs=1e-3)
+  assert moved[0] > moved[1] > moved[2] > 0
 
 
 def test_a_key_per_image_makes_an_image_the_same_in_any_batch():
   keys = ddim_jax.image_keys(KEY, np.arange(4))
   whole = encode_noises(keys, of_class(0), SCHEDULE, X0, TS)
   alone = encode_noises(keys[2:3], of_class(0), SCHEDULE, X0[2:3], TS)
-  chex.assert_trees_all_close(
-    jax.tree.map(lambda a: a[-4:][..., 2:3, :], whole), jax.tree.map(lambda a: a[-4:], alone), atol=1e-5
-  )
+  np.testing.assert_allclose(whole.x_T[2:3], alone.x_T, atol=1e-6)
+  np.testing.assert_allclose(whole.moves[:, 2:3], alone.moves, atol=1e-5)
 
 
 def test_refuses():
