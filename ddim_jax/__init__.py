@@ -1,11 +1,22 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
 Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective` and
-`likelihood`.
+modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective`,
+`continuous` and `likelihood`.
 """
 
 from ddim_jax import timesteps
+from ddim_jax.beta_schedules import (
+  constant_schedule,
+  cosine_schedule,
+  exponential_schedule,
+  jsd_schedule,
+  laplace_schedule,
+  linear_schedule,
+  quadratic_schedule,
+  sigmoid_schedule,
+  warmup_schedule,
+)
 from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold
 from ddim_jax.guidance import classifier_guide, guide
 from ddim_jax.inverse_problems import (
@@ -18,8 +29,10 @@ from ddim_jax.inverse_problems import (
   super_resolution,
 )
 from ddim_jax.inversion import invert
+from ddim_jax.noise_maps import NoiseMaps, decode_noises, encode_noises
 from ddim_jax.parallel import sample_parallel
-from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
+from ddim_jax.parameterisation import EDM, EPS, FLOW, X0, Parameterisation, Prediction, V, edm
+from ddim_jax.paths import edm_input, edm_schedule, flow_input, flow_schedule, from_alpha_sigma
 from ddim_jax.process import add_noise, renoise
 from ddim_jax.sampling import (
   Step,
@@ -29,28 +42,21 @@ from ddim_jax.sampling import (
   sample,
   slerp,
 )
-from ddim_jax.schedules import (
-  Schedule,
-  constant_schedule,
-  cosine_schedule,
-  from_alpha_bar,
-  from_betas,
-  jsd_schedule,
-  linear_schedule,
-  quadratic_schedule,
-  sigmoid_schedule,
-  warmup_schedule,
-  zero_terminal_snr,
-)
+from ddim_jax.schedules import Schedule, from_alpha_bar, from_betas, zero_terminal_snr
 from ddim_jax.solvers import (
   Solver,
+  ancestral,
   ddim,
   ddim_step,
   ddpm,
   deis,
+  dpm_solver_2,
   dpm_solver_pp,
   dpm_solver_pp_2s,
+  dpm_solver_pp_singlestep,
   heun,
+  lms,
+  lower_order_final,
   plms,
   pndm,
   unipc,
@@ -60,10 +66,13 @@ from ddim_jax.unet import UNet
 __version__ = "0.1.0"
 
 __all__ = [
+  "EDM",
   "EPS",
+  "FLOW",
   "X0",
   "Denoiser",
   "LinearOperator",
+  "NoiseMaps",
   "Parameterisation",
   "Prediction",
   "Schedule",
@@ -72,6 +81,7 @@ __all__ = [
   "UNet",
   "V",
   "add_noise",
+  "ancestral",
   "as_denoiser",
   "classifier_guide",
   "clip_x0",
@@ -82,11 +92,22 @@ __all__ = [
   "ddim",
   "ddim_step",
   "ddpm",
+  "decode_noises",
   "deis",
+  "dpm_solver_2",
   "dpm_solver_pp",
   "dpm_solver_pp_2s",
+  "dpm_solver_pp_singlestep",
   "dynamic_threshold",
+  "edm",
+  "edm_input",
+  "edm_schedule",
+  "encode_noises",
+  "exponential_schedule",
+  "flow_input",
+  "flow_schedule",
   "from_alpha_bar",
+  "from_alpha_sigma",
   "from_betas",
   "guide",
   "heun",
@@ -96,7 +117,10 @@ __all__ = [
   "interpolate",
   "invert",
   "jsd_schedule",
+  "laplace_schedule",
   "linear_schedule",
+  "lms",
+  "lower_order_final",
   "masked",
   "plms",
   "pndm",

@@ -196,8 +196,8 @@ def example_losses(
 def _all_finite(tree) -> jax.Array:
   """Whether all numbers are.
 
-  By a sort of the arrays' answers: XLA would repeat any sum in the kernel of each array that depends on it, and
-  take minutes and gigabytes to compile those of a tree of hundreds.
+  By a sort of the arrays' answers: XLA would repeat any sum in the kernel of each array that depends on it,
+  and take minutes and gigabytes to compile those of a tree of hundreds.
   """
   return jnp.sort(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))[0]
 

@@ -35,6 +35,9 @@ def test_imports_point_one_way():
   """The core's layers import only what lies below them."""
   below = {
     "schedules": set(),
+    "beta_schedules": {"schedules"},
+    "paths": {"schedules"},
+    "continuous": {"schedules"},
     "timesteps": set(),
     "parameterisation": set(),
     "packing": set(),
@@ -46,10 +49,11 @@ def test_imports_point_one_way():
     "unet": {"layers", "operations", "cpu"},
     "process": {"schedules"},
     "denoisers": {"schedules", "parameterisation"},
-    "solvers": {"schedules", "parameterisation"},
+    "solvers": {"schedules", "parameterisation", "process"},
     "guidance": {"schedules", "parameterisation", "denoisers"},
     "inverse_problems": {"schedules", "parameterisation", "process", "denoisers", "solvers"},
     "inversion": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
+    "noise_maps": {"schedules", "parameterisation", "process", "denoisers", "solvers", "sampling"},
     "bijective": {"schedules", "parameterisation", "denoisers", "solvers", "inversion", "sampling"},
     "likelihood": {"schedules", "parameterisation", "process", "denoisers", "sampling"},
     "parallel": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},

@@ -8,7 +8,7 @@ from ddim_jax.schedules import coefficients
 
 KEYS = jax.random.split(jax.random.key(0), 2)
 X0, EPS = (jax.random.normal(key, (3, 4, 4, 1)) for key in KEYS)
-ALL = [ddim_jax.EPS, ddim_jax.X0, ddim_jax.V]
+ALL = [ddim_jax.EPS, ddim_jax.X0, ddim_jax.V, ddim_jax.EDM, ddim_jax.edm(1.5), ddim_jax.FLOW]
 
 
 @pytest.mark.parametrize("parameterisation", ALL)
@@ -40,3 +40,9 @@ def test_v_is_the_velocity_of_the_rotation():
   x = lambda a: np.cos(a) * np.asarray(X0, np.float64) + np.sin(a) * np.asarray(EPS, np.float64)
   velocity = (x(angle + step) - x(angle - step)) / (2 * step)
   np.testing.assert_allclose(ddim_jax.V.target(X0, EPS, np.cos(angle), np.sin(angle)), velocity, atol=1e-5)
+
+
+def test_edm_of_unit_variance_is_minus_v():
+  alpha, sigma = np.cos(0.7), np.sin(0.7)
+  output = ddim_jax.edm(1.0).target(X0, EPS, alpha, sigma)
+  np.testing.assert_allclose(output, -ddim_jax.V.target(X0, EPS, alpha, sigma), atol=1e-6)

@@ -112,7 +112,9 @@ def test_a_level_out_of_range_cannot_pass_for_another():
   for t in (-1, 11, np.array([0, 11]), -0.1, 10.5, np.nan):
     with pytest.raises(ValueError, match=r"\[0, 10\]"):
       coefficients(schedule, t, x)
-    assert np.isnan(coefficients(schedule, jnp.asarray(t), x)[0]).any()
+    with pytest.raises(ValueError, match=r"\[0, 10\]"):
+      coefficients(schedule, jnp.asarray(t), x)
+    assert np.isnan(jax.jit(lambda t: coefficients(schedule, t, x)[0])(t)).any()
   with pytest.raises(ValueError, match="integer or floating point, got dtype bool"):
     coefficients(schedule, True, x)
   with pytest.raises(ValueError, match="one per example"):

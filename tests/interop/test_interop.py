@@ -156,18 +156,62 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, config, message):
     interop.load_diffusers(tmp_path, scheduler={"_class_name": "DDIMScheduler"})
 
 
+def test_eps_without_signal_at_the_last_level_is_refused(pair):
+  config = {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}
+  with pytest.raises(ValueError, match="must be V, X0, EDM or FLOW for this schedule, got EPS"):
+    interop.load_diffusers(pair[0], scheduler=config)
+
+
+def test_a_network_that_learned_its_variance(tmp_path, monkeypatch):
+  """Twice as many channels out as in: DDPM with the range that it has learned, as diffusers samples it."""
+  scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
+  network = saved(tmp_path, TINY | {"out_channels": 6}, scheduler)
+  loaded = interop.load_diffusers(tmp_path)
+  key, S = jax.random.key(0), 20
+  noise = iter(range(1, S + 1))
+
+  def same_noise(shape, **kwargs):
+    z = jax.random.normal(jax.random.fold_in(key, next(noise)), (2, 8, 8, 3))
+    return torch.from_numpy(np.array(z).transpose(0, 3, 1, 2))
+
+  monkeypatch.setattr(scheduling_ddpm, "randn_tensor", same_noise)
+  x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3))
+  expected = their_images(network, scheduler, S, x_T)
+  assert np.abs(our_images(loaded, S, x_T, key) - expected).max() <= 2e-4
+  traced = jax.jit(lambda variables, x: loaded.variance(variables)(x, 500))(loaded.variables, x_T)
+  assert traced.shape == x_T.shape
+
+
+@pytest.mark.filterwarnings("ignore:__array_(_ implementation|wrap__):DeprecationWarning")  # torch's
 @pytest.mark.parametrize(
-  ("config", "message"),
+  "scheduler",
   [
-    ({"_class_name": "PNDMScheduler"}, "_class_name.*PNDMScheduler"),
-    ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type.*learned"),
-    ({"_class_name": "DDIMScheduler", "beta_schedule": "laplace"}, "beta_schedule.*laplace"),
-    ({"_class_name": "DDIMScheduler", "other": 1}, "unknown keys.*other"),
+    diffusers.EulerDiscreteScheduler(use_karras_sigmas=True),
+    diffusers.FlowMatchEulerDiscreteScheduler(),
+    diffusers.EDMEulerScheduler(),
   ],
 )
-def test_schedulers_that_are_not_supported_are_refused_by_name(pair, config, message):
-  with pytest.raises(ValueError, match=message):
-    interop.load_diffusers(pair[0], scheduler=config)
+def test_other_schedulers_of_a_pipeline(pair, tmp_path, scheduler):
+  """The network is asked in the coordinates, and at the time, that its scheduler says."""
+  _, network = pair
+  network.save_pretrained(tmp_path / "unet")
+  scheduler.save_pretrained(tmp_path / "scheduler")
+  loaded = interop.load_diffusers(tmp_path)
+  scheduler.set_timesteps(5)
+  sigma = float(scheduler.sigmas[0])
+  flow = "Flow" in type(scheduler).__name__
+  scale = np.hypot(1 - sigma, sigma) if flow else np.hypot(1, sigma)
+  x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3))
+  x = torch.from_numpy(scale * np.array(x_T).transpose(0, 3, 1, 2)).float()
+  with torch.no_grad():
+    for t in scheduler.timesteps:
+      scaled = x if flow else scheduler.scale_model_input(x, t)
+      x = scheduler.step(network(scaled, t).sample, t, x).prev_sample
+  expected = x.numpy().transpose(0, 2, 3, 1)
+  images = our_images(loaded, 5, x_T, jax.random.key(0))
+  assert np.abs(images - expected).max() <= 1e-3 * max(1, np.abs(expected).max())  # their float32 tables
+  interop.save_diffusers(tmp_path / "again", loaded)
+  assert type(diffusers.DiffusionPipeline.from_pretrained(tmp_path / "again").unet) is diffusers.UNet2DModel
 
 
 def test_weights_that_do_not_fit_are_listed(pair, tmp_path):
