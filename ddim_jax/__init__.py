@@ -1,8 +1,8 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
-Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective` and
-`likelihood`.
+`load` gives a trained `Model`. Importing this package imports jax, flax and numpy only. The rest are modules
+of their own: ``from ddim_jax import models, runs, training, data, metrics, interop, checkpoints, plots``; so
+are `bijective` and `likelihood`.
 """
 
 from ddim_jax import timesteps
@@ -18,6 +18,7 @@ from ddim_jax.inverse_problems import (
   super_resolution,
 )
 from ddim_jax.inversion import invert
+from ddim_jax.models import Model, load
 from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EPS, X0, Parameterisation, Prediction, V
 from ddim_jax.process import add_noise, renoise
@@ -64,6 +65,7 @@ __all__ = [
   "X0",
   "Denoiser",
   "LinearOperator",
+  "Model",
   "Parameterisation",
   "Prediction",
   "Schedule",
@@ -97,6 +99,7 @@ __all__ = [
   "invert",
   "jsd_schedule",
   "linear_schedule",
+  "load",
   "masked",
   "plms",
   "pndm",

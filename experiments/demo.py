@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import cli, compare, loop, models, sample
+from experiments import cli, compare, loop, sample
 from experiments.presets import Run, digits
 
 
@@ -25,8 +25,7 @@ class Args:
 def main(args: Args) -> int:
   """Trains and draws; returns the exit status."""
   clothes = args.workdir / "fashion_mnist.png"
-  if models.PACKAGED.is_file():
-    sample.main(sample.Args(num=16, out=clothes))
+  sample.main(sample.Args(num=16, out=clothes))
   preset = digits()
   run = Run(
     args.workdir, steps=preset.run.steps, max_minutes=args.max_minutes, save_every=500, sample_every=500

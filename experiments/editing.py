@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 import ddim_jax
 from ddim_jax import data, plots, timesteps
-from experiments import sampler
+from ddim_jax.models import Model, datasets
 
 _COLUMNS = 16
 
@@ -80,7 +80,7 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 def draw(
   edit: Edit,
-  trained: sampler.Trained,
+  trained: Model,
   ts: np.ndarray,
   solver: ddim_jax.Solver,
   *,
@@ -95,7 +95,7 @@ def draw(
 
   Args:
     edit: What to do.
-    trained: From `experiments.sampler.load`.
+    trained: From `ddim_jax.load`.
     ts: Levels of the whole chain.
     solver: For the steps down.
     num: How many results; at most 16 are drawn.
@@ -108,7 +108,7 @@ def draw(
   """
   num, levels = min(num, _COLUMNS), edit.levels(ts)
   if edit.image is None:
-    originals, labels = sampler.real_images(trained, num)
+    originals, labels = datasets.real_images(trained, num)
   else:
     originals = np.repeat(read_picture(edit.image, trained.shape)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
@@ -119,16 +119,16 @@ def draw(
   noise = ddim_jax.initial_noise(keys, originals.shape)
 
   @jax.jit
-  def run(params, schedule, levels, known, labels, guidance):
+  def run(trained, levels, known, labels, guidance):
     labels = labels if trained.classes else None
-    denoise = sampler.denoiser(trained, params, schedule, labels, guidance, clip)
+    denoise = trained.denoiser(label=labels, guidance=guidance, clip=clip)
     if kept is not None:
-      denoise = ddim_jax.inpaint(denoise, kept, known, schedule)
-    start = noise if edit.strength is None else ddim_jax.add_noise(schedule, known, noise, levels[0])
-    return ddim_jax.sample(keys, denoise, schedule, start, levels, solver=solver)[0]
+      denoise = ddim_jax.inpaint(denoise, kept, known, trained.schedule)
+    start = noise if edit.strength is None else ddim_jax.add_noise(trained.schedule, known, noise, levels[0])
+    return ddim_jax.sample(keys, denoise, trained.schedule, start, levels, solver=solver)[0]
 
   known = data.from_uint8(originals)
-  results = run(trained.params, trained.schedule, jnp.asarray(levels), known, labels, guidance)
+  results = run(trained, jnp.asarray(levels), known, labels, guidance)
   rows = [originals, data.to_uint8(results)]
   if kept is not None:
     rows.insert(1, np.where(kept, originals, np.uint8(128)))

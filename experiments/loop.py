@@ -12,8 +12,10 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import checkpoints, data, plots, training
-from experiments import build, heap, hosts, logs, origins, quality, sampler
-from experiments import config as configs
+from ddim_jax.models import Model, build, datasets
+from ddim_jax.runs import objective
+from ddim_jax.runs import start as starting
+from experiments import heap, hosts, logs, quality
 from experiments.presets import Args
 
 AXIS = "devices"
@@ -49,7 +51,7 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
       "--save-every must be positive and --sample-every at least 0 (no grids),"
       f" got {run.save_every} and {run.sample_every}"
     )
-  source = build.source(args.data)
+  source = datasets.open_data(args.data)
   run.workdir.mkdir(parents=True, exist_ok=True)
   chief = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
@@ -58,26 +60,25 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
     saved = checkpoints.restore_newest_sound(manager, lambda text: print(f"warning: {text}", flush=True))
     params = None
     if saved is not None:
-      args = args.decided(origins.again(args.config, run.origin, saved.config))
+      args = args.decided(starting.again(args.config, run.origin, saved.config))
     elif run.origin is not None:
-      config, params = origins.beginning(args.config, run.origin, source.shape[0])
+      config, params = starting.beginning(args.config, run.origin, source.shape[0])
       args = args.decided(config)
-    description = description_of(args, source)
-    blank = sampler.assemble(0, description, None)
-    model, T = blank.model, blank.schedule.T
-    optimizer = build.optimizer(optimisation)
-    update = pmapped_update(args, model, optimizer, len(source.classes))
-    state = initial_state(model, source.shape, optimizer, optimisation.seed, len(optimisation.emas), params)
+    model = build.from_config(args.config, source.shape, source.classes)
+    description, T = description_of(args, model, source), model.schedule.T
+    optimizer = objective.optimizer(optimisation)
+    update = pmapped_update(args, model, optimizer)
+    state = initial_state(model, optimizer, optimisation.seed, len(optimisation.emas), params)
     if saved is not None:
       state = _resume(saved, state, args, description)
     state = on_every_device(state)
-    draw_grid = _grid_sampler(blank, optimisation.seed)
-    evaluate = quality.evaluator(args, source, description) if run.eval_every else None
+    draw_grid = _grid_sampler(model, optimisation.seed)
+    evaluate = quality.evaluator(args, source, model) if run.eval_every else None
     make_batch = partial(local_batch, source, args)
     key = jax.random.key(optimisation.seed)
     start = int(state.step)
     if chief:
-      print(_header(args, source, model, state, update, make_batch), flush=True)
+      print(_header(args, source, state, update, make_batch), flush=True)
     log = stack.enter_context(logs.open_log(run, start, optimisation.batch_size, chief))
     pending: deque[tuple[int, dict[str, jax.Array]]] = deque()
 
@@ -127,11 +128,10 @@ def _train(args: Args, stop: hosts.StopRequest) -> int:
   return hosts.StopRequest.STATUS[stopping]
 
 
-def description_of(args: Args, source: data.Source) -> dict[str, Any]:
+def description_of(args: Args, model: Model, source: data.Source) -> dict[str, Any]:
   """What a checkpoint needs beside its arrays to be sampled from."""
-  config = configs.to_json(args.config)
-  classes = list(source.classes)
-  description = {"config": config, "images": source.size, "image": list(source.shape), "classes": classes}
+  description = build.describe(model) | {"classes": list(source.classes), "images": source.size}
+  del description["step"]
   return description if args.run.origin is None else description | {"from": str(args.run.origin)}
 
 
@@ -140,21 +140,20 @@ def _last(manager) -> str:
   return "none" if manager.latest_step() is None else f"step {manager.latest_step()}"
 
 
-def initial_state(model, shape, optimizer, seed, emas: int = 0, params=None) -> training.TrainState:
+def initial_state(model: Model, optimizer, seed, emas: int = 0, params=None) -> training.TrainState:
   """The state before the first step, as numpy arrays; its parameters are random, or those given."""
-  labels = None if model.num_classes is None else jnp.zeros((1,), jnp.int32)
   # It runs once, and takes longer to compile well than to run.
   hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
   @partial(jax.jit, compiler_options=hasty)
   def create(key):
-    made = model.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), labels)["params"]
+    made = model.init(key)
     return training.create_state(made, optimizer, emas)
 
   state = jax.device_get(create(jax.random.key(seed)))
   if params is None:
     return state
-  return jax.device_get(training.create_state(origins.start(state.params, params), optimizer, emas))
+  return jax.device_get(training.create_state(starting.fill_in(state.params, params), optimizer, emas))
 
 
 def _resume(
@@ -165,7 +164,7 @@ def _resume(
   Raises:
     ValueError: If it is of another configuration or other data; names what differs.
   """
-  wrong = configs.differences(configs.from_json(restored.config["config"]), args.config)
+  wrong = starting.differences(build.from_json(restored.config["config"]), args.config)
   wrong += [
     f"{name} of the data: {restored.config[name]} in the checkpoint, {description[name]} now"
     for name in ("images", "image", "classes")
@@ -185,17 +184,18 @@ def on_every_device(state: training.TrainState) -> training.TrainState:
   return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def pmapped_update(args: Args, model, optimizer, num_classes: int):
+def pmapped_update(args: Args, model: Model, optimizer):
   """``(state, key, images, labels, stop) -> (state, metrics)`` over the local devices of all hosts.
 
   State and metrics have no device axis: they are the same everywhere. The state is donated.
   """
-  T = build.schedule(args.config).T
+  T = model.schedule.T
+  weighting = objective.WEIGHTINGS[args.diffusion.weighting]()
   # A short memory at first forgets the initialisation, but would also forget weights that were given.
   decay = training.warm_decay if args.run.origin is None else training.constant_decay
   step = training.make_train_step(
-    build.losses(args.config, model, num_classes),
-    build.levels(args.diffusion, T),
+    objective.losses(model, weighting, args.network.label_dropout),
+    objective.levels(args.diffusion.antithetic, T),
     optimizer,
     decay(args.optimisation.ema),
     decays=[decay(value) for value in args.optimisation.emas],
@@ -225,24 +225,23 @@ def local_batch(source: data.Source, args: Args, step: int) -> tuple[np.ndarray,
   return split(images), split(labels)
 
 
-def _grid_sampler(blank: sampler.Trained, seed: int):
+def _grid_sampler(model: Model, seed: int):
   """``(ema) -> picture`` of samples from fixed keys, with 50 deterministic steps."""
-  schedule = blank.schedule
+  schedule = model.schedule
   ts = ddim_jax.timesteps.uniform(schedule.T, min(50, schedule.T))
   keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(_GRID))
-  labels = jnp.arange(_GRID) % len(blank.classes) if blank.classes else None
-  noise = ddim_jax.initial_noise(keys, (_GRID, *blank.shape))
+  labels = jnp.arange(_GRID) % len(model.classes) if model.classes else None
+  noise = ddim_jax.initial_noise(keys, (_GRID, *model.shape))
 
   @jax.jit
-  def sample(ema, schedule):
-    denoise = sampler.denoiser(blank, ema, schedule, labels, clip=True)
-    return ddim_jax.sample(keys, denoise, schedule, noise, ts)[0]
+  def sample(model):
+    return ddim_jax.sample(keys, model.denoiser(label=labels), model.schedule, noise, ts)[0]
 
   # Through the host: one device samples, whatever the number that hold the average.
-  return lambda ema: plots.grid(data.to_uint8(sample(jax.device_get(ema), schedule)))
+  return lambda ema: plots.grid(data.to_uint8(sample(model.replace(params=jax.device_get(ema)))))
 
 
-def _header(args: Args, source, model, state, update, make_batch) -> str:
+def _header(args: Args, source, state, update, make_batch) -> str:
   images, labels = make_batch(0)
   flags = np.zeros(jax.local_device_count(), np.int32)
   key = jax.random.key(0)
@@ -254,7 +253,7 @@ def _header(args: Args, source, model, state, update, make_batch) -> str:
   processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
   lines = (
     f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
-    f"network     {parameters:,} parameters, computing in {args.model.dtype}",
+    f"network     {parameters:,} parameters, computing in {args.network.dtype}",
     f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
     f"batch       {args.optimisation.batch_size} = {jax.device_count()} x {images.shape[1]}",
     f"a step      about {flops / 1e9:,.1f} GFLOP",

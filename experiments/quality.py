@@ -14,7 +14,7 @@ from ddim_jax import data, metrics
 from ddim_jax.metrics import classifier, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
-from experiments import build, sampler
+from ddim_jax.models import Model, drawing
 from experiments.presets import Args
 
 KEPT = 5_000
@@ -167,9 +167,7 @@ def by_level(values: dict[str, np.ndarray], T: int) -> dict[str, float]:
   }
 
 
-def evaluator(
-  args: Args, source: data.Source, description: dict[str, Any]
-) -> Callable[[Any], dict[str, Any]]:
+def evaluator(args: Args, source: data.Source, model: Model) -> Callable[[Any], dict[str, Any]]:
   """``(state) -> values``: the Frechet distance of every average of the state to the data set.
 
   The value of the main average is "frechet"; that of another is "frechet_0.999". Every host draws and
@@ -177,10 +175,9 @@ def evaluator(
   """
   seer = judge(source.shape[-1], args.data.data, args.run.inception)
   real = reference(source, seer, args.run.workdir)
-  blank = sampler.assemble(0, description, None)  # weights are an argument
-  ts = build.timesteps("uniform", blank.schedule, min(50, blank.schedule.T))
+  ts = model.levels(min(50, model.schedule.T), "uniform")
   num = args.run.eval_num
-  size, draw = sampler.numbered_images(blank, ts, seed=args.optimisation.seed, at_once=min(num, 256))
+  size, draw = drawing.numbered_pictures(model, ts, seed=args.optimisation.seed, at_once=min(num, 256))
 
   def distance(params) -> float:
     seen: Seen | None = None

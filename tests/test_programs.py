@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 import ddim_jax
-from ddim_jax import checkpoints
-from experiments import config, presets, sampler
+from ddim_jax import checkpoints, load
+from ddim_jax.models import build
+from experiments import presets
 from tests.conftest import ROOT
 from tests.test_data import cifar_archive
 
@@ -65,9 +66,9 @@ DRAW_FLOATS = """
 import sys
 from pathlib import Path
 import numpy as np
-from experiments import sampler
+from ddim_jax import load
 from tests.test_programs import draw_floats
-np.save(sys.argv[2], draw_floats(sampler.load(Path(sys.argv[1]))))
+np.save(sys.argv[2], draw_floats(load(Path(sys.argv[1]))))
 """
 
 
@@ -75,16 +76,16 @@ def draw_floats(trained):
   """Four images in floating point."""
   keys = ddim_jax.image_keys(jax.random.key(0), np.arange(4))
   x_T = ddim_jax.initial_noise(keys, (4, *trained.shape))
-  denoise = sampler.denoiser(trained, trained.params, trained.schedule)
+  denoise = trained.denoiser(clip=False)
   ts = ddim_jax.timesteps.uniform(1000, 5)
   return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts)[0]
 
 
 def test_a_new_process_makes_the_same_images_in_floating_point(workdir, tmp_path):
   """Weights in memory against the same weights saved, and restored by another process."""
-  trained = sampler.load(workdir)
-  moved = trained._replace(params=jax.tree.map(lambda p: p * 1.5, trained.params))
-  saved = {"config": config.to_json(trained.config), "image": [8, 8, 1], "classes": []}
+  trained = load(workdir)
+  moved = trained.replace(params=jax.tree.map(lambda p: p * 1.5, trained.params))
+  saved = {"config": build.to_json(trained.config), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(tmp_path / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": moved.params}, saved)
   command = [sys.executable, "-c", DRAW_FLOATS, str(tmp_path), str(tmp_path / "x.npy")]
@@ -211,7 +212,7 @@ def test_every_preset_has_its_command_and_result_and_survives_json():
     assert f"experiments.train {name} " in preset.__doc__
     assert "Result: " in preset.__doc__
     args = preset()
-    assert config.from_json(json.loads(json.dumps(config.to_json(args.config)))) == args.config
+    assert build.from_json(json.loads(json.dumps(build.to_json(args.config)))) == args.config
 
 
 @pytest.mark.slow

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from ddim_jax import data, training
-from experiments import build, loop, presets
+from ddim_jax.models import build
+from ddim_jax.runs import objective
+from experiments import loop, presets
 
 SHAPES = {
   "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),
@@ -39,11 +41,11 @@ def prepare(preset: str, batch_size: int, images: int = 512) -> Training:
   settings = dataclasses.replace(
     found, optimisation=dataclasses.replace(found.optimisation, batch_size=batch_size)
   )
-  model, optimizer = build.model(settings.config, shape[-1], 0), build.optimizer(settings.optimisation)
-  update = loop.pmapped_update(settings, model, optimizer, 0)
+  model, optimizer = build.from_config(settings.config, shape), objective.optimizer(settings.optimisation)
+  update = loop.pmapped_update(settings, model, optimizer)
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(
-    loop.on_every_device(loop.initial_state(model, shape, optimizer, 0)),
+    loop.on_every_device(loop.initial_state(model, optimizer, 0)),
     partial(loop.local_batch, source, settings),
     lambda state, batch: update(state, key, *batch, flags),
   )

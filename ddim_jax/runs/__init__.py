@@ -1,0 +1,1 @@
+"""Training runs: what is minimised, by which optimiser. Needs the ``train`` extra."""
