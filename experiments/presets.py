@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -59,17 +59,11 @@ class Args:
   network: Network = field(default_factory=Network)
   diffusion: Diffusion = field(default_factory=Diffusion)
   optimisation: Optimisation = field(default_factory=Optimisation)
-  imported: tyro.conf.Suppress[dict[str, Any] | None] = None
-  """Of a run with --from another project's files; see `ddim_jax.models.config.Config`."""
 
   @property
   def config(self) -> Config:
     """What decides the model."""
-    return Config(self.data, self.network, self.diffusion, self.optimisation, self.imported)
-
-  def decided(self, config: Config) -> "Args":
-    """The same with what decides the model replaced."""
-    return Args(self.run, config.data, config.network, config.diffusion, config.optimisation, config.imported)
+    return Config(self.data, self.network, self.diffusion, self.optimisation)
 
 
 def cifar10() -> Args:

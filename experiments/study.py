@@ -10,7 +10,7 @@ import numpy as np
 
 from ddim_jax import checkpoints, data
 from ddim_jax.models import Model, build, datasets, drawing, tables
-from experiments import quality
+from ddim_jax.runs import quality
 
 SIGMA_HAT = "sigma-hat"
 """The row of table 1 with the larger variance; the others are called eta=0, eta=0.2 and so on."""

@@ -19,7 +19,6 @@ from experiments import (
   convert,
   export,
   inversion,
-  loop,
   paper,
   parallel,
   sample,
@@ -64,7 +63,7 @@ def run(command, *more):
   program, *argv = shlex.split(command.removeprefix("python -m experiments."))
   argv += more
   if program == "train":
-    return loop.train(train.parse(argv))
+    return train.train(train.parse(argv))
   module = {"sample": sample, "convert": convert}[program]
   return module.main(module.parse(argv))
 
@@ -125,7 +124,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
   source = load(tmp_path / "in").params
   argv = ["digits", "--from", str(tmp_path / "in"), "--workdir", str(tmp_path / "run"), "--ema", "0.9"]
   quiet = ["--batch-size", "8", "--sample-every", "0", "--warmup", "0", "--save-every", "1"]
-  assert loop.train(train.parse([*argv, *quiet, "--steps", "1"])) == 0
+  assert train.train(train.parse([*argv, *quiet, "--steps", "1"])) == 0
   restored = checkpoints.restore_latest(tmp_path / "run" / "checkpoints")
   flat = checkpoints.flatten(source)
   moved = 0.0
@@ -137,7 +136,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
 
   # The source may go once there is a checkpoint; the same command goes on.
   shutil.move(tmp_path / "in", tmp_path / "gone")
-  assert loop.train(train.parse([*argv, *quiet, "--steps", "2"])) == 0
+  assert train.train(train.parse([*argv, *quiet, "--steps", "2"])) == 0
   tuned = load(tmp_path / "run")
   assert tuned.step == 2
   assert len(tuned.classes) == 10
@@ -146,10 +145,10 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
   out = ["--num", "4", "--steps", "3", "--out", str(tmp_path / "guided.png")]
   sample.main(sample.parse(["--workdir", str(tmp_path / "run"), "--class", "3", "--guidance", "2", *out]))
   with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on without it"):
-    loop.train(train.parse(["digits", "--workdir", str(tmp_path / "run"), *quiet]))
+    train.train(train.parse(["digits", "--workdir", str(tmp_path / "run"), *quiet]))
   argv[2] = str(tmp_path / "gone")
   with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on with --from .*/gone"):
-    loop.train(train.parse([*argv, *quiet]))
+    train.train(train.parse([*argv, *quiet]))
 
   # Back to diffusers: the function of the averaged weights, in torch.
   convert.main(convert.parse([str(tmp_path / "run"), str(tmp_path / "out")]))
@@ -166,7 +165,7 @@ def digits_run(tmp_path_factory):
   """Two steps of a small unconditional run."""
   workdir = tmp_path_factory.mktemp("digits") / "run"
   small = ["--channels", "8", "--groups", "4", "--multipliers", "1", "2"]
-  assert loop.train(train.parse(["digits", "--workdir", str(workdir), *small, *SHORT])) == 0
+  assert train.train(train.parse(["digits", "--workdir", str(workdir), *small, *SHORT])) == 0
   return workdir
 
 
@@ -175,7 +174,7 @@ def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, ca
   """The new table of classes is zero: at first, the network of before, whatever the label."""
   argv = ["digits", "--from", str(digits_run), "--workdir", str(tmp_path), "--conditional", *SHORT]
   still = ["--learning-rate", "0", "--warmup", "0", "--ema", "0"]  # others are rounded
-  assert loop.train(train.parse([*argv, *still])) == 0
+  assert train.train(train.parse([*argv, *still])) == 0
   assert "11 rows, new" in capsys.readouterr().out
   before, after = load(digits_run), load(tmp_path)
   assert len(after.classes) == 10
@@ -191,7 +190,7 @@ def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, ca
 def test_a_run_that_began_otherwise_is_not_taken_for_one_from_weights(digits_run, tmp_path):
   argv = ["digits", "--from", str(tmp_path), "--workdir", str(digits_run), *SHORT]
   with pytest.raises(ValueError, match="was not given a --from and cannot go on with --from"):
-    loop.train(train.parse(argv))
+    train.train(train.parse(argv))
 
 
 @pytest.mark.parametrize("to", ["diffusers", "checkpoint"])
@@ -259,7 +258,7 @@ def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
   ):
     argv = ["digits", "--from", str(tmp_path / name), "--workdir", str(tmp_path / "run"), *more, *SHORT]
     with pytest.raises(ValueError, match=message):
-      loop.train(train.parse(argv))
+      train.train(train.parse(argv))
 
 
 def test_start_refuses_weights_of_another_shape():

@@ -12,17 +12,16 @@ from ddim_jax import checkpoints, data, metrics
 from ddim_jax.metrics import classifier
 from ddim_jax.models import build, datasets, drawing, exported, load, packaged
 from ddim_jax.models import config as configs
-from ddim_jax.runs import objective, start
+from ddim_jax.runs import evaluation, objective, quality
 from experiments import (
   cells,
   export,
-  loop,
   paper,
   presets,
-  quality,
   report,
   sample,
   study,
+  train,
 )
 
 T = 12
@@ -72,7 +71,7 @@ def test_an_exported_model_is_the_run_rounded(workdir, tmp_path, capsys):
   trained, again = load(workdir), load(out)
   equal(again.params, trained.params, rtol=2**-11, atol=2**-25)
   assert (again.step, again.shape, again.classes) == (7, (8, 8, 1), ())
-  assert start.differences(trained.config, again.config) == []
+  assert dataclasses.replace(again.config, data=trained.config.data) == trained.config
   assert again.config.data.data_dir is None
   assert "step 7, 56 images seen" in capsys.readouterr().out
 
@@ -136,11 +135,9 @@ def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
 
 
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
-  args = dataclasses.replace(settings, run=presets.Run(tmp_path, eval_every=1, eval_num=10))
-  source = datasets.open_data(args.data)
-  evaluate = quality.evaluator(args, source, MODEL)
-  state = loop.initial_state(MODEL, objective.optimizer(args.optimisation), 0, emas=1)
-  values = evaluate(state.replace(ema=random_params(0), emas=(random_params(1),)))
+  source = datasets.open_data(settings.data)
+  evaluate = evaluation.evaluator(MODEL, source, folder=tmp_path, num=10, decays=(0.5,), name="digits")
+  values = evaluate(random_params(0), [random_params(1)])
   judge = quality.judge(1, "digits")
   real = metrics.moments(judge.look(source.read(np.arange(source.size))[0])[0])
   for name, ema in (("frechet", 0.9), ("frechet_0.5", 0.5)):
@@ -152,14 +149,13 @@ def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path)
 
 
 def test_colour_images_need_inception_weights():
-  with pytest.raises(ValueError, match="--inception FILE"):
+  with pytest.raises(ValueError, match="need inception"):
     quality.judge(3, "cifar10")
 
 
 def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_path, monkeypatch, capsys):
   found = iter([5.0, 2.0, 3.0, 4.0])
-  monkeypatch.setattr(quality, "evaluator", lambda *_: lambda state: {"frechet": next(found)})
-  monkeypatch.setattr(loop, "_LEVELS_EVERY", 4)
+  monkeypatch.setattr(evaluation, "evaluator", lambda *_, **__: lambda *_: {"frechet": next(found)})
   traces, make_losses = [], objective.losses
 
   def counted(*arguments):
@@ -167,27 +163,27 @@ def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_
     return lambda *inputs: (traces.append(1), losses(*inputs))[1]
 
   monkeypatch.setattr(objective, "losses", counted)
-  run = presets.Run(tmp_path, steps=7, eval_every=2, keep=1, sample_every=0)
+  run = presets.Run(tmp_path, steps=10, eval_every=3, keep=1, sample_every=0)
   with jax.numpy_dtype_promotion("standard"):
-    assert loop.train(dataclasses.replace(settings, run=run)) == 0
+    assert train.train(dataclasses.replace(settings, run=run)) == 0
   assert len(traces) == 1  # what comes out of an update goes into the next without another compilation
-  assert checkpoints.steps(tmp_path / "checkpoints") == [4, 7]
+  assert checkpoints.steps(tmp_path / "checkpoints") == [6, 10]
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-  assert [line.get("frechet") for line in lines] == [None, 5, None, 2, None, 3, 4]
+  assert [line.get("frechet") for line in lines] == [None, None, 5, None, None, 2, None, None, 3, 4]
   levels = [{k: v for k, v in line.items() if k.startswith("loss_")} for line in lines]
-  assert [bool(found) for found in levels] == [False, False, False, True, False, False, False]
-  assert set(levels[3]) <= {f"loss_{t:04d}_{t:04d}" for t in range(1, 13)} | {
+  assert [bool(found) for found in levels] == [False] * 9 + [True]
+  assert set(levels[9]) <= {f"loss_{t:04d}_{t:04d}" for t in range(1, 13)} | {
     "loss_0005_0006",
     "loss_0011_0012",
   }
-  assert np.mean(list(levels[3].values())) == pytest.approx(lines[3]["loss"], rel=0.8)
+  assert np.mean(list(levels[9].values())) == pytest.approx(lines[9]["loss"], rel=0.8)
 
 
 def test_mean_losses_by_level():
   values = {"level_losses": np.float32([2, 0, 9]), "level_counts": np.float32([4, 0, 3])}
-  assert quality.level_edges(3) == [2, 3]
-  assert quality.by_level(values, 3) == {"loss_0001_0001": 0.5, "loss_0003_0003": 3.0}
-  assert quality.level_edges(1000) == list(range(101, 1000, 100))
+  assert evaluation.level_edges(3) == [2, 3]
+  assert evaluation.by_level(values, 3) == {"loss_0001_0001": 0.5, "loss_0003_0003": 3.0}
+  assert evaluation.level_edges(1000) == list(range(101, 1000, 100))
 
 
 def arguments(workdir, out, *chosen):
@@ -315,7 +311,7 @@ def test_only_table_1_needs_a_judge(workdir, tmp_path):
   task = study.Task(trained, tmp_path, "uniform", 0, 2, None, False)
   plan = cells.plan(task, (2,), (0.0,), (2,), 9, 9, 8, 4)
   assert plan["table2/S=2"].settings()["levels"] == [7, 1, 0]
-  with pytest.raises(ValueError, match="--inception FILE"):
+  with pytest.raises(ValueError, match="need inception"):
     plan["table1/eta=0/S=2"].settings()
 
 

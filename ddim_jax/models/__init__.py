@@ -6,7 +6,7 @@ Everything that decides a model is in `config`; `build` is the one place where o
 """
 
 from ddim_jax.models.custom import from_network
-from ddim_jax.models.load import load, packaged
+from ddim_jax.models.loading import load, packaged
 from ddim_jax.models.model import Model
 from ddim_jax.models.networks import Adapted, adapt
 from ddim_jax.models.tables import SOLVERS

@@ -82,7 +82,7 @@ class Optimisation:
   batch_size: int = 128
   """Size of the global batch, over all devices and hosts."""
   learning_rate: float = 2e-4
-  """Learning rate after the warm-up."""
+  """Learning rate after the warm-up; recorded as 0 where it was a schedule of its own."""
   warmup: int = 5000
   """Updates over which the learning rate rises from 0."""
   clip: float = 1.0

@@ -72,12 +72,8 @@ class Model:
     return {}
 
   def template(self) -> Any:
-    """The parameters, or their shapes where there are none yet.
-
-    Raises:
-      ValueError: If the network cannot make parameters and none were given.
-    """
-    return jax.eval_shape(self.init, jax.random.key(0)) if self.params is None else self.params
+    """Shapes and dtypes of the parameters; the parameters themselves of a network that cannot make any."""
+    return self.params if self.adapted.init is None else jax.eval_shape(self.init, jax.random.key(0))
 
   def init(self, key: jax.Array) -> Any:
     """Random parameters.

@@ -131,9 +131,10 @@ def _nnx(network: Any) -> Adapted:
   state, rest = states
 
   def apply(params, x, t, labels, keys=None):
-    whole = jax.tree.map(lambda leaf: leaf, state)  # a copy of the containers
+    # Copies of the containers, of this trace: dropout counts in them.
+    whole, others = jax.tree.map(lambda leaf: leaf, (state, rest))
     nnx.replace_by_pure_dict(whole, params)
-    module = nnx.merge(graph, whole, rest)
+    module = nnx.merge(graph, whole, others)
     if keys is None:
       module.eval()
     else:

@@ -1,66 +1,139 @@
-"""How a run starts: fresh, from weights that are there, or from its own checkpoint."""
+"""How a run starts, whichever way: fresh, from weights that are there, or from its own checkpoint."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 
-from ddim_jax import checkpoints
-from ddim_jax.models import build, load
+from ddim_jax import checkpoints, training
+from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
-from ddim_jax.models.load import is_run
+from ddim_jax.runs.logs import say
+
+_DECIDES = {
+  "model": ("channels", "multipliers", "blocks", "attention", "groups", "conditional"),
+  "diffusion": ("levels", "schedule", "zero_terminal_snr", "predict"),
+}
+"""Fields of the configuration that decide what a model computes: a run cannot go on with others."""
+_SECTIONS = ("data", "model", "diffusion", "optimisation")
+_ELSEWHERE = ("data_dir", "conv", "remat")
+"""Where the data lies and how the same numbers are computed."""
 
 
-def fill_in(params: Any, source_params: Any) -> Any:
-  """Fresh parameters with those of a source in their place.
+def start(
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  *,
+  seed: int = 0,
+  emas: int = 0,
+  saved: checkpoints.Restored | None = None,
+) -> training.TrainState:
+  """The state that a run starts from, as numpy arrays.
 
-  Only the table of classes may be missing there or of another length: then all its rows are zero, and the
-  network is at first what it was without labels.
+  That of its checkpoint; or, before its first one, that of no update at all: with the model's parameters, if
+  it has any, or with random ones.
+
+  Args:
+    model: What is trained.
+    optimizer: By which optimiser.
+    seed: Of random parameters.
+    emas: Number of further EMAs.
+    saved: The checkpoint to go on from.
+
+  Raises:
+    ValueError: If parameters or checkpoint do not fit the model; lists what differs.
+  """
+  if saved is not None:
+    make = lambda params: training.create_state(params, optimizer, emas)
+    return checkpoints.fill(jax.eval_shape(make, model.template()), saved.arrays)
+  if model.params is not None:
+    given = fill_in(model.template(), model.params)
+    return jax.device_get(training.create_state(given, optimizer, emas))
+  # It runs once, and takes longer to compile well than to run.
+  hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+  create = jax.jit(
+    lambda key: training.create_state(model.init(key), optimizer, emas), compiler_options=hasty
+  )
+  return jax.device_get(create(jax.random.key(seed)))
+
+
+def fill_in(template: Any, params: Any) -> Any:
+  """Parameters as a network wants them.
+
+  Only the table of classes may be missing or of another length: then all its rows are zero, and the network
+  is at first what it was without labels.
+
+  Args:
+    template: Shapes and dtypes that the network wants.
+    params: The parameters.
 
   Raises:
     ValueError: If anything else differs; names it.
   """
-  fresh, found = checkpoints.flatten(params), checkpoints.flatten(source_params)
-  for name, value in fresh.items():
+  wanted, found = checkpoints.flatten(template), checkpoints.flatten(params)
+  for name, value in wanted.items():
     if name == "classes.embedding" and (name not in found or found[name].shape != value.shape):
-      print(f"classes     {value.shape[0]} rows, new: the source has none for these classes", flush=True)
-      found[name] = np.zeros_like(value)
-  if "classes.embedding" not in fresh:
+      say(f"classes     {value.shape[0]} rows, new: the source has none for these classes")
+      found[name] = np.zeros(value.shape, value.dtype)
+  if "classes.embedding" not in wanted:
     found.pop("classes.embedding", None)
-  return checkpoints.fill(params, found)
+  return checkpoints.fill(template, found)
 
 
-def beginning(asked: Config, source: Path, height: int) -> tuple[Config, Any]:
-  """The configuration and the parameters of a run that starts from ``source``, on images of this height."""
-  model = load(str(source), size=None if is_run(source) else height)
-  return build.adopt(asked, model.config), model.params
+def _compared(saved: Config, asked: Config) -> list[tuple[str, str, Any, Any]]:
+  """``(section, field, saved, asked)`` of all fields that differ."""
+  old, new = build.to_json(saved), build.to_json(asked)
+  fields = [
+    (section, name, old[section].get(name), value)
+    for section in _SECTIONS
+    for name, value in new[section].items()
+    if name not in _ELSEWHERE
+  ]
+  whole = [("", name, old.get(name), new.get(name)) for name in ("imported", "custom")]
+  return [field for field in fields + whole if field[2] != field[3]]
 
 
-def again(asked: Config, source: Path | None, description: dict[str, Any]) -> Config:
-  """The configuration for resuming a run; the files it began from need not exist any more.
+def differences(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[list[str], list[str]]:
+  """What a run would go on with otherwise than it was.
+
+  Args:
+    saved: Description in its checkpoint, see `ddim_jax.models.build.describe`.
+    asked: The description now.
+
+  Returns:
+    ``(deciding, others)``: what decides the model, with which the run cannot go on, and what does not.
+  """
+  compared = _compared(build.from_json(saved["config"]), build.from_json(asked["config"]))
+  decides = lambda section, name: not section or name in _DECIDES.get(section, ()) or name == "emas"
+  deciding = [
+    f"{name}: {old!r} in the checkpoint, {new!r} asked for"
+    for section, name, old, new in compared
+    if decides(section, name)
+  ]
+  deciding += [
+    f"{what}: {saved[name]} in the checkpoint, {asked[name]} now"
+    for name, what in (("image", "shape of the images"), ("classes", "classes of the data"))
+    if saved.get(name, asked[name]) != asked[name]
+  ]
+  others = [
+    f"{name} {old!r} before, {new!r} from now on"
+    for section, name, old, new in compared
+    if not decides(section, name)
+  ]
+  if saved.get("images", asked["images"]) != asked["images"]:
+    others.append(f"images of the data {saved['images']:,} before, {asked['images']:,} from now on")
+  return deciding, others
+
+
+def checked(workdir: Any, saved: dict[str, Any], asked: dict[str, Any]) -> Sequence[str]:
+  """What a run goes on with otherwise than it was.
 
   Raises:
-    ValueError: If the run began from other weights, or from none.
+    ValueError: If that decides the model; names what differs.
   """
-  began = description.get("from")
-  if (None if source is None else str(source)) != began:
-    said = "was not given a --from" if began is None else f"began with --from {began}"
-    asked_for = "without it" if source is None else f"with --from {source}"
-    raise ValueError(f"this run {said} and cannot go on {asked_for}")
-  if source is None:
-    return asked
-  return build.adopt(asked, build.from_json(description["config"]))
-
-
-def differences(saved: Config, asked: Config) -> list[str]:
-  """Fields that decide the model and differ, as ``name: saved, asked``.
-
-  Where the data lies and what computes the convolutions do not decide it.
-  """
-  old, new = build.to_json(saved), build.to_json(asked)
-  return [
-    f"{name}: {old[section].get(name)!r} in the checkpoint, {value!r} asked for"
-    for section in ("data", "model", "diffusion", "optimisation")
-    for name, value in new[section].items()
-    if name not in ("data_dir", "conv") and old[section].get(name) != value
-  ]
+  deciding, others = differences(saved, asked)
+  if deciding:
+    raise ValueError(f"{workdir} holds another run: {'; '.join(deciding)}")
+  return others

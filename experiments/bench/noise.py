@@ -1,17 +1,18 @@
-"""Training on images of noise as `experiments.loop` does it, for benchmarks: no data set is needed."""
+"""Training on images of noise as `ddim_jax.runs` does it, for benchmarks: no data set is needed."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from ddim_jax import data, training
 from ddim_jax.models import build
-from ddim_jax.runs import objective
-from experiments import loop, presets
+from ddim_jax.runs import evaluation, objective, update
+from ddim_jax.runs.start import start
+from experiments import presets
 
 SHAPES = {
   "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),
@@ -38,14 +39,15 @@ def prepare(preset: str, batch_size: int, images: int = 512) -> Training:
   """The training of a preset's unconditional network on so many images."""
   found, shape = presets.PRESETS[preset](), SHAPES[preset]
   source = data.in_memory("noise", np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8))
-  settings = dataclasses.replace(
-    found, optimisation=dataclasses.replace(found.optimisation, batch_size=batch_size)
-  )
-  model, optimizer = build.from_config(settings.config, shape), objective.optimizer(settings.optimisation)
-  update = loop.pmapped_update(settings, model, optimizer)
+  options, model = found.optimisation, build.from_config(found.config, shape)
+  optimizer = objective.optimizer(optax.adam, options.learning_rate, options.warmup, options.clip)
+  step = update.pmapped_update(
+    objective.losses(model), objective.levels(found.diffusion.antithetic, model.schedule.T), optimizer,
+    training.warm_decay(options.ema), level_edges=evaluation.level_edges(model.schedule.T),
+  )  # fmt: skip
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(
-    loop.on_every_device(loop.initial_state(model, optimizer, 0)),
-    partial(loop.local_batch, source, settings),
-    lambda state, batch: update(state, key, *batch, flags),
+    update.on_every_device(start(model, optimizer)),
+    partial(update.local_batch, source, batch_size=batch_size, flip=found.data.flip),
+    lambda state, batch: step(state, key, *batch, flags),
   )
