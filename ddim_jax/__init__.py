@@ -1,8 +1,8 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
-Importing this package imports jax, flax and numpy only. Training, data, checkpoints and plots are
-modules of their own: ``from ddim_jax import training, data, checkpoints, plots``; so are `bijective`,
-`continuous` and `likelihood`.
+`load` gives a trained `Model`. Importing this package imports jax, flax and numpy only. The rest are modules
+of their own: ``from ddim_jax import models, runs, training, data, metrics, interop, checkpoints, plots``; so
+are `bijective`, `continuous` and `likelihood`.
 """
 
 from ddim_jax import timesteps
@@ -29,6 +29,7 @@ from ddim_jax.inverse_problems import (
   super_resolution,
 )
 from ddim_jax.inversion import invert
+from ddim_jax.models import Model, load
 from ddim_jax.noise_maps import NoiseMaps, decode_noises, encode_noises
 from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EDM, EPS, FLOW, X0, Parameterisation, Prediction, V, edm
@@ -72,6 +73,7 @@ __all__ = [
   "X0",
   "Denoiser",
   "LinearOperator",
+  "Model",
   "NoiseMaps",
   "Parameterisation",
   "Prediction",
@@ -120,6 +122,7 @@ __all__ = [
   "laplace_schedule",
   "linear_schedule",
   "lms",
+  "load",
   "lower_order_final",
   "masked",
   "plms",

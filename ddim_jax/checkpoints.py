@@ -215,7 +215,7 @@ def steps(directory: Path) -> list[int]:
 
 
 def _reader(directory: Path) -> ocp.CheckpointManager:
-  options = ocp.CheckpointManagerOptions(read_only=True)
+  options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
   for _ in range(20):
     try:
       return ocp.CheckpointManager(directory, options=options)
@@ -241,6 +241,19 @@ def restore_latest(directory: Path, step: int | None = None) -> Restored:
       name = "any step" if step is None else f"step {step}"
       raise FileNotFoundError(f"no checkpoint of {name} in {directory}, which has {there}")
     return restore(manager, wanted)
+
+
+def newest_config(directory: Path) -> dict[str, Any] | None:
+  """What was saved beside the newest step whose configuration can be read; None if there is none."""
+  directory = Path(directory).absolute()
+  if not directory.is_dir():
+    return None
+  with _reader(directory) as manager:
+    for step in sorted(manager.all_steps(), reverse=True):
+      # Damage surfaces as nearly any type, plain Exception included; whoever restores the step reports it.
+      with contextlib.suppress(Exception):
+        return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]["config"]
+  return None
 
 
 def fill(template, arrays: dict[str, np.ndarray]):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
-from experiments import figures, quality
+from ddim_jax.runs import quality
+from experiments import figures
 from experiments.study import SIGMA_HAT, Task, eta_of
 
 _SAVE_SECONDS = 30.0

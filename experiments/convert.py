@@ -12,7 +12,8 @@ import tyro
 
 from ddim_jax import checkpoints, interop
 from ddim_jax.interop import files, names
-from experiments import build, cli, sampler
+from ddim_jax.models import Model, build
+from experiments import cli, options
 
 
 @dataclass(frozen=True)
@@ -33,32 +34,22 @@ class Args:
   """Height of the images in pixels, where the files do not say."""
 
 
-def as_pretrained(trained: sampler.Trained) -> interop.Pretrained:
-  """A model of ours, or one that was imported, as `interop.save_diffusers` takes it."""
-  variables, config = {"params": trained.params}, trained.config
-  if config.imported is not None:
-    return interop.describe(**config.imported)._replace(variables=variables)
-  return interop.from_ours(
-    trained.model, variables, trained.schedule, build.parameterisation(config), size=trained.shape[0]
-  )
-
-
-def _save_checkpoint(folder: Path, trained: sampler.Trained) -> None:
+def _save_checkpoint(folder: Path, trained: Model) -> None:
   """A checkpoint that holds the averaged weights alone."""
   with checkpoints.open_manager(files.new_folder(folder) / "checkpoints") as manager:
-    checkpoints.save(manager, trained.step, {"ema": trained.params}, trained.description)
+    checkpoints.save(manager, trained.step, {"ema": trained.params}, build.describe(trained, portable=True))
 
 
 def main(args: Args) -> None:
   """Converts, prints what went where, and compares after a round trip."""
-  trained = sampler.load(args.source, ema=None if args.ema else 0, size=args.size)
+  trained = options.model(args.source, ema=None if args.ema else 0, size=args.size)
   if args.to == "diffusers":
-    interop.save_diffusers(args.destination, as_pretrained(trained))
+    interop.save_diffusers(args.destination, build.to_pretrained(trained))
   else:
     _save_checkpoint(args.destination, trained)
   ours = flax.traverse_util.flatten_dict(trained.params)
-  again = flax.traverse_util.flatten_dict(sampler.load(args.destination).params)
-  levels = len(trained.model.multipliers)
+  again = flax.traverse_util.flatten_dict(options.model(args.destination).params)
+  levels = len(trained.network.multipliers)
   for path, array in ours.items():
     name = "/".join(path)
     theirs = next(iter(names.export({name: array}, levels, names.to_diffusers)))

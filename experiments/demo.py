@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import cli, compare, loop, models, sample
+from experiments import cli, compare, sample, train
 from experiments.presets import Run, digits
 
 
@@ -25,13 +25,12 @@ class Args:
 def main(args: Args) -> int:
   """Trains and draws; returns the exit status."""
   clothes = args.workdir / "fashion_mnist.png"
-  if models.PACKAGED.is_file():
-    sample.main(sample.Args(num=16, out=clothes))
+  sample.main(sample.Args(num=16, out=clothes))
   preset = digits()
   run = Run(
     args.workdir, steps=preset.run.steps, max_minutes=args.max_minutes, save_every=500, sample_every=500
   )
-  if status := loop.train(dataclasses.replace(preset, run=run)):
+  if status := train.train(dataclasses.replace(preset, run=run)):
     return status
   compare.compare(compare.Args(args.workdir, steps=(5, 10, 20, 50), out=args.workdir / "demo.png"))
   return 0

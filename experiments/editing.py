@@ -9,7 +9,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import data, plots, timesteps
-from experiments import sampler
+from ddim_jax.models import Model, datasets
 
 _COLUMNS = 16
 
@@ -50,7 +50,7 @@ class Edit:
 
 def draw(
   edit: Edit,
-  trained: sampler.Trained,
+  trained: Model,
   ts: np.ndarray,
   solver: ddim_jax.Solver,
   *,
@@ -65,7 +65,7 @@ def draw(
 
   Args:
     edit: What to do.
-    trained: From `experiments.sampler.load`.
+    trained: From `ddim_jax.load`.
     ts: Levels of the whole chain.
     solver: For the steps down.
     num: How many results; at most 16 are drawn.
@@ -80,7 +80,7 @@ def draw(
   height, width, channels = trained.shape
   size = (height, width)
   if edit.image is None:
-    originals, labels = sampler.real_images(trained, num)
+    originals, labels = datasets.real_images(trained, num)
   else:
     originals = np.repeat(data.read_picture(edit.image, channels=channels, size=size)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
@@ -91,16 +91,16 @@ def draw(
   noise = ddim_jax.initial_noise(keys, originals.shape)
 
   @jax.jit
-  def run(params, schedule, levels, known, labels, guidance):
+  def run(trained, levels, known, labels, guidance):
     labels = labels if trained.classes else None
-    denoise = sampler.denoiser(trained, params, schedule, labels, guidance, clip)
+    denoise = trained.denoiser(label=labels, guidance=guidance, clip=clip)
     if kept is not None:
-      denoise = ddim_jax.inpaint(denoise, kept, known, schedule)
-    start = noise if edit.strength is None else ddim_jax.add_noise(schedule, known, noise, levels[0])
-    return ddim_jax.sample(keys, denoise, schedule, start, levels, solver=solver)[0]
+      denoise = ddim_jax.inpaint(denoise, kept, known, trained.schedule)
+    start = noise if edit.strength is None else ddim_jax.add_noise(trained.schedule, known, noise, levels[0])
+    return ddim_jax.sample(keys, denoise, trained.schedule, start, levels, solver=solver)[0]
 
   known = data.from_uint8(originals)
-  results = run(trained.params, trained.schedule, jnp.asarray(levels), known, labels, guidance)
+  results = run(trained, jnp.asarray(levels), known, labels, guidance)
   rows = [originals, data.to_uint8(results)]
   if kept is not None:
     rows.insert(1, np.where(kept, originals, np.uint8(128)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import cli, models, origins, sampler
+from experiments import cli, options
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Args:
   Every program that takes --workdir takes such a file too.
   """
 
-  workdir: origins.Where
+  workdir: options.Where
   out: Path
   """File to write, ending in .safetensors."""
   step: int | None = None
@@ -29,8 +29,8 @@ def main(args: Args) -> None:
   """Writes the file and says what is in it."""
   if args.out.suffix != ".safetensors":
     raise ValueError(f"--out must end in .safetensors, got {args.out}")
-  trained = sampler.load(args.workdir, args.step, args.ema)
-  models.write(args.out, trained.params, trained.description)
+  trained = options.model(args.workdir, args.step, args.ema)
+  trained.save(args.out)
   seen = trained.step * trained.config.optimisation.batch_size
   size = args.out.stat().st_size / 1e6
   print(f"wrote {args.out}: step {trained.step:,}, {seen:,} images seen, {size:.2f} MB")

@@ -11,7 +11,8 @@ import tqdm
 
 import ddim_jax
 from ddim_jax import data, likelihood, metrics, plots
-from experiments import roundtrip, sampler
+from ddim_jax.models import drawing
+from experiments import roundtrip
 from experiments.study import Task, eta_of
 
 _SIDE = 5
@@ -93,12 +94,14 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   labels = jnp.tile(jnp.arange(_ROWS) % len(trained.classes), columns) if trained.classes else None
 
   @jax.jit
-  def run(params, schedule, ts):
-    denoise = sampler.denoiser(trained, params, schedule, labels)
+  def run(trained, ts):
+    denoise = trained.denoiser(label=labels, clip=False)
     weights = jnp.linspace(0, 1, columns)
-    return ddim_jax.interpolate(keys[:_ROWS], denoise, schedule, noise[:_ROWS], noise[_ROWS:], ts, weights)
+    return ddim_jax.interpolate(
+      keys[:_ROWS], denoise, trained.schedule, noise[:_ROWS], noise[_ROWS:], ts, weights
+    )
 
-  images = data.to_uint8(run(trained.params, trained.schedule, ts)).swapaxes(0, 1)
+  images = data.to_uint8(run(trained, ts)).swapaxes(0, 1)
   plots.save_png(task.folder / "figure6.png", plots.grid(images.reshape(-1, *trained.shape), columns=columns))
   return {"picture": "figure6.png", "weights": np.linspace(0, 1, columns).tolist()}
 
@@ -130,19 +133,19 @@ def levels(task: Task, num: int, points: int = 20) -> dict[str, Any]:
   ts = ddim_jax.timesteps.linspace(trained.schedule.T, min(points, trained.schedule.T))[:-1]
 
   @jax.jit
-  def run(params, schedule, x0, labels, index):
-    denoise = sampler.denoiser(trained, params, schedule, labels)
+  def run(trained, x0, labels, index):
+    denoise = trained.denoiser(label=labels, clip=False)
 
     def at(t):
       key = jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), t), index)
       eps = jax.random.normal(key, x0.shape)
-      error = denoise(ddim_jax.add_noise(schedule, x0, eps, t), t).eps - eps
+      error = denoise(ddim_jax.add_noise(trained.schedule, x0, eps, t), t).eps - eps
       return jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
 
     return jax.lax.map(at, jnp.asarray(ts))
 
   parts = [
-    np.asarray(run(trained.params, trained.schedule, sampler.on_devices(images), labels, i))[:, :valid]
+    np.asarray(run(trained, drawing.on_devices(images), labels, i))[:, :valid]
     for i, (images, labels, valid) in enumerate(_batches(task, num))
   ]
   losses = np.concatenate(parts, axis=1).mean(axis=1, dtype=np.float64)
@@ -165,18 +168,18 @@ def bits(task: Task, num: int) -> dict[str, Any]:
   unit = np.log(2) * np.prod(trained.shape)
 
   @jax.jit
-  def run(params, schedule, x0, labels, index, share):
-    denoise = sampler.denoiser(trained, params, schedule, labels, clip=True)
+  def run(trained, x0, labels, index, share):
+    denoise = trained.denoiser(label=labels)
     keys = ddim_jax.image_keys(jax.random.key(task.seed), index)
-    bound = likelihood.variational_bound(keys, denoise, schedule, x0, ts, share=share)
+    bound = likelihood.variational_bound(keys, denoise, trained.schedule, x0, ts, share=share)
     return bound.prior, bound.levels, bound.decoder
 
   result: dict[str, Any] = {"t": ts[:-2].tolist()}
   for name, share in (("posterior", 0.0), ("beta", 1.0)):
     parts, count = [], 0
     for images, labels, valid in _batches(task, num):
-      x0, index = sampler.on_devices(images), np.arange(count, count + len(images))
-      terms = run(trained.params, trained.schedule, x0, labels, index, share)
+      x0, index = drawing.on_devices(images), np.arange(count, count + len(images))
+      terms = run(trained, x0, labels, index, share)
       parts.append([np.asarray(term, np.float64)[..., :valid] / unit for term in terms])
       count += valid
     prior, by_level, decoder = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))

@@ -8,7 +8,8 @@ import numpy as np
 import tyro
 
 from ddim_jax import checkpoints, plots
-from experiments import cli, logs
+from ddim_jax.runs import logs
+from experiments import cli
 
 
 @dataclass(frozen=True)

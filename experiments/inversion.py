@@ -12,21 +12,22 @@ import tyro
 
 import ddim_jax
 from ddim_jax import bijective, inversion, metrics, plots
-from experiments import build, cli, origins, roundtrip, sampler
+from ddim_jax.models import Model, datasets, drawing, tables
+from experiments import cli, options, roundtrip
 
 
 @dataclass(frozen=True)
 class Args:
   """Prints and draws the mean squared round-trip error against the number of steps S and refinements k."""
 
-  workdir: origins.Where
+  workdir: options.Where
   steps: tuple[int, ...] = (10, 20, 50, 100)
   """Numbers of steps S."""
   refine: tuple[int, ...] = (0, 1, 5, 10, 100)
   """Largest numbers of refinements a step, k; a step that is exact to rounding before takes no more."""
   damping: float = 1.0
   """Damping of the fixed point, in (0, 1]; 1 is undamped."""
-  spacing: build.Spacing = "uniform"
+  spacing: tables.SpacingName = "uniform"
   """Which levels to visit."""
   num: int = 64
   """How many images, from the test split where there is one."""
@@ -58,26 +59,26 @@ def measurement(images, labels, size: int, way):
   return measure
 
 
-def iterations(trained: sampler.Trained, ts: np.ndarray, images, labels, refine: int, damping: float):
+def iterations(trained: Model, ts: np.ndarray, images, labels, refine: int, damping: float):
   """How many refinements each step takes until every image lands where it should, ``i32[S]``.
 
   The first is the step into clean data, where encoding begins.
   """
 
   @jax.jit
-  def run(params, schedule, x0, labels, ts):
-    denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
+  def run(trained, x0, labels, ts):
+    denoise = trained.denoiser(label=labels if trained.classes else None, clip=False)
     tolerance = inversion.rounding(x0)
 
     def step(x_s, levels):
       t, s = levels
-      return inversion.step_up(denoise, schedule, ddim_jax.ddim(), x_s, s, t, refine, damping, tolerance)
+      return inversion.step_up(
+        denoise, trained.schedule, ddim_jax.ddim(), x_s, s, t, refine, damping, tolerance
+      )
 
     return jax.lax.scan(step, x0, (ts[-2::-1], ts[:0:-1]))[1]
 
-  return np.asarray(
-    run(trained.params, trained.schedule, sampler.on_devices(images), labels, jnp.asarray(ts))
-  )
+  return np.asarray(run(trained, drawing.on_devices(images), labels, jnp.asarray(ts)))
 
 
 def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
@@ -101,9 +102,9 @@ def main(args: Args) -> None:
     raise ValueError(
       f"--refine must be at least 0 and --damping in (0, 1], got {args.refine} and {args.damping}"
     )
-  trained = sampler.load(args.workdir, size=args.size, data_set=args.data)
-  spacings = [build.timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
-  images, labels = sampler.real_images(trained, args.num)
+  trained = options.model(args.workdir, size=args.size, data_set=args.data)
+  spacings = [trained.levels(steps, args.spacing) for steps in args.steps]
+  images, labels = datasets.real_images(trained, args.num)
   fixed_point, bdia, belm = (
     measurement(images, labels, args.batch_size, roundtrip.through_noise(trained, way))
     for way in (roundtrip.refined, roundtrip.exact(bijective.bdia()), roundtrip.exact(bijective.belm))
@@ -121,7 +122,7 @@ def main(args: Args) -> None:
     found = [measure(ts, refine, args.damping) for ts in spacings]
     lines[name] = [error for error, _ in found]
     print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
-  out = args.out or sampler.results_folder(args.workdir) / "inversion.png"
+  out = args.out or options.results_folder(args.workdir) / "inversion.png"
   draw(out, [len(ts) - 1 for ts in spacings], lines)
 
   few, most = min(args.num, args.batch_size), max(args.refine)

@@ -11,7 +11,7 @@ import tqdm
 from ddim_jax import plots
 
 Draw = Callable[[np.ndarray], np.ndarray]
-"""``indices -> images``, see `experiments.sampler.numbered_images`."""
+"""``indices -> images``, see `experiments.drawing.numbered_pictures`."""
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -18,14 +18,15 @@ import numpy as np
 import tyro
 
 import ddim_jax
-from experiments import build, cells, cli, origins, report, sampler, study
+from ddim_jax.models import tables
+from experiments import cells, cli, options, report, study
 
 
 @dataclass(frozen=True)
 class Args:
   """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json."""
 
-  workdir: origins.Where
+  workdir: options.Where
   out: Path | None = None
   """Folder for the results; WORKDIR/paper by default, or NAME_paper here if the model is no run."""
   cells: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class Args:
   """Rows of table 1 above sigma-hat."""
   inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
   """Numbers of steps S of table 2."""
-  spacing: build.Spacing | None = None
+  spacing: tables.SpacingName | None = None
   """Which levels to visit; by default the paper's choice: quadratic for cifar10, uniform for the others."""
   num_samples: int = 5_000
   """Images of each cell of table 1; the paper has 50,000."""
@@ -109,8 +110,8 @@ def _write_json(path: Path, content: Any) -> None:
 def main(args: Args) -> None:
   """Makes the cells that are not there, then the page."""
   _check(args)
-  trained = sampler.load(args.workdir, args.step, args.ema, args.size, args.data)
-  beside = sampler.results_folder(args.workdir)
+  trained = options.model(args.workdir, args.step, args.ema, args.size, args.data)
+  beside = options.results_folder(args.workdir)
   folder = args.out or beside / ("paper" if beside == args.workdir else f"{args.workdir.stem}_paper")
   task = study.Task(
       trained, folder, args.spacing or ("quadratic" if trained.config.data.data == "cifar10" else "uniform"),

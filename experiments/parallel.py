@@ -10,8 +10,9 @@ import numpy as np
 import tyro
 
 import ddim_jax
+from ddim_jax.models import tables
 from ddim_jax.parallel import sample_parallel
-from experiments import build, cli, origins, sampler
+from experiments import cli, options
 
 _AXIS = "steps"
 
@@ -23,7 +24,7 @@ class Args:
   The steps of a window are shared by all local devices.
   """
 
-  workdir: origins.Where
+  workdir: options.Where
   steps: tuple[int, ...] = (20, 50, 100)
   """Numbers of steps S."""
   tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
@@ -32,7 +33,7 @@ class Args:
   """Steps evaluated at once; by default the whole chain. Rounded up to a multiple of the devices."""
   eta: float = 0.0
   """Noise of DDIM, from 0 to 1."""
-  spacing: build.Spacing = "uniform"
+  spacing: tables.SpacingName = "uniform"
   """Which levels to visit."""
   num: int = 8
   """How many images."""
@@ -49,18 +50,17 @@ def main(args: Args) -> None:
       "--eta must be in [0, 1], --tolerances at least 0 and --window positive,"
       f" got {args.eta}, {args.tolerances} and {args.window}"
     )
-  trained = sampler.load(args.workdir)
-  spacings = [build.timesteps(args.spacing, trained.schedule, steps) for steps in args.steps]
+  trained = options.model(args.workdir)
+  spacings = [trained.levels(steps, args.spacing) for steps in args.steps]
   devices = jax.local_device_count()
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.num))
   noise = ddim_jax.initial_noise(keys, (args.num, *trained.shape))
   labels = jnp.arange(args.num) % len(trained.classes) if trained.classes else None
-  make = lambda params, schedule: sampler.denoiser(trained, params, schedule, labels, clip=True)
 
   @jax.jit
-  def in_turn(params, schedule, ts):
-    denoise = make(params, schedule)
-    return ddim_jax.sample(keys, denoise, schedule, noise, ts, solver=ddim_jax.ddim(args.eta))[0]
+  def in_turn(trained, ts):
+    denoise = trained.denoiser(label=labels)
+    return ddim_jax.sample(keys, denoise, trained.schedule, noise, ts, solver=ddim_jax.ddim(args.eta))[0]
 
   print(f"checkpoint of step {trained.step:,}; {args.num} images; {args.spacing}; eta {args.eta:g}; "
         f"{devices} x {jax.devices()[0].platform}")  # fmt: skip
@@ -74,16 +74,16 @@ def main(args: Args) -> None:
     if not window:
       raise ValueError(f"--steps must be at least the number of devices, {devices}, got {S}")
 
-    def at_once(params, schedule, ts, tolerance, _, window=window):
+    def at_once(trained, ts, tolerance, _, window=window):
       return sample_parallel(
-        keys, make(params, schedule), schedule, noise, ts, solver=ddim_jax.ddim(args.eta),
+        keys, trained.denoiser(label=labels), trained.schedule, noise, ts, solver=ddim_jax.ddim(args.eta),
         window=window, tolerance=tolerance, axis_name=_AXIS,
       )  # fmt: skip
 
-    mapped = jax.pmap(at_once, _AXIS, in_axes=(None, None, None, None, 0), out_axes=None)
-    expected = in_turn(trained.params, trained.schedule, ts)
+    mapped = jax.pmap(at_once, _AXIS, in_axes=(None, None, None, 0), out_axes=None)
+    expected = in_turn(trained, ts)
     for tolerance in args.tolerances:
-      x_0, rounds = mapped(trained.params, trained.schedule, ts, tolerance, np.arange(devices))
+      x_0, rounds = mapped(trained, ts, tolerance, np.arange(devices))
       difference = np.asarray(x_0) - np.asarray(expected)
       print(f"{S:>6}{window:>8}{tolerance:>11g}{int(rounds):>8}{S / int(rounds):>12.1f}"
             f"{int(rounds) * window:>13}{np.sqrt(np.mean(difference**2)):>16.1e}"

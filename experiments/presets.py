@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from experiments.config import Config, Data, Diffusion, Model, Optimisation
+from ddim_jax.models.config import Config, Data, Diffusion, Network, Optimisation
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,14 @@ class Args:
 
   run: Run
   data: Data = field(default_factory=Data)
-  model: Model = field(default_factory=Model)
+  network: Network = field(default_factory=Network)
   diffusion: Diffusion = field(default_factory=Diffusion)
   optimisation: Optimisation = field(default_factory=Optimisation)
-  imported: tyro.conf.Suppress[dict[str, Any] | None] = None
-  """Of a run with --from another project's files; see `experiments.config.Config`."""
 
   @property
   def config(self) -> Config:
     """What decides the model."""
-    return Config(self.data, self.model, self.diffusion, self.optimisation, self.imported)
-
-  def decided(self, config: Config) -> "Args":
-    """The same with what decides the model replaced."""
-    return Args(self.run, config.data, config.model, config.diffusion, config.optimisation, config.imported)
+    return Config(self.data, self.network, self.diffusion, self.optimisation)
 
 
 def cifar10() -> Args:
@@ -88,7 +82,7 @@ def celeba64() -> Args:
   return Args(
     Run(Path("runs/celeba64"), steps=500_000),
     Data("tfds:celeb_a", image_size=64, crop=140, flip=True),
-    Model(multipliers=(1, 2, 2, 2, 4)),
+    Network(multipliers=(1, 2, 2, 2, 4)),
   )
 
 
@@ -100,7 +94,7 @@ def fashion_mnist() -> Args:
   return Args(
     Run(Path("runs/fashion_mnist"), steps=20_000, save_every=250, sample_every=1000, keep_every=5000),
     Data("fashion_mnist"),
-    Model(channels=32, multipliers=(1, 2, 3), blocks=1, attention=(7,), dropout=0.0, groups=8),
+    Network(channels=32, multipliers=(1, 2, 3), blocks=1, attention=(7,), dropout=0.0, groups=8),
     Diffusion(antithetic=True),
     Optimisation(batch_size=64, learning_rate=6e-4, warmup=500, ema=0.9995),
   )
@@ -114,7 +108,7 @@ def digits() -> Args:
   return Args(
     Run(Path("runs/digits"), steps=1_400, save_every=250, sample_every=500),
     Data("digits"),
-    Model(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0, groups=8),
+    Network(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0, groups=8),
     Diffusion(schedule="cosine", predict="v", antithetic=True),
     Optimisation(batch_size=128, learning_rate=2e-3, warmup=50, ema=0.995),
   )
@@ -127,7 +121,7 @@ def folder() -> Args:
   Result: depends on the folder.
   """
   return Args(
-    Run(Path("runs/folder")), Data("folder:images", image_size=64), Model(multipliers=(1, 2, 2, 2, 4))
+    Run(Path("runs/folder")), Data("folder:images", image_size=64), Network(multipliers=(1, 2, 2, 2, 4))
   )
 
 

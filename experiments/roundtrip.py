@@ -7,7 +7,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import bijective
-from experiments import sampler
+from ddim_jax.models import Model, drawing
 
 Way = Callable[..., tuple[jax.Array, jax.Array]]
 """``(denoise, schedule, x0, ts, refine, damping) -> (x_T, x0 again)``."""
@@ -29,7 +29,7 @@ def exact(weight: bijective.Weight) -> Way:
   return way
 
 
-def through_noise(trained: sampler.Trained, way: Way = refined):
+def through_noise(trained: Model, way: Way = refined):
   """A function that encodes and decodes a batch, over as many local devices as can share it.
 
   Returns:
@@ -38,13 +38,13 @@ def through_noise(trained: sampler.Trained, way: Way = refined):
   """
 
   @jax.jit
-  def run(params, schedule, x0, labels, ts, refine, damping):
-    denoise = sampler.denoiser(trained, params, schedule, labels if trained.classes else None)
-    return way(denoise, schedule, x0, ts, refine, damping)
+  def run(trained, x0, labels, ts, refine, damping):
+    denoise = trained.denoiser(label=labels if trained.classes else None, clip=False)
+    return way(denoise, trained.schedule, x0, ts, refine, damping)
 
   def there_and_back(images, labels, ts, refine: int = 0, damping: float = 1.0):
-    x0 = sampler.on_devices(images)
-    found = run(trained.params, trained.schedule, x0, labels, ts, refine, damping)
+    x0 = drawing.on_devices(images)
+    found = run(trained, x0, labels, ts, refine, damping)
     return tuple(map(np.asarray, (x0, *found)))
 
   return there_and_back

@@ -17,9 +17,11 @@ import tyro
 
 import ddim_jax
 from ddim_jax import checkpoints, data, metrics, plots
-from experiments import build, cli, editing, models, origins, outputs, roundtrip, sampler
+from ddim_jax.models import Model, datasets, drawing, packaged, tables
+from experiments import cli, editing, options, outputs, roundtrip
 
 _LARGEST_GRID = 1024
+PACKAGED, WITH_CLASSES = map(Path, packaged())
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Args:
   """Draws images from the newest checkpoint of a run, or from the models that come with the package: clothes,
   with --class and --guidance of the kind asked for."""
 
-  workdir: origins.Where = models.PACKAGED
+  workdir: options.Where = PACKAGED
   step: int | None = None
   """Checkpoint of a run to use; the newest by default."""
   ema: float | None = None
@@ -44,10 +46,10 @@ class Args:
   default (here, if WORKDIR is a file). A folder or .npz that was interrupted is completed."""
   steps: int = 50
   """Number of sampling steps S, from 1 to T."""
-  spacing: build.AnySpacing | None = None
+  spacing: tables.SpacingName | None = None
   """Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
   paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's."""
-  solver: sampler.SolverName = "ddim"
+  solver: tables.SolverName = "ddim"
   """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
   steps: see python -m experiments.solvers. dpmpp-2s and heun ask the network twice a step."""
   eta: float = 0.0
@@ -73,7 +75,7 @@ class Args:
   edit: editing.Edit = field(default_factory=editing.Edit)
 
 
-def _check(args: Args, trained: sampler.Trained) -> None:
+def _check(args: Args, trained: Model) -> None:
   """Raises ValueError on options that do not go with each other or with the model."""
   if args.num < 1 or args.batch_size < 1:
     raise ValueError(f"--num and --batch-size must be positive, got {args.num} and {args.batch_size}")
@@ -101,15 +103,15 @@ def _check(args: Args, trained: sampler.Trained) -> None:
     raise ValueError(f"--label must be in [0, {len(trained.classes) - 1}], got {args.label}")
 
 
-def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
+def draw_images(args: Args, trained: Model, ts: np.ndarray) -> None:
   """A grid, a folder or an npz of samples."""
   at_once = min(args.batch_size * jax.local_device_count(), args.num)
-  size, draw = sampler.numbered_images(
+  size, draw = drawing.numbered_pictures(
       trained, ts, solver=args.solver, seed=args.seed, label=args.label,
       guidance=args.guidance, clip=args.clip, at_once=at_once,
   )  # fmt: skip
   draw = functools.partial(draw, eta=args.eta)
-  out = args.out or sampler.results_folder(args.workdir) / "sample.png"
+  out = args.out or options.results_folder(args.workdir) / "sample.png"
   if out.suffix == ".png":
     if args.num > _LARGEST_GRID:
       raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
@@ -131,13 +133,13 @@ def draw_images(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
   print(f"wrote {args.num} images to {out}")
 
 
-def _labels(args: Args, trained: sampler.Trained, num: int):
+def _labels(args: Args, trained: Model, num: int):
   if not trained.classes:
     return None
   return jnp.arange(num) % len(trained.classes) if args.label is None else jnp.full(num, args.label)
 
 
-def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
+def draw_trajectory(args: Args, trained: Model, ts: np.ndarray) -> None:
   """How a few images emerge: samples above, predictions of the final image below."""
   num = min(args.num, 8)
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(num))
@@ -145,16 +147,16 @@ def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> Non
   observe = lambda step: (step.x_s, step.prediction.x0)
 
   @jax.jit
-  def run(params, schedule, eta, guidance, ts):
-    denoise = sampler.denoiser(trained, params, schedule, _labels(args, trained, num), guidance, args.clip)
-    solver = sampler.SOLVERS[args.solver](eta)
-    return ddim_jax.sample(keys, denoise, schedule, noise, ts, solver=solver, observe=observe)[1]
+  def run(trained, eta, guidance, ts):
+    denoise = trained.denoiser(label=_labels(args, trained, num), guidance=guidance, clip=args.clip)
+    solver = drawing.as_solver(args.solver, eta)
+    return ddim_jax.sample(keys, denoise, trained.schedule, noise, ts, solver=solver, observe=observe)[1]
 
-  seen = run(trained.params, trained.schedule, args.eta, args.guidance, ts)
+  seen = run(trained, args.eta, args.guidance, ts)
   samples, predictions = (data.to_uint8(x) for x in seen)
   shown = np.unique(np.linspace(0, len(ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
-  out = args.out or sampler.results_folder(args.workdir) / "trajectory.png"
+  out = args.out or options.results_folder(args.workdir) / "trajectory.png"
   plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)))
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
@@ -162,7 +164,7 @@ def draw_trajectory(args: Args, trained: sampler.Trained, ts: np.ndarray) -> Non
   print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
 
 
-def draw_interpolation(args: Args, trained: sampler.Trained, ts: np.ndarray, columns: int = 11) -> None:
+def draw_interpolation(args: Args, trained: Model, ts: np.ndarray, columns: int = 11) -> None:
   """The paper's figure 6: a row for every pair of noises."""
   rows = min(args.num, 8)
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(2 * rows))
@@ -171,23 +173,23 @@ def draw_interpolation(args: Args, trained: sampler.Trained, ts: np.ndarray, col
   labels = _labels(args, trained, rows)
 
   @jax.jit
-  def run(params, schedule, eta, guidance, ts):
+  def run(trained, eta, guidance, ts):
     tiled = None if labels is None else jnp.tile(labels, columns)
-    denoise = sampler.denoiser(trained, params, schedule, tiled, guidance, args.clip)
-    solver = sampler.SOLVERS[args.solver](eta)
+    denoise = trained.denoiser(label=tiled, guidance=guidance, clip=args.clip)
+    solver = drawing.as_solver(args.solver, eta)
     return ddim_jax.interpolate(
-      keys[:rows], denoise, schedule, noise[:rows], noise[rows:], ts, weights, solver=solver
+      keys[:rows], denoise, trained.schedule, noise[:rows], noise[rows:], ts, weights, solver=solver
     )
 
-  images = data.to_uint8(run(trained.params, trained.schedule, args.eta, args.guidance, ts))
-  out = args.out or sampler.results_folder(args.workdir) / "interpolation.png"
+  images = data.to_uint8(run(trained, args.eta, args.guidance, ts))
+  out = args.out or options.results_folder(args.workdir) / "interpolation.png"
   plots.save_png(out, plots.grid(images.swapaxes(0, 1).reshape(-1, *trained.shape), columns=columns))
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
 
-def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) -> None:
+def draw_reconstruction(args: Args, trained: Model, ts: np.ndarray) -> None:
   """Real images encoded and decoded: originals above, reconstructions below."""
-  source = sampler.test_source(trained)
+  source = datasets.test_data(trained)
   num = min(args.num, source.size)
   way, found = roundtrip.through_noise(trained), []
   for start in range(0, num, args.batch_size):
@@ -197,7 +199,7 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
   error = metrics.reconstruction_error(real, made).value
   columns = min(num, 16)
   pairs = data.to_uint8(np.concatenate([real[:columns], made[:columns]]))
-  out = args.out or sampler.results_folder(args.workdir) / "reconstruction.png"
+  out = args.out or options.results_folder(args.workdir) / "reconstruction.png"
   plots.save_png(out, plots.grid(pairs, columns=columns))
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
@@ -207,10 +209,10 @@ def draw_reconstruction(args: Args, trained: sampler.Trained, ts: np.ndarray) ->
 
 def main(args: Args) -> None:
   """Loads the model and does what was asked for."""
-  trained = sampler.load(args.workdir, args.step, args.ema, args.size, args.data)
+  trained = options.model(args.workdir, args.step, args.ema, args.size, args.data)
   _check(args, trained)
-  ts = sampler.levels(trained, args.spacing, args.steps)
-  what = "imported network" if trained.config.imported else f"checkpoint of step {trained.step:,}"
+  ts = trained.levels(args.steps, args.spacing)
+  what = f"checkpoint of step {trained.step:,}" if trained.step else "imported network"
   print(f"{what}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}")
   began = time.monotonic()
   if args.trajectory:
@@ -221,9 +223,9 @@ def main(args: Args) -> None:
     draw_reconstruction(args, trained, ts)
   elif args.edit.asked_for:
     editing.draw(
-        args.edit, trained, ts, sampler.SOLVERS[args.solver](args.eta), num=args.num, seed=args.seed,
+        args.edit, trained, ts, drawing.as_solver(args.solver, args.eta), num=args.num, seed=args.seed,
         label=args.label, guidance=args.guidance, clip=args.clip,
-        out=args.out or sampler.results_folder(args.workdir) / "edit.png",
+        out=args.out or options.results_folder(args.workdir) / "edit.png",
     )  # fmt: skip
   else:
     draw_images(args, trained, ts)
@@ -234,8 +236,8 @@ def parse(argv: Sequence[str]) -> Args:
   """The command line as `Args`; of the two models that come along, the one that fits what is asked for."""
   args = tyro.cli(Args, args=argv, prog="experiments.sample", config=(tyro.conf.OmitArgPrefixes,))
   conditional = args.label is not None or args.guidance is not None
-  if conditional and args.workdir is models.PACKAGED:  # the default, not the same path typed
-    return dataclasses.replace(args, workdir=models.WITH_CLASSES)
+  if conditional and args.workdir is PACKAGED:  # the default, not the same path typed
+    return dataclasses.replace(args, workdir=WITH_CLASSES)
   return args
 
 

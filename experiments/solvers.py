@@ -14,12 +14,13 @@ import tyro
 
 import ddim_jax
 from ddim_jax import plots, timesteps
+from ddim_jax.models import Model, drawing, tables
 from ddim_jax.schedules import coefficients
-from experiments import build, cli, origins, sampler
+from experiments import cli, options
 
 # Steps that a number of network evaluations pays for, down to level 0. The stochastic solvers have no place
 # here: their samples are not meant to come near the deterministic solution.
-STEPS: dict[sampler.SolverName, Callable[[int], int]] = {
+STEPS: dict[tables.SolverName, Callable[[int], int]] = {
   "ddim": lambda n: n,
   "dpmpp-2m": lambda n: n,
   "dpmpp-3m": lambda n: n,
@@ -35,7 +36,7 @@ STEPS: dict[sampler.SolverName, Callable[[int], int]] = {
 _EXACT = 1000  # steps of the reference
 _MODES, _STD = 8, 0.15
 
-Draw = Callable[[sampler.SolverName, np.ndarray], np.ndarray]
+Draw = Callable[[tables.SolverName, np.ndarray], np.ndarray]
 """``(solver, ts) -> samples``, from the same noise every time; compiled once for each solver."""
 Errors = dict[str, dict[int, float]]
 """Solver -> evaluations -> error."""
@@ -54,10 +55,10 @@ class Args:
 
   out: Path = Path("solvers")
   """Folder for the results; created."""
-  workdir: origins.MaybeWhere = None
+  workdir: options.MaybeWhere = None
   evaluations: tuple[int, ...] = (5, 6, 8, 10, 15, 20, 30, 50, 100)
   """Numbers of network evaluations. A solver that asks twice a step takes half as many steps."""
-  spacing: build.AnySpacing = "log-snr"
+  spacing: tables.SpacingName = "log-snr"
   """Which levels to visit. The exact solution starts at level T: spacings that start below it (uniform,
   leading, quadratic) carry that as an error."""
   num: int = 256
@@ -90,7 +91,7 @@ def _padded(longest: int, run: Callable) -> Draw:
 
   def draw(name, ts):
     if name not in compiled:
-      solver = sampler.SOLVERS[name](0.0)
+      solver = drawing.as_solver(name, 0.0)
       compiled[name] = jax.jit(lambda ts, count: run(solver, ts, count))
     padded, count = timesteps.pad(ts, max(longest, len(ts) - 1))
     return np.asarray(compiled[name](padded, count), np.float64)
@@ -110,13 +111,13 @@ def on_mixture(args: Args, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
   return schedule, _padded(longest, run)
 
 
-def on_model(args: Args, trained: sampler.Trained, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
+def on_model(args: Args, trained: Model, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
   """Samples of a trained model, unclipped; image i of class i modulo their number."""
   keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.images))
   x_T = ddim_jax.initial_noise(keys, (args.images, *trained.shape))
-  x_T = jax.device_put(x_T, sampler.by_example(args.images))
+  x_T = jax.device_put(x_T, drawing.by_example(args.images))
   labels = jnp.arange(args.images) % len(trained.classes) if trained.classes else None
-  denoise = sampler.denoiser(trained, trained.params, trained.schedule, labels)
+  denoise = trained.denoiser(label=labels, clip=False)
 
   def run(solver, ts, count):
     return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts, solver=solver, count=count)[0]
@@ -132,7 +133,7 @@ def measure(
     for n in args.evaluations:
       steps = steps_for(n)
       if 1 <= steps <= schedule.T:
-        got = draw(name, build.timesteps(args.spacing, schedule, steps))
+        got = draw(name, tables.spacing(args.spacing, schedule)(steps))
         squares = np.mean((got - exact) ** 2, axis=tuple(range(1, exact.ndim)))
         yield name, n, float(np.median(np.sqrt(squares)))
 
@@ -170,11 +171,11 @@ def compare(args: Args) -> None:
   """Measures, prints the tables, writes the figure, the numbers and the Markdown."""
   if not args.evaluations or min(args.evaluations) < 1 or args.num < 1 or args.images < 1:
     raise ValueError("--evaluations, --num and --images must be positive, and --evaluations not empty")
-  trained = None if args.workdir is None else sampler.load(args.workdir)
+  trained = None if args.workdir is None else options.model(args.workdir)
   results: dict[str, Errors] = {}
   longest = max(args.evaluations)
 
-  def collect(title, schedule, draw, reference: sampler.SolverName):
+  def collect(title, schedule, draw, reference: tables.SolverName):
     exact = draw(reference, timesteps.log_snr(schedule, min(_EXACT, schedule.T)))
     errors: Errors = {name: {} for name in STEPS}
     total = sum(1 <= steps(n) <= schedule.T for steps in STEPS.values() for n in args.evaluations)

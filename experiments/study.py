@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from ddim_jax import checkpoints, data
-from experiments import build, quality, sampler
-from experiments import config as configs
+from ddim_jax.models import Model, build, datasets, drawing, tables
+from ddim_jax.runs import quality
 
 SIGMA_HAT = "sigma-hat"
 """The row of table 1 with the larger variance; the others are called eta=0, eta=0.2 and so on."""
@@ -25,7 +25,7 @@ class Task:
   """A model under study; what costs time is made when it is first asked for, and kept."""
 
   def __init__(
-    self, trained: sampler.Trained, folder: Path, spacing: build.Spacing, seed: int, batch_size: int,
+    self, trained: Model, folder: Path, spacing: tables.SpacingName, seed: int, batch_size: int,
     inception: Path | None, clean: bool,
   ):  # fmt: skip
     """Takes a model and how to sample from it."""
@@ -38,12 +38,12 @@ class Task:
       content.update(name.encode() + np.ascontiguousarray(leaves[name]).tobytes())
     self.weights_sha256 = content.hexdigest()
     self._printed: set[int] = set()
-    self._draws: dict[tuple[str, int, int], tuple[int, sampler.Draw]] = {}
+    self._draws: dict[tuple[str, int, int], tuple[int, drawing.Draw]] = {}
 
   @property
   def description(self) -> dict[str, Any]:
     """The model's data, network and training."""
-    config = configs.to_json(self.trained.config)
+    config = build.to_json(self.trained.config)
     config["data"].pop("data_dir")
     return config
 
@@ -55,17 +55,17 @@ class Task:
   @functools.cached_property
   def reference(self) -> quality.Seen:
     """What the judge sees in the training images."""
-    source = build.source(self.trained.config.data)
+    source = datasets.open_data(self.trained.config.data)
     return quality.reference(source, self.judge, self.folder)
 
   @functools.cached_property
   def test(self) -> data.Source:
     """Test images, or training images where there is no such split."""
-    return sampler.test_source(self.trained)
+    return datasets.test_data(self.trained)
 
   def levels(self, S: int) -> np.ndarray:
     """The levels visited in S steps."""
-    return build.timesteps(self.spacing, self.trained.schedule, S)
+    return self.trained.levels(S, self.spacing)
 
   def print_levels(self, S: int) -> None:
     """Prints the levels visited in S steps, the first time it is asked."""
@@ -73,14 +73,14 @@ class Task:
       print(f"S = {S}, {self.spacing}: levels {' '.join(map(str, self.levels(S)))}", flush=True)
       self._printed.add(S)
 
-  def sampler(self, row: str, S: int, num: int | None = None) -> tuple[int, sampler.Draw, np.ndarray]:
+  def sampler(self, row: str, S: int, num: int | None = None) -> tuple[int, drawing.Draw, np.ndarray]:
     """``(size, draw, levels)`` of a row of table 1, for ``num`` images at most; the levels are printed."""
     ts = self.levels(S)
     self.print_levels(S)
-    solver: sampler.SolverName = "ddpm-large" if row == SIGMA_HAT else "ddim"
+    solver: tables.SolverName = "ddpm-large" if row == SIGMA_HAT else "ddim"
     at_once = min(self.at_once, num or self.at_once)
     if (solver, S, at_once) not in self._draws:
-      self._draws[solver, S, at_once] = sampler.numbered_images(
+      self._draws[solver, S, at_once] = drawing.numbered_pictures(
         self.trained, ts, solver=solver, seed=self.seed, clip=row == SIGMA_HAT, at_once=at_once
       )
     return *self._draws[solver, S, at_once], ts

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax import interop
-from experiments import cli, config
+from ddim_jax.models.config import Network
+from experiments import cli
 from experiments.bench import noise, peers, programs, tasks
 from experiments.bench.sample import sampler
 
@@ -70,8 +71,8 @@ def train(given: tasks.Row, batch_size: int, dtype: str) -> tasks.Row:
 def first_step(given: tasks.Row, batch_size: int) -> tasks.Row:
   """Seconds from the command to the first training step of the preset, on images of noise: the parts of the
   training program without data set, folder and log; and the steps after it."""
-  small = config.Model(**given["model"]) if "model" in given else None
-  state, make_batch, update = noise.prepare(given["preset"], batch_size, model=small)
+  small = Network(**given["model"]) if "model" in given else None
+  state, make_batch, update = noise.prepare(given["preset"], batch_size, network=small)
   many = given["updates"]
 
   def call(number):

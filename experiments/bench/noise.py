@@ -1,4 +1,4 @@
-"""Training on images of noise as `experiments.loop` does it, for benchmarks: no data set is needed."""
+"""Training on images of noise as `ddim_jax.runs` does it, for benchmarks: no data set is needed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,9 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from ddim_jax import data, training
-from experiments import build, config, loop, presets
+from ddim_jax.models import build
+from ddim_jax.models.config import Network
+from ddim_jax.runs import evaluation, objective, update
+from ddim_jax.runs.start import start
+from experiments import presets
 
 SHAPES = {
   "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),
@@ -32,19 +37,20 @@ class Training(NamedTuple):
   update: Callable[..., tuple[training.TrainState, dict[str, Any]]]
 
 
-def prepare(preset: str, batch_size: int, images: int = 512, model: config.Model | None = None) -> Training:
+def prepare(preset: str, batch_size: int, images: int = 512, network: Network | None = None) -> Training:
   """The training of a preset's unconditional network, or of another, on so many images."""
   found, shape = presets.PRESETS[preset](), SHAPES[preset]
   source = data.in_memory("noise", np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8))
-  settings = dataclasses.replace(
-    found, model=model or found.model,
-    optimisation=dataclasses.replace(found.optimisation, batch_size=batch_size),
+  settings = found if network is None else dataclasses.replace(found, network=network)
+  options, model = found.optimisation, build.from_config(settings.config, shape)
+  optimizer = objective.optimizer(optax.adam, options.learning_rate, options.warmup, options.clip)
+  step = update.pmapped_update(
+    objective.losses(model), objective.levels(found.diffusion.antithetic, model.schedule.T), optimizer,
+    training.warm_decay(options.ema), level_edges=evaluation.level_edges(model.schedule.T),
   )  # fmt: skip
-  network, optimizer = build.model(settings.config, shape[-1], 0), build.optimizer(settings.optimisation)
-  update = loop.pmapped_update(settings, network, optimizer, 0)
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(
-    loop.on_every_device(loop.initial_state(network, shape, optimizer, 0)),
-    partial(loop.local_batch, source, settings),
-    lambda state, batch: update(state, key, *batch, flags),
+    update.on_every_device(start(model, optimizer)),
+    partial(update.local_batch, source, batch_size=batch_size, flip=found.data.flip),
+    lambda state, batch: step(state, key, *batch, flags),
   )

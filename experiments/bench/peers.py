@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddim_jax import interop
-from experiments import convert, models, sampler
+from ddim_jax.models import build, load
 
 Network = Literal["cifar10", "fashion_mnist", "tiny"]
 """google/ddpm-cifar10-32 with random weights; the model that comes with the package; one of 8 channels for
@@ -29,7 +29,7 @@ _RANDOM: dict[Network, dict[str, Any]] = {
 def write(network: Network, folder: Path) -> Path:
   """Writes the network as a folder of diffusers; returns the folder."""
   if network == "fashion_mnist":
-    interop.save_diffusers(folder, convert.as_pretrained(sampler.load(models.PACKAGED)))
+    interop.save_diffusers(folder, build.to_pretrained(load("fashion_mnist")))
   else:
     _random_pipeline(_RANDOM[network]).save_pretrained(folder)
   return folder

@@ -9,8 +9,8 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import interop
+from ddim_jax.models.drawing import by_example, everywhere
 from experiments.bench import measure, peers
-from experiments.sampler import by_example, everywhere
 
 _OURS, _ALONE = "ddim_jax", "ddim_jax, S bare network calls"
 

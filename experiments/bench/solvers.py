@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from experiments import sampler
+from ddim_jax.models import drawing, tables
 from experiments.bench import measure, peers
 from experiments.solvers import STEPS
 
@@ -16,7 +16,7 @@ def solvers(
   network: peers.Network = "cifar10",
   batch_size: int = 8,
   evaluations: int = 15,
-  names: tuple[sampler.SolverName, ...] = ("ddim", "dpmpp-2m", "unipc3", "deis3", "heun", "plms"),
+  names: tuple[tables.SolverName, ...] = ("ddim", "dpmpp-2m", "unipc3", "deis3", "heun", "plms"),
   rounds: int = 5,
   out: Path = measure.OUT,
 ) -> None:
@@ -42,7 +42,7 @@ def solvers(
 
   def side(name):
     ts = jnp.asarray(ddim_jax.timesteps.uniform(pretrained.schedule.T, least[name]))
-    solver = sampler.SOLVERS[name](0.0)
+    solver = drawing.as_solver(name, 0.0)
 
     @jax.jit
     def program(variables, schedule, x_T):

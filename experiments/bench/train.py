@@ -14,7 +14,7 @@ import ddim_jax
 from ddim_jax import interop, training
 from ddim_jax.cpu import heap
 from ddim_jax.packing import pack
-from experiments import loop
+from ddim_jax.runs.update import AXIS, on_every_device
 from experiments.bench import measure, peers
 
 _OURS = "ddim_jax"
@@ -54,13 +54,13 @@ def stepper(pretrained: interop.Pretrained, batch_size: int):
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
   decay = training.constant_decay(0.9999)
   mapped = jax.pmap(
-      update(pretrained.model, pretrained.schedule, optimizer, decay, loop.AXIS), axis_name=loop.AXIS,
+      update(pretrained.model, pretrained.schedule, optimizer, decay, AXIS), axis_name=AXIS,
       in_axes=(None, None, 0, 0), out_axes=(None, None), donate_argnums=0,
   )  # fmt: skip
   shape = (jax.local_device_count(), per_device(batch_size), *peers.image_shape(pretrained))
   images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   labels, key = np.zeros(shape[:2], np.int32), jax.random.key(0)
-  state = loop.on_every_device(training.create_state(pack(pretrained.variables["params"]), optimizer))
+  state = on_every_device(training.create_state(pack(pretrained.variables["params"]), optimizer))
   state = jax.tree.map(jnp.copy, state)  # the same array twice cannot be donated
 
   def step():

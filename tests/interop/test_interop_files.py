@@ -11,7 +11,7 @@ import pytest
 import ddim_jax
 from ddim_jax import interop
 from ddim_jax.interop import ours, schedulers
-from experiments import convert, models, sampler
+from ddim_jax.models import build, load
 
 torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
@@ -146,7 +146,7 @@ def test_the_full_cifar10_network_equals_torch():
 def trained(tmp_path_factory):
   """The model that comes with the package, as a folder of diffusers."""
   folder = tmp_path_factory.mktemp("trained") / "pipeline"
-  interop.save_diffusers(folder, convert.as_pretrained(sampler.load(models.PACKAGED)))
+  interop.save_diffusers(folder, build.to_pretrained(load("fashion_mnist")))
   return folder
 
 

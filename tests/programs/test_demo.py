@@ -12,7 +12,7 @@ def test_the_demos_samples_are_digits(run, tmp_path):
   from sklearn.neural_network import MLPClassifier
 
   from ddim_jax import timesteps
-  from experiments import sampler
+  from ddim_jax.models import drawing, load
 
   done = run("experiments.demo", "--workdir", tmp_path, "--max-minutes", 20, devices=None, timeout=1500)
   for steps in (5, 10, 20, 50):
@@ -29,9 +29,9 @@ def test_the_demos_samples_are_digits(run, tmp_path):
   classifier = MLPClassifier((256,), max_iter=600, random_state=0).fit(train, train_labels)
   assert classifier.score(test, test_labels) >= 0.97
 
-  trained = sampler.load(tmp_path)
+  trained = load(tmp_path)
   for steps, eta in ((50, 0.0), (50, 1.0)):
-    _, draw = sampler.numbered_images(trained, timesteps.uniform(1000, steps), at_once=500)
+    _, draw = drawing.numbered_pictures(trained, timesteps.uniform(1000, steps), at_once=500)
     images = draw(np.arange(500), eta).reshape(500, 64) / 255
     sure = classifier.predict_proba(images).max(axis=1) >= 0.9
     assert sure.mean() >= 0.85, f"S = {steps}, eta = {eta}: sure of {sure.mean():.0%}"

@@ -3,13 +3,13 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddim_jax import checkpoints
-from experiments import build, config, inversion, parallel, sample, sampler
+from ddim_jax import checkpoints, load
+from ddim_jax.models import build, config, datasets
+from experiments import inversion, parallel, sample
 
 SIDE = 8
 
@@ -18,17 +18,15 @@ SIDE = 8
 def workdir(tmp_path_factory):
   """A checkpoint of a conditional network for digits, its weights random."""
   folder = tmp_path_factory.mktemp("tiny")
-  network = config.Model(
+  network = config.Network(
     channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0, groups=4, conditional=True
   )
-  settings = config.Config(model=network)
-  model = build.model(settings, 1, 10)
-  x, t = jnp.zeros((1, SIDE, SIDE, 1)), jnp.ones((), jnp.int32)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
+  settings = config.Config(network=network)
+  names = tuple(str(i) for i in range(10))
+  shapes = build.from_config(settings, (SIDE, SIDE, 1), names).template()
   random = np.random.default_rng(0)
   params = jax.tree.map(lambda leaf: 0.2 * random.normal(size=leaf.shape).astype(np.float32), shapes)
-  names = [str(i) for i in range(10)]
-  saved = {"config": config.to_json(settings), "image": [SIDE, SIDE, 1], "classes": names}
+  saved = {"config": build.to_json(settings), "image": [SIDE, SIDE, 1], "classes": list(names)}
   with checkpoints.open_manager(folder / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": params}, saved)
   left = np.zeros((SIDE, SIDE), np.uint8)
@@ -65,7 +63,7 @@ def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir,
   np.testing.assert_array_equal(kept[known], original[known])
   assert np.all(kept[:, :, SIDE // 2 :] == 128)
   assert np.abs(result - original)[:, :, SIDE // 2 :].mean() > 5
-  images, _ = sampler.real_images(sampler.load(workdir), 3)
+  images, _ = datasets.real_images(load(workdir), 3)
   np.testing.assert_array_equal(original, images[..., 0])
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddim_jax import checkpoints
-from experiments import config, presets, sampler
+from ddim_jax import checkpoints, load
+from ddim_jax.models import build
+from experiments import presets
 from tests.helpers import ROOT, cifar_archive
 from tests.programs.draw_floats import draw_floats
 
@@ -62,9 +63,9 @@ def test_a_restored_checkpoint_samples_the_same_images(workdir, run):
 
 def test_a_new_process_makes_the_same_images_in_floating_point(workdir, tmp_path):
   """Weights in memory against the same weights saved, and restored by another process."""
-  trained = sampler.load(workdir)
-  moved = trained._replace(params=jax.tree.map(lambda p: p * 1.5, trained.params))
-  saved = {"config": config.to_json(trained.config), "image": [8, 8, 1], "classes": []}
+  trained = load(workdir)
+  moved = trained.replace(params=jax.tree.map(lambda p: p * 1.5, trained.params))
+  saved = {"config": build.to_json(trained.config), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(tmp_path / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": moved.params}, saved)
   command = [sys.executable, "-m", "tests.programs.draw_floats", str(tmp_path), str(tmp_path / "x.npy")]
@@ -161,14 +162,14 @@ def test_folder_of_images(run_here, tmp_path):
     (
       "train",
       ("digits", "--batch-size", 0),
-      "--batch-size must be a positive multiple of the 4 devices, got 0",
+      "batch_size must be a positive multiple of the 4 devices, got 0",
     ),
     ("train", ("digits", "--data", "mnist"), "data set must be one of"),
     ("train", ("digits", "--data", "folder:/nowhere", "--image-size", 8), "/nowhere is not a folder"),
     ("train", ("digits", "--dropout", 1), "dropout rates must be in [0, 1), got 1.0"),
     ("train", ("digits", "--attention", 3), "attention at heights [3]"),
     ("train", ("digits", "--process-id", 0), "go together"),
-    ("sample", ("--eta", 2), "--eta must be in [0, 1], got 2.0"),
+    ("sample", ("--eta", 2), "eta must be in [0, 1], got 2.0"),
     ("sample", ("--steps", 1001), "S must be at most T: asked for 1001 steps out of 1000 levels"),
     ("sample", ("--num", 0), "--num and --batch-size must be positive, got 0 and 64"),
     ("sample", ("--num", 5000), "a grid holds at most 1024 images"),
@@ -177,7 +178,7 @@ def test_folder_of_images(run_here, tmp_path):
     ("sample", ("--reconstruct", "--eta", 1), "--reconstruct is deterministic"),
     ("sample", ("--trajectory", "--out", "x.gif"), "--out must end in .png here, got x.gif"),
     ("compare", ("--etas", 2.0), "--etas must be in [0, 1]"),
-    ("train", ("digits", "--save-every", 0), "--save-every must be positive"),
+    ("train", ("digits", "--save-every", 0), "save_every must be at least 1"),
     ("sample", ("--step", 7), "no checkpoint of step 7"),
     ("sample", ("--solver", "euler"), "ddpm-large"),
   ],
@@ -194,7 +195,7 @@ def test_every_preset_has_its_command_and_result_and_survives_json():
     assert f"experiments.train {name} " in preset.__doc__
     assert "Result: " in preset.__doc__
     args = preset()
-    assert config.from_json(json.loads(json.dumps(config.to_json(args.config)))) == args.config
+    assert build.from_json(json.loads(json.dumps(build.to_json(args.config)))) == args.config
 
 
 @pytest.mark.slow

@@ -10,37 +10,35 @@ import pytest
 
 from ddim_jax import checkpoints, data, metrics
 from ddim_jax.metrics import classifier
+from ddim_jax.models import build, datasets, drawing, exported, load, packaged
+from ddim_jax.models import config as configs
+from ddim_jax.runs import evaluation, objective, quality
 from experiments import (
-  build,
   cells,
   export,
-  loop,
-  models,
   paper,
   presets,
-  quality,
   report,
   sample,
-  sampler,
   study,
+  train,
 )
-from experiments import config as configs
 
 T = 12
+PACKAGED, WITH_CLASSES = packaged().values()
 SETTINGS = presets.Args(
   presets.Run(None),
   configs.Data("digits"),
-  configs.Model(channels=4, multipliers=(1,), blocks=1, attention=(), dropout=0.0, groups=2),
+  configs.Network(channels=4, multipliers=(1,), blocks=1, attention=(), dropout=0.0, groups=2),
   configs.Diffusion(levels=T, schedule="cosine"),
   configs.Optimisation(batch_size=8, ema=0.9, emas=(0.5,), warmup=0),
 )
-MODEL = build.model(SETTINGS.config, 1, 10)
+MODEL = build.from_config(SETTINGS.config, (8, 8, 1), tuple("0123456789"))
 
 
 def random_params(seed):
-  shapes = jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.int32(1))["params"]
   generator = np.random.default_rng(seed)
-  return jax.tree.map(lambda leaf: generator.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
+  return jax.tree.map(lambda leaf: generator.normal(0, 0.2, leaf.shape).astype(np.float32), MODEL.template())
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def workdir(settings, tmp_path_factory):
   """A checkpoint with two averages."""
   folder = tmp_path_factory.mktemp("tiny")
   description = {
-    "config": configs.to_json(settings.config),
+    "config": build.to_json(settings.config),
     "image": [8, 8, 1],
     "classes": list("0123456789"),
   }
@@ -70,28 +68,28 @@ def equal(a, b, **tolerance):
 def test_an_exported_model_is_the_run_rounded(workdir, tmp_path, capsys):
   out = tmp_path / "model.safetensors"
   export.main(export.Args(workdir, out))
-  trained, again = sampler.load(workdir), sampler.load(out)
+  trained, again = load(workdir), load(out)
   equal(again.params, trained.params, rtol=2**-11, atol=2**-25)
   assert (again.step, again.shape, again.classes) == (7, (8, 8, 1), ())
-  assert configs.differences(trained.config, again.config) == []
+  assert dataclasses.replace(again.config, data=trained.config.data) == trained.config
   assert again.config.data.data_dir is None
   assert "step 7, 56 images seen" in capsys.readouterr().out
 
 
 def test_any_average_can_be_chosen(workdir):
-  equal(sampler.load(workdir, ema=0.5).params, random_params(1))
-  equal(sampler.load(workdir, ema=0.9).params, random_params(0))
+  equal(load(workdir, ema=0.5).params, random_params(1))
+  equal(load(workdir, ema=0.9).params, random_params(0))
   with pytest.raises(ValueError, match=r"one of \[0.5, 0.9\], .* got 0.99"):
-    sampler.load(workdir, ema=0.99)
+    load(workdir, ema=0.99)
 
 
 def test_sampling_without_arguments_uses_the_packaged_model(workdir, tmp_path, monkeypatch, capsys):
   packaged = tmp_path / "packaged.safetensors"
   export.main(export.Args(workdir, packaged))
   monkeypatch.chdir(tmp_path)
-  assert sample.parse([]).workdir == models.PACKAGED
-  assert sample.parse(["--class", "3"]).workdir == models.WITH_CLASSES
-  assert sample.parse(["--class", "3", "--from", str(models.PACKAGED)]).workdir == models.PACKAGED
+  assert str(sample.parse([]).workdir) == "fashion_mnist"
+  assert str(sample.parse(["--class", "3"]).workdir) == "fashion_mnist_classes"
+  assert str(sample.parse(["--class", "3", "--from", "fashion_mnist"]).workdir) == "fashion_mnist"
   sample.main(dataclasses.replace(sample.parse(["--num", "4", "--steps", "2"]), workdir=packaged))
   assert (tmp_path / "sample.png").is_file()
 
@@ -102,28 +100,28 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
   save_file({"a": np.zeros(2)}, str(tmp_path / "other.safetensors"))
   (tmp_path / "cut.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes()[:-4])
   for name, error, message in (
-    ("other", ValueError, "not written by experiments.export"),
+    ("other", ValueError, "not written by Model.save"),
     ("cut", ValueError, "cannot be read"),
-    ("absent", FileNotFoundError, "no such model"),
+    ("absent", FileNotFoundError, "no such file or folder.*fashion_mnist, "),
   ):
     with pytest.raises(error, match=message):
-      sampler.load(tmp_path / f"{name}.safetensors")
-  with pytest.raises(ValueError, match="leave out --step"):
-    sampler.load(tmp_path / "other.safetensors", step=3)
+      load(tmp_path / f"{name}.safetensors")
+  with pytest.raises(ValueError, match="leave out step"):
+    load(tmp_path / "other.safetensors", step=3)
   with pytest.raises(ValueError, match=r"must end in \.safetensors"):
     export.main(export.Args(workdir, tmp_path / "x.npz"))
   with pytest.raises(ValueError, match="a has values that float16 cannot hold"):
-    models.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
+    exported.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
 
 
-@pytest.mark.parametrize("path", [models.PACKAGED, models.WITH_CLASSES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [PACKAGED, WITH_CLASSES], ids=lambda path: path.stem)
 def test_the_packaged_models_are_small_and_trained(path):
   assert path.stat().st_size <= 4_000_000
   assert path.with_suffix(".md").is_file()
-  trained = sampler.load(path)
+  trained = load(path)
   assert trained.shape == (28, 28, 1)
   noise = jax.random.normal(jax.random.key(0), (2, 28, 28, 1))
-  eps = sampler.denoiser(trained, trained.params, trained.schedule)(noise, jnp.int32(trained.schedule.T)).eps
+  eps = jax.jit(trained.denoiser(clip=False))(noise, jnp.int32(trained.schedule.T)).eps
   assert float(jnp.mean((eps - noise) ** 2)) < 0.02  # at level T, all is noise; untrained, this is 1
 
 
@@ -137,58 +135,55 @@ def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
 
 
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
-  args = dataclasses.replace(settings, run=presets.Run(tmp_path, eval_every=1, eval_num=10))
-  source = build.source(args.data)
-  evaluate = quality.evaluator(args, source, loop.description_of(args, source))
-  state = loop.initial_state(MODEL, (8, 8, 1), build.optimizer(args.optimisation), 0, emas=1)
-  values = evaluate(state.replace(ema=random_params(0), emas=(random_params(1),)))
+  source = datasets.open_data(settings.data)
+  evaluate = evaluation.evaluator(MODEL, source, folder=tmp_path, num=10, decays=(0.5,), name="digits")
+  values = evaluate(random_params(0), [random_params(1)])
   judge = quality.judge(1, "digits")
   real = metrics.moments(judge.look(source.read(np.arange(source.size))[0])[0])
   for name, ema in (("frechet", 0.9), ("frechet_0.5", 0.5)):
-    trained = sampler.load(workdir, ema=ema)
-    size, draw = sampler.numbered_images(trained, np.arange(T, -1, -1), at_once=10)
+    trained = load(workdir, ema=ema)
+    size, draw = drawing.numbered_pictures(trained, np.arange(T, -1, -1), at_once=10)
     made = metrics.moments(judge.look(draw(np.arange(size))[:10])[0])
     assert values[name] == pytest.approx(metrics.frechet_distance(real, made).value, rel=1e-4)
   assert values["frechet"] != values["frechet_0.5"]
 
 
 def test_colour_images_need_inception_weights():
-  with pytest.raises(ValueError, match="--inception FILE"):
+  with pytest.raises(ValueError, match="need inception"):
     quality.judge(3, "cifar10")
 
 
 def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_path, monkeypatch, capsys):
   found = iter([5.0, 2.0, 3.0, 4.0])
-  monkeypatch.setattr(quality, "evaluator", lambda *_: lambda state: {"frechet": next(found)})
-  monkeypatch.setattr(loop, "_LEVELS_EVERY", 4)
-  traces, make_losses = [], build.losses
+  monkeypatch.setattr(evaluation, "evaluator", lambda *_, **__: lambda *_: {"frechet": next(found)})
+  traces, make_losses = [], objective.losses
 
   def counted(*arguments):
     losses = make_losses(*arguments)
     return lambda *inputs: (traces.append(1), losses(*inputs))[1]
 
-  monkeypatch.setattr(build, "losses", counted)
-  run = presets.Run(tmp_path, steps=7, eval_every=2, keep=1, sample_every=0)
+  monkeypatch.setattr(objective, "losses", counted)
+  run = presets.Run(tmp_path, steps=10, eval_every=3, keep=1, sample_every=0)
   with jax.numpy_dtype_promotion("standard"):
-    assert loop.train(dataclasses.replace(settings, run=run)) == 0
+    assert train.train(dataclasses.replace(settings, run=run)) == 0
   assert len(traces) == 1  # what comes out of an update goes into the next without another compilation
-  assert checkpoints.steps(tmp_path / "checkpoints") == [4, 7]
+  assert checkpoints.steps(tmp_path / "checkpoints") == [6, 10]
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-  assert [line.get("frechet") for line in lines] == [None, 5, None, 2, None, 3, 4]
+  assert [line.get("frechet") for line in lines] == [None, None, 5, None, None, 2, None, None, 3, 4]
   levels = [{k: v for k, v in line.items() if k.startswith("loss_")} for line in lines]
-  assert [bool(found) for found in levels] == [False, False, False, True, False, False, False]
-  assert set(levels[3]) <= {f"loss_{t:04d}_{t:04d}" for t in range(1, 13)} | {
+  assert [bool(found) for found in levels] == [False] * 9 + [True]
+  assert set(levels[9]) <= {f"loss_{t:04d}_{t:04d}" for t in range(1, 13)} | {
     "loss_0005_0006",
     "loss_0011_0012",
   }
-  assert np.mean(list(levels[3].values())) == pytest.approx(lines[3]["loss"], rel=0.8)
+  assert np.mean(list(levels[9].values())) == pytest.approx(lines[9]["loss"], rel=0.8)
 
 
 def test_mean_losses_by_level():
   values = {"level_losses": np.float32([2, 0, 9]), "level_counts": np.float32([4, 0, 3])}
-  assert quality.level_edges(3) == [2, 3]
-  assert quality.by_level(values, 3) == {"loss_0001_0001": 0.5, "loss_0003_0003": 3.0}
-  assert quality.level_edges(1000) == list(range(101, 1000, 100))
+  assert evaluation.level_edges(3) == [2, 3]
+  assert evaluation.by_level(values, 3) == {"loss_0001_0001": 0.5, "loss_0003_0003": 3.0}
+  assert evaluation.level_edges(1000) == list(range(101, 1000, 100))
 
 
 def arguments(workdir, out, *chosen):
@@ -265,10 +260,10 @@ def test_table_2_is_the_round_trip(whole, workdir):
   """Against the round trip written here with the library's two functions, eight images at once."""
   import ddim_jax
 
-  trained = sampler.load(workdir)
-  x0 = data.from_uint8(build.source(trained.config.data).read(np.arange(8))[0])
+  trained = load(workdir)
+  x0 = data.from_uint8(datasets.open_data(trained.config.data).read(np.arange(8))[0])
   ts = ddim_jax.timesteps.uniform(T, 4)
-  denoise = sampler.denoiser(trained, trained.params, trained.schedule)
+  denoise = trained.denoiser(clip=False)
   x_T = ddim_jax.invert(denoise, trained.schedule, x0, ts)
   back = ddim_jax.sample(jax.random.key(0), denoise, trained.schedule, x_T, ts)[0]
   result = json.loads((whole / "results.json").read_text())["cells"]["table2/S=4"]["result"]
@@ -312,11 +307,11 @@ def test_bad_input_is_named(workdir, tmp_path, change, message):
 
 def test_only_table_1_needs_a_judge(workdir, tmp_path):
   """A colour model without Inception weights still has the rest."""
-  trained = sampler.load(workdir)._replace(shape=(8, 8, 3))
+  trained = load(workdir).replace(shape=(8, 8, 3))
   task = study.Task(trained, tmp_path, "uniform", 0, 2, None, False)
   plan = cells.plan(task, (2,), (0.0,), (2,), 9, 9, 8, 4)
   assert plan["table2/S=2"].settings()["levels"] == [7, 1, 0]
-  with pytest.raises(ValueError, match="--inception FILE"):
+  with pytest.raises(ValueError, match="need inception"):
     plan["table1/eta=0/S=2"].settings()
 
 

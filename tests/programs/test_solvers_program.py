@@ -9,19 +9,20 @@ import pytest
 
 import ddim_jax
 from ddim_jax import checkpoints
-from experiments import build, config, sampler, solvers
+from ddim_jax.models import build, config, tables
+from experiments import solvers
 
 
 def test_every_name_is_a_solver():
-  assert set(get_args(sampler.SolverName)) == set(sampler.SOLVERS)
-  for make in sampler.SOLVERS.values():
+  assert set(get_args(tables.SolverName)) == set(tables.SOLVERS)
+  for make in tables.SOLVERS.values():
     assert isinstance(make(0.0), ddim_jax.Solver)
-  assert set(solvers.STEPS) < set(sampler.SOLVERS)
+  assert set(solvers.STEPS) < set(tables.SOLVERS)
 
 
-@pytest.mark.parametrize("spacing", get_args(build.AnySpacing))
+@pytest.mark.parametrize("spacing", get_args(tables.SpacingName))
 def test_every_spacing_of_the_programs(spacing):
-  ts = build.timesteps(spacing, ddim_jax.linear_schedule(), 7)
+  ts = tables.spacing(spacing, ddim_jax.linear_schedule())(7)
   assert len(ts) == 8
   assert ts[-1] == 0
   assert np.all(np.diff(ts) < 0)
@@ -31,13 +32,12 @@ def test_every_spacing_of_the_programs(spacing):
 def workdir(tmp_path_factory):
   """The checkpoint of a small network that has learned nothing, but not to be zero: random weights."""
   folder = tmp_path_factory.mktemp("run")
-  made = config.Config(model=config.Model(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4))
-  model = build.model(made, 1, 0)
-  params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32), np.int32(1))["params"]
+  made = config.Config(network=config.Network(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4))
+  params = build.from_config(made, (8, 8, 1)).init(jax.random.key(0))
   random = np.random.default_rng(0)
   moved = lambda leaf: np.asarray(leaf + 0.1 * random.standard_normal(leaf.shape), np.float32)
   params = jax.tree.map(moved, params)
-  saved = {"config": config.to_json(made), "image": [8, 8, 1], "classes": []}
+  saved = {"config": build.to_json(made), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(folder / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": params}, saved)
   return folder

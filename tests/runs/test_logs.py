@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from experiments import logs
+from ddim_jax.runs import logs
 
 
 def read_events(path):

@@ -14,13 +14,9 @@ from ddim_jax import data, metrics
 from ddim_jax.metrics import classifier, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
-from ddim_jax.packing import unpack
-from experiments import build, sampler
-from experiments.presets import Args
 
 KEPT = 5_000
 """Features kept for the kernel distance, precision and recall; statistics take any number."""
-_BINS = 10
 
 
 class Judge(NamedTuple):
@@ -71,7 +67,7 @@ def judge(channels: int, name: str, weights: Path | None = None, clean: bool = F
     return Judge("FID", loaded.sha256, look)
   if channels != 1:
     raise ValueError(
-      "colour images need --inception FILE (pt_inception-2015-12-05-6726825d.pth, or safetensors)"
+      "colour images need inception: the file pt_inception-2015-12-05-6726825d.pth, or its safetensors"
     )
   found = classifier.extractor("digits" if name == "digits" else "fashion_mnist")
   return Judge(found.name, found.sha256, metrics.over_devices(found.apply))
@@ -115,9 +111,9 @@ def digest(seen: Seen) -> str:
 
 def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) -> Seen:
   """What the judge sees in a data set; kept in ``folder``."""
-  identity = hashlib.sha256(
-    json.dumps([source.name, source.size, seer.name, seer.sha256]).encode()
-  ).hexdigest()
+  some = source.read(np.linspace(0, source.size - 1, min(64, source.size)).astype(int))[0]
+  decides = [source.name, source.size, source.shape, hashlib.sha256(some.tobytes()).hexdigest()]
+  identity = hashlib.sha256(json.dumps([*decides, seer.name, seer.sha256]).encode()).hexdigest()
   path = folder / f"reference-{identity[:16]}.npz"
   if path.exists():
     return load(path)
@@ -150,49 +146,3 @@ def measure(real: Seen, made: Seen, seed: int = 0) -> dict[str, Any]:
     "N": made.moments.num,
     "N_precision_recall": number,
   }
-
-
-def level_edges(T: int) -> list[int]:
-  """The first levels of the second to the last of ten equal parts of 1..T."""
-  return sorted({T * i // _BINS + 1 for i in range(1, _BINS)} - {1})
-
-
-def by_level(values: dict[str, np.ndarray], T: int) -> dict[str, float]:
-  """Mean losses of parts of the levels that had examples, such as ``{"loss_0101_0200": 0.03}``."""
-  edges = [1, *level_edges(T), T + 1]
-  sums, counts = values["level_losses"], values["level_counts"]
-  return {
-    f"loss_{low:04d}_{high - 1:04d}": float(total / count)
-    for low, high, total, count in zip(edges, edges[1:], sums, counts, strict=False)
-    if count
-  }
-
-
-def evaluator(
-  args: Args, source: data.Source, description: dict[str, Any]
-) -> Callable[[Any], dict[str, Any]]:
-  """``(state) -> values``: the Frechet distance of every average of the state to the data set.
-
-  The value of the main average is "frechet"; that of another is "frechet_0.999". Every host draws and
-  measures the same images, so that all agree which step is best.
-  """
-  seer = judge(source.shape[-1], args.data.data, args.run.inception)
-  real = reference(source, seer, args.run.workdir)
-  blank = sampler.assemble(0, description, None)  # weights are an argument
-  ts = build.timesteps("uniform", blank.schedule, min(50, blank.schedule.T))
-  num = args.run.eval_num
-  size, draw = sampler.numbered_images(blank, ts, seed=args.optimisation.seed, at_once=min(num, 256))
-
-  def distance(params) -> float:
-    seen: Seen | None = None
-    for start in range(0, num, size):
-      images = draw(np.arange(start, start + size), params=params)[: num - start]
-      seen = add(seen, *seer.look(images))
-    return np.inf if seen is None else metrics.frechet_distance(real.moments, seen.moments).value
-
-  def evaluate(state) -> dict[str, Any]:
-    decays = zip(args.optimisation.emas, state.emas, strict=True)
-    others = {f"frechet_{decay:g}": distance(unpack(jax.device_get(ema))) for decay, ema in decays}
-    return {"frechet": distance(unpack(jax.device_get(state.ema)))} | others
-
-  return evaluate

@@ -1,4 +1,4 @@
-"""Models as single files: averaged weights in half precision, and all that is needed to sample from them.
+"""Models as single files: weights in half precision, and all that is needed to sample from them.
 
 Safetensors: nothing in such a file is executed. The metadata holds what a checkpoint's configuration does.
 """
@@ -12,32 +12,46 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-import ddim_jax
+from ddim_jax.models.model import Model
 
 SUFFIX = ".safetensors"
-PACKAGED = Path(ddim_jax.__file__).parent / "models" / "fashion_mnist.safetensors"
-"""The model that comes with the package; its card lies beside it."""
-WITH_CLASSES = PACKAGED.with_name("fashion_mnist_classes.safetensors")
-"""Its sibling that can be asked for a class."""
 _FORMAT = "ddim_jax 1"
 
 
-def write(path: Path, params, description: dict[str, Any]) -> None:
-  """Writes parameters as float16, and their description.
+def save(model: Model, path: Path, half: bool = True) -> None:
+  """See `ddim_jax.models.Model.save`."""
+  from ddim_jax import interop
+  from ddim_jax.models import build
+
+  if model.params is None:
+    raise ValueError("this model has no parameters to save")
+  if path.suffix == SUFFIX:
+    write(path, model.params, build.describe(model, portable=True), half)
+  elif path.suffix:
+    raise ValueError(f"path must end in {SUFFIX} (one file), or have no suffix (a folder), got {path}")
+  else:
+    interop.save_diffusers(path, build.to_pretrained(model))
+
+
+def write(path: Path, params: Any, description: dict[str, Any], half: bool = True) -> None:
+  """Writes parameters and their description.
 
   Args:
     path: File to write.
     params: Nested dictionary of arrays.
-    description: JSON values: "config", "image", "classes", "images", "step".
+    description: JSON values: "config", "image", "classes", "step".
+    half: Round them to float16.
 
   Raises:
     ValueError: If a parameter is beyond the range of float16.
   """
   flat = flax.traverse_util.flatten_dict(params, sep=".")
   for name, value in flat.items():
-    if not np.all(np.abs(value) <= np.finfo(np.float16).max):
+    if half and not np.all(np.abs(value) <= np.finfo(np.float16).max):
       raise ValueError(f"{name} has values that float16 cannot hold")
-  arrays = {name: np.ascontiguousarray(value, np.float16) for name, value in flat.items()}
+  arrays = {
+    name: np.ascontiguousarray(value, np.float16 if half else np.float32) for name, value in flat.items()
+  }
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + ".partial")
   save_file(arrays, str(partial), metadata={"format": _FORMAT, "description": json.dumps(description)})
@@ -64,7 +78,5 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   except SafetensorError as error:
     raise ValueError(f"{path} cannot be read: {error}") from error
   if meta.get("format") != _FORMAT:
-    raise ValueError(
-      f"{path} was not written by experiments.export: format {meta.get('format')!r}, not {_FORMAT!r}"
-    )
+    raise ValueError(f"{path} was not written by Model.save: format {meta.get('format')!r}, not {_FORMAT!r}")
   return json.loads(meta["description"]), flax.traverse_util.unflatten_dict(flat, sep=".")

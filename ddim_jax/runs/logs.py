@@ -9,9 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import tqdm
-
-from experiments.presets import Run
+from tqdm.auto import tqdm
 
 _FLUSH_SECONDS = 10.0
 
@@ -27,10 +25,28 @@ def read_metrics(path: Path) -> Iterator[tuple[dict, str]]:
           return
 
 
+def say(text: str) -> None:
+  """Prints; that nobody reads it does not end a run."""
+  with contextlib.suppress(OSError):
+    print(text, flush=True)
+
+
 @contextlib.contextmanager
-def open_log(run: Run, step: int, batch_size: int, chief: bool) -> Iterator["Log"]:
-  """The log of a run that is at ``step``; what was recorded is written at the end, whatever happens."""
-  log = Log(Metrics(run.workdir, step) if chief else None, Progress(step, run.steps, batch_size, not chief))
+def open_log(
+  workdir: Path, step: int, steps: int, batch_size: int, *, chief: bool = True, progress: bool = True
+) -> Iterator["Log"]:
+  """The log of a run that is at ``step``; what was recorded is written at the end, whatever happens.
+
+  Args:
+    workdir: Folder of the run.
+    step: Updates done before.
+    steps: Updates in the end.
+    batch_size: Images an update.
+    chief: Whether this process writes.
+    progress: Whether it shows a progress bar.
+  """
+  bar = Progress(step, steps, batch_size, not (chief and progress))
+  log = Log(Metrics(workdir, step) if chief else None, bar)
   try:
     yield log
     log.flush()
@@ -138,7 +154,7 @@ class Progress:
   def __init__(self, start: int, steps: int, batch_size: int, quiet: bool = False):
     self._batch_size = batch_size
     self._terminal = sys.stderr.isatty()
-    self._bar = tqdm.tqdm(
+    self._bar = tqdm(
       total=steps,
       initial=start,
       unit="step",
@@ -151,7 +167,11 @@ class Progress:
     self._loss: float | None = None
 
   def step(self, loss: float) -> None:
-    """Advances by one step."""
+    """Advances by one step; that nobody reads it does not end a run."""
+    with contextlib.suppress(OSError):
+      self._advance(loss)
+
+  def _advance(self, loss: float) -> None:
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
     if time.monotonic() - self._since > (1.0 if self._terminal else _FLUSH_SECONDS):
@@ -160,9 +180,10 @@ class Progress:
 
   def close(self) -> None:
     """Leaves the bar where it is, with the rate of a run too short to have shown one."""
-    if self._count and not self._rate:
-      self._show()
-    self._bar.close()
+    with contextlib.suppress(OSError):
+      if self._count and not self._rate:
+        self._show()
+      self._bar.close()
 
   def _show(self) -> None:
     self._rate = self._count * self._batch_size / (time.monotonic() - self._since)

@@ -1,6 +1,5 @@
-"""Configuration of a run: frozen dataclasses, and their JSON."""
+"""What decides a model, as frozen dataclasses: the record that every checkpoint and exported file carries."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,15 +27,15 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Model:
+class Network:
   """The U-Net; the defaults are the paper's network for CIFAR-10."""
 
   channels: int = 128
   """Base width."""
   multipliers: tuple[int, ...] = (1, 2, 2, 2)
-  """Width of each level in units of channels; the image size halves between levels."""
+  """Width of each resolution in units of channels; the image size halves from one to the next."""
   blocks: int = 2
-  """Residual blocks a level."""
+  """Residual blocks at each resolution."""
   attention: tuple[int, ...] = (16,)
   """Heights of the feature maps with self-attention."""
   dropout: float = 0.1
@@ -83,15 +82,15 @@ class Optimisation:
   batch_size: int = 128
   """Size of the global batch, over all devices and hosts."""
   learning_rate: float = 2e-4
-  """Learning rate after the warm-up."""
+  """Learning rate after the warm-up; recorded as 0 where it was a schedule of its own."""
   warmup: int = 5000
-  """Steps over which the learning rate rises from 0."""
+  """Updates over which the learning rate rises from 0."""
   clip: float = 1.0
   """Largest global norm of a gradient."""
   ema: float = 0.9999
-  """Decay of the average of the parameters, in [0, 1)."""
+  """Decay of the EMA of the parameters, in [0, 1)."""
   emas: tuple[float, ...] = ()
-  """Decays of further averages, to be chosen from after training (--ema of the other programs)."""
+  """Decays of further EMAs, to be chosen from after training (--ema of the other commands)."""
   seed: int = 0
   """Decides initialisation, noise, order and flips."""
 
@@ -102,78 +101,17 @@ class Config:
 
   Attributes:
     data: What it is trained on.
-    model: The network; of an imported one, what its files leave open.
+    network: The network; of one from another project, what its files leave open.
     diffusion: The noise and the loss; the same.
     optimisation: How it is trained.
     imported: ``{"config": ..., "scheduler": ...}``, the network and the noise in the words of diffusers, if
-      they came from another project.
+      they came from another project. Only `ddim_jax.models.build` looks at it.
+    custom: Name of a network that this project cannot build again, or "".
   """
 
   data: Data = Data()
-  model: Model = Model()
+  network: Network = Network()
   diffusion: Diffusion = Diffusion()
   optimisation: Optimisation = Optimisation()
   imported: dict[str, Any] | None = None
-
-
-_SECTIONS = {"data": Data, "model": Model, "diffusion": Diffusion, "optimisation": Optimisation}
-_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic")}
-"""What a network with weights of its own leaves to the options."""
-
-
-def to_json(config: Config) -> dict[str, Any]:
-  """JSON values; paths become strings. What imported files decide stands only under "imported"."""
-  values = dataclasses.asdict(config)
-  values["data"]["data_dir"] = config.data.data_dir and str(config.data.data_dir)
-  if values["imported"] is None:
-    del values["imported"]
-  else:
-    values |= {section: {name: values[section][name] for name in names} for section, names in _OPEN.items()}
-  return values
-
-
-def adopt(asked: Config, origin: Config) -> Config:
-  """``asked``, with the network and the noise of ``origin``, whose weights it starts from."""
-
-  def section(name: str):
-    left_open = {field: getattr(getattr(asked, name), field) for field in _OPEN[name]}
-    return dataclasses.replace(getattr(origin, name), **left_open)
-
-  model = section("model")
-  if origin.imported is None:
-    model = dataclasses.replace(model, conditional=origin.model.conditional or asked.model.conditional)
-  elif asked.model.conditional:
-    raise ValueError("--conditional does not go with an imported network: its files say whether it is")
-  return dataclasses.replace(asked, model=model, diffusion=section("diffusion"), imported=origin.imported)
-
-
-def from_json(values: dict[str, Any]) -> Config:
-  """The inverse of `to_json`; a field younger than the checkpoint has its default.
-
-  Raises:
-    ValueError: If a section or field is unknown.
-  """
-  sections = {}
-  for name, kind in _SECTIONS.items():
-    found = values.get(name, {})
-    if unknown := set(found) - {field.name for field in dataclasses.fields(kind)}:
-      raise ValueError(f"the checkpoint is of a newer version: {name} has {sorted(unknown)}")
-    found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
-    if found.get("data_dir"):
-      found["data_dir"] = Path(found["data_dir"])
-    sections[name] = kind(**found)
-  return Config(**sections, imported=values.get("imported"))
-
-
-def differences(saved: Config, asked: Config) -> list[str]:
-  """Fields that decide the model and differ, as ``name: saved, asked``.
-
-  Where the data lies and what computes the convolutions do not decide it.
-  """
-  old, new = to_json(saved), to_json(asked)
-  return [
-    f"{name}: {old[section].get(name)!r} in the checkpoint, {value!r} asked for"
-    for section in _SECTIONS
-    for name, value in new[section].items()
-    if name not in ("data_dir", "conv") and old[section].get(name) != value
-  ]
+  custom: str = ""

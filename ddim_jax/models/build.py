@@ -1,0 +1,252 @@
+"""The one place where a `Model` is made: from a configuration, from another project's files, from a network.
+
+Nothing outside this module asks where a model came from.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from ddim_jax import interop
+from ddim_jax.denoisers import clip_x0
+from ddim_jax.models import tables
+from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
+from ddim_jax.models.model import Model
+from ddim_jax.schedules import Schedule, zero_terminal_snr
+from ddim_jax.unet import UNet
+
+_SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
+_FIELDS = {"model": "network"}
+"""Sections of the JSON whose field in `Config` has another name."""
+_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic")}
+"""What a network with weights of its own leaves to the options."""
+
+
+def from_config(
+  config: Config,
+  shape: tuple[int, ...],
+  classes: tuple[str, ...] = (),
+  params: Any = None,
+  step: int = 0,
+) -> Model:
+  """The model that a configuration stands for.
+
+  Args:
+    config: What decides it.
+    shape: ``(H, W, C)`` of its images.
+    classes: Names of the data set's classes; empty if it has none.
+    params: Its parameters; None if it is still to be trained.
+    step: Updates behind them.
+
+  Raises:
+    ValueError: If the network does not fit such images or classes, or an option is out of its range.
+  """
+  network, described = _network(config, shape[-1], len(classes)), None
+  if config.imported is not None:
+    described = interop.describe(**config.imported)
+  schedule = named_schedule(config.diffusion) if described is None else described.schedule
+  predict = tables.named(tables.PREDICTIONS, config.diffusion.predict, "predict")
+  return Model(
+    network=network,
+    params=params,
+    schedule=schedule,
+    parameterisation=predict if described is None else described.parameterisation,
+    spacing=tables.spacing("uniform", schedule) if described is None else described.timesteps,
+    restrict=clip_x0 if described is None else described.restrict,
+    shape=shape,
+    classes=() if network.num_classes is None else tuple(classes),
+    null_label=null_label(network, len(classes)),
+    step=step,
+    config=config,
+  )
+
+
+def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> Model:
+  """A network of another project as a `Model`.
+
+  Args:
+    pretrained: From `ddim_jax.interop`.
+    size: Height of its images in pixels, where its files do not say, or other than they say.
+
+  Raises:
+    ValueError: If the height of its images is not known, or it cannot be used as a model.
+  """
+  said = pretrained.config["sample_size"] if size is None else size
+  if said is None:
+    raise ValueError("the files do not say how large the images are: give size, their height in pixels")
+  height, width = said if isinstance(said, list) else (said, said)
+  imported = {"config": pretrained.config | {"sample_size": said}, "scheduler": pretrained.scheduler}
+  classes = tuple(str(label) for label in range(pretrained.model.num_classes or 0))
+  shape = (height, width, pretrained.model.out_channels)
+  config = Config(data=Data(data=UNKNOWN), imported=imported)
+  return from_config(config, shape, classes, pretrained.variables.get("params"))
+
+
+def to_pretrained(model: Model) -> interop.Pretrained:
+  """The model as `ddim_jax.interop.save_diffusers` takes it.
+
+  Raises:
+    ValueError: If diffusers has no such network, schedule or prediction; names what.
+  """
+  variables = {"params": model.params}
+  if model.config.imported is not None:
+    return interop.describe(**model.config.imported)._replace(variables=variables)
+  if not isinstance(model.network, UNet):
+    kind = type(model.network).__name__
+    raise ValueError(f"diffusers has no such network: {kind} is not a ddim_jax.UNet")  # noqa: TRY004
+  height, width = model.shape[:2]
+  made = interop.from_ours(
+    model.network, variables, model.schedule, model.parameterisation, size=height,
+    clip=model.restrict is clip_x0,
+  )  # fmt: skip
+  return made if height == width else made._replace(config=made.config | {"sample_size": [height, width]})
+
+
+def _network(config: Config, channels: int, num_classes: int) -> UNet:
+  options = config.network
+  if not 0 <= options.dropout < 1 or not 0 <= options.label_dropout < 1:
+    raise ValueError(f"dropout rates must be in [0, 1), got {options.dropout} and {options.label_dropout}")
+  if config.imported is not None:
+    network = interop.describe(**config.imported).model
+    _check_imported(network, channels, num_classes)
+    return network.clone(dtype=jnp.dtype(options.dtype), remat=options.remat, conv=options.conv)
+  if options.conditional and not num_classes:
+    raise ValueError("a conditional network needs a data set with classes; this one has none")
+  return UNet(
+    channels=options.channels,
+    multipliers=options.multipliers,
+    blocks=options.blocks,
+    attention=options.attention,
+    dropout=options.dropout,
+    out_channels=channels,
+    num_classes=num_classes if options.conditional else None,
+    groups=options.groups,
+    dtype=jnp.dtype(options.dtype),
+    remat=options.remat,
+    conv=options.conv,
+  )
+
+
+def _check_imported(network: UNet, channels: int, num_classes: int) -> None:
+  if {network.in_channels, network.out_channels} != {channels}:
+    raise ValueError(
+      f"the imported network goes from {network.in_channels} to {network.out_channels} channels; here images"
+      f" have {channels}"
+    )
+  if network.label_embedding is not None:
+    raise ValueError("class_embed_type must be None here: use such a network as a library")
+  if network.num_classes is not None and not 1 <= num_classes <= network.num_classes:
+    raise ValueError(
+      f"the imported network is conditional on {network.num_classes} classes and needs a data set with at"
+      f" least one and at most so many, got {num_classes}"
+    )
+
+
+def null_label(network: UNet, num_classes: int) -> int | None:
+  """The label that stands for "no class", or None if the network has none.
+
+  The table of an imported network has one where it is longer than there are classes: its last row.
+  """
+  if network.num_classes is None:
+    return None
+  if network.null_class:
+    return network.num_classes
+  return network.num_classes - 1 if network.num_classes > num_classes else None
+
+
+def named_schedule(options: Diffusion) -> Schedule:
+  """The noise schedule of a configuration."""
+  made = tables.named(tables.SCHEDULES, options.schedule, "schedule")(options.levels)
+  return zero_terminal_snr(made) if options.zero_terminal_snr else made
+
+
+def adopt(asked: Config, origin: Config) -> Config:
+  """``asked``, with the network and the noise of ``origin``, whose weights it starts from.
+
+  Raises:
+    ValueError: If a network of another project is asked to become conditional.
+  """
+
+  def section(name: str):
+    field = _FIELDS.get(name, name)
+    left_open = {key: getattr(getattr(asked, field), key) for key in _OPEN[name]}
+    return dataclasses.replace(getattr(origin, field), **left_open)
+
+  network = section("model")
+  if origin.imported is None:
+    network = dataclasses.replace(
+      network, conditional=origin.network.conditional or asked.network.conditional
+    )
+  elif asked.network.conditional:
+    raise ValueError("conditional does not go with an imported network: its files say whether it is")
+  return dataclasses.replace(asked, network=network, diffusion=section("diffusion"), imported=origin.imported)
+
+
+def to_json(config: Config) -> dict[str, Any]:
+  """JSON values; paths become strings. What imported files decide stands only under "imported"."""
+  values = dataclasses.asdict(config)
+  sections = {name: values[_FIELDS.get(name, name)] for name in _SECTIONS}
+  sections["data"]["data_dir"] = config.data.data_dir and str(config.data.data_dir)
+  if config.imported is not None:
+    sections |= {
+      section: {name: sections[section][name] for name in names} for section, names in _OPEN.items()
+    }
+  return sections | {name: values[name] for name in ("imported", "custom") if values[name]}
+
+
+def from_json(values: dict[str, Any]) -> Config:
+  """The inverse of `to_json`; a field younger than the checkpoint has its default.
+
+  Raises:
+    ValueError: If a section or field is unknown.
+  """
+  sections = {}
+  for name, kind in _SECTIONS.items():
+    found = values.get(name, {})
+    if unknown := set(found) - {field.name for field in dataclasses.fields(kind)}:
+      raise ValueError(f"the checkpoint is of a newer version: {name} has {sorted(unknown)}")
+    found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
+    if found.get("data_dir"):
+      found["data_dir"] = Path(found["data_dir"])
+    sections[_FIELDS.get(name, name)] = kind(**found)
+  return Config(**sections, imported=values.get("imported"), custom=values.get("custom", ""))
+
+
+def describe(model: Model, portable: bool = False) -> dict[str, Any]:
+  """What a file keeps beside the weights, JSON values: "step", "config", "image", "classes".
+
+  Args:
+    model: The model.
+    portable: Leave out where things lie on this machine.
+  """
+  config = to_json(model.config)
+  if portable:
+    config["data"]["data_dir"] = None
+  return {
+    "step": model.step, "config": config, "image": list(model.shape), "classes": list(model.classes)
+  }  # fmt: skip
+
+
+def from_description(description: dict[str, Any], params: Any, like: Model | None = None) -> Model:
+  """The inverse of `describe`.
+
+  Args:
+    description: Its result.
+    params: The weights beside it.
+    like: A model with the same network, where that is not this project's.
+
+  Raises:
+    ValueError: If the network is not this project's and ``like`` is not given.
+  """
+  config, step = from_json(description["config"]), int(description["step"])
+  if like is not None:
+    return like.replace(params=params, step=step, config=config)
+  if config.custom:
+    raise ValueError(
+      f"the network, {config.custom}, is not this project's: give like, a Model with that network from"
+      " ddim_jax.models.from_network"
+    )
+  height, width, channels = description["image"]
+  return from_config(config, (height, width, channels), tuple(description["classes"]), params, step)

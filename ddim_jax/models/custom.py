@@ -1,0 +1,97 @@
+"""Networks of your own as models: U-Nets of any shape, and networks of any library."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.beta_schedules import linear_schedule
+from ddim_jax.denoisers import clip_x0
+from ddim_jax.models import build, tables
+from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network
+from ddim_jax.models.model import Model
+from ddim_jax.models.networks import adapt
+from ddim_jax.parameterisation import EPS, Parameterisation
+from ddim_jax.schedules import Schedule
+from ddim_jax.unet import UNet
+
+
+def from_network(
+  network: Any,
+  shape: tuple[int, ...],
+  *,
+  params: Any = None,
+  classes: tuple[str, ...] = (),
+  schedule: Schedule | None = None,
+  parameterisation: Parameterisation = EPS,
+  clip: bool = True,
+) -> Model:
+  """A network of yours as a model, to be trained by `ddim_jax.runs.fit`, or with parameters.
+
+  Args:
+    network: A `ddim_jax.UNet`, another Flax module, an NNX or Equinox module, what ``haiku.transform``
+      returns, or ``(init, apply)``: see `ddim_jax.models.adapt`.
+    shape: ``(H, W, C)`` of its images; C is 1 or 3 for pictures.
+    params: Its parameters; None takes those that the network holds, or leaves them to training.
+    classes: Names of the classes whose numbers it takes as labels; empty if it takes none.
+    schedule: Noise schedule; linear with T = 1000 by default.
+    parameterisation: What it predicts: EPS, X0 or V.
+    clip: Clip predicted images to [-1, 1] when sampling.
+
+  Raises:
+    ValueError: If it is none of these.
+  """
+  schedule = linear_schedule() if schedule is None else schedule
+  model = Model(
+    network=network,
+    params=adapt(network).params if params is None else params,
+    schedule=schedule,
+    parameterisation=parameterisation,
+    spacing=tables.spacing("uniform", schedule),
+    restrict=clip_x0 if clip else lambda denoise, schedule: denoise,
+    shape=shape,
+    classes=tuple(classes),
+    null_label=build.null_label(network, len(classes)) if isinstance(network, UNet) else None,
+    step=0,
+    config=Config(Data(UNKNOWN), custom=_name(network)),
+  )
+  return model.replace(config=_described(model))
+
+
+def _name(network: Any) -> str:
+  """What to call a network in messages: the name of its function, or of its class."""
+  return getattr(network, "__name__", type(network).__name__)
+
+
+def _described(model: Model) -> Config:
+  """A configuration that builds this network and this noise again, or one that only names it."""
+  if isinstance(model.network, UNet):
+    predictions = [name for name, meaning in tables.PREDICTIONS.items() if meaning is model.parameterisation]
+    candidates = [
+      Config(Data(UNKNOWN), _options(model.network), diffusion)
+      for predict in predictions
+      for name in tables.SCHEDULES
+      for zero in (False, True)
+      if _is(model.schedule, diffusion := Diffusion(model.schedule.T, name, zero, predict))  # type: ignore
+    ]
+    for config in candidates[:1]:
+      if build.from_config(config, model.shape, model.classes).network == model.network:
+        return config
+    try:
+      return build.from_pretrained(build.to_pretrained(model)).config
+    except ValueError:  # diffusers has no such network either
+      pass
+  return model.config
+
+
+def _options(network: UNet) -> Network:
+  """The options of a U-Net that have one; others may differ."""
+  shared = {f.name for f in dataclasses.fields(Network)} & {f.name for f in dataclasses.fields(network)}
+  options = {name: getattr(network, name) for name in shared - {"dtype"}}
+  dtype: Any = jnp.dtype(network.dtype).name
+  return Network(**options, conditional=network.num_classes is not None, dtype=dtype)
+
+
+def _is(schedule: Schedule, options: Diffusion) -> bool:
+  return np.array_equal(build.named_schedule(options).log_snr, schedule.log_snr)

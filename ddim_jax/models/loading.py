@@ -1,0 +1,112 @@
+"""From wherever a model is to a `Model`."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ddim_jax import interop
+from ddim_jax.models import build
+from ddim_jax.models.model import Model
+
+_HERE = Path(__file__).parent
+_PICKLES = (".ckpt", ".pth", ".pt")
+
+
+def packaged() -> dict[str, Path]:
+  """The models that come with the package: name -> file, the default first."""
+  return {path.stem: path for path in sorted(_HERE.glob("*.safetensors"), key=lambda path: len(path.name))}
+
+
+def load(
+  where: str | Path,
+  *,
+  step: int | None = None,
+  ema: float | None = None,
+  size: int | None = None,
+  like: Model | None = None,
+) -> Model:
+  """Loads a trained model; nothing else is needed to draw from it.
+
+  Args:
+    where: The name of a model that comes with the package ("fashion_mnist", or "fashion_mnist_classes",
+      which can be asked for a class); the folder of a run; a .safetensors file of `Model.save`; a folder of
+      diffusers; OWNER/NAME of the Hugging Face hub; a .ckpt, .pth or .pt file of the original DDIM code.
+      Runs need orbax-checkpoint, pickles torch, the hub huggingface_hub.
+    step: Checkpoint of a run; the newest by default.
+    ema: Decay of the EMA, of those that a run keeps; its main one by default. 0 takes the model's own
+      weights of a .ckpt file.
+    size: Height of the images in pixels, where another project's files do not say, or other than they say.
+    like: For a run whose network is not this project's: a Model with that network, from
+      `ddim_jax.models.from_network`.
+
+  Raises:
+    FileNotFoundError: If there is nothing of that name.
+    ValueError: If it cannot be read, or an argument does not go with it; says why.
+  """
+  if isinstance(where, str) and where in packaged():
+    where = packaged()[where]
+  path = Path(where).expanduser()
+  if path.suffix == ".safetensors":
+    from ddim_jax.models import exported
+
+    _refuse(path, "step and ema", step, ema)
+    _refuse(path, "size", size)
+    if not path.is_file():
+      raise _nothing(where)
+    return build.from_description(*exported.read(path), like)
+  if path.suffix in _PICKLES:
+    _refuse(path, "step", step)
+    if ema not in (None, 0):
+      raise ValueError(f"{path} has one EMA: leave out ema, or give 0 for the model's own weights, got {ema}")
+    if not path.is_file():
+      raise _nothing(where)
+    return build.from_pretrained(interop.load_ddim(path, ema=ema is None), size)
+  if path.is_dir() and not is_diffusers(path):
+    _refuse(path, "size", size)
+    return _run(path, step, ema, like)
+  if not path.is_dir() and (path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where))):
+    raise _nothing(where)
+  _refuse(path, "step and ema", step, ema)
+  return build.from_pretrained(interop.load_diffusers(where), size)
+
+
+def is_diffusers(folder: Path) -> bool:
+  """Whether a folder was written by diffusers; any other is taken for a run."""
+  return any((folder / name).is_file() for name in ("config.json", "unet/config.json"))
+
+
+def is_run(where: Path) -> bool:
+  """Whether it is a run or a file of this project, which say how large their images are."""
+  return (
+    where.suffix == ".safetensors" or str(where) in packaged() or (where.is_dir() and not is_diffusers(where))
+  )
+
+
+def _nothing(where: str | Path) -> FileNotFoundError | ValueError:
+  if Path(where).exists():
+    return ValueError(f"{where} is no model: none of .safetensors, {', '.join(_PICKLES)} or a folder")
+  return FileNotFoundError(
+    f"no such file or folder: {where}; models that come along: {', '.join(packaged())}"
+  )
+
+
+def _refuse(path: Path, arguments: str, *values: Any) -> None:
+  if any(value is not None for value in values):
+    raise ValueError(f"leave out {arguments} with {path}")
+
+
+def _run(workdir: Path, step: int | None, ema: float | None, like: Model | None) -> Model:
+  from ddim_jax import checkpoints
+
+  restored = checkpoints.restore_latest(workdir / "checkpoints", step)
+  optimisation = build.from_json(restored.config["config"]).optimisation
+  kept = {decay: f"emas.{i}" for i, decay in enumerate(optimisation.emas)} | {optimisation.ema: "ema"}
+  if ema is not None and ema not in kept:
+    raise ValueError(f"ema must be one of {sorted(kept)}, the decays that this run keeps; got {ema}")
+  name = "ema" if ema is None else kept[ema]
+  if like is None:
+    params = checkpoints.subtree(restored.arrays, name)
+  else:
+    below = {k.removeprefix(f"{name}."): v for k, v in restored.arrays.items() if k.startswith(f"{name}.")}
+    params = checkpoints.fill(like.template(), below)
+  return build.from_description({"step": restored.step, **restored.config}, params, like)

@@ -1,0 +1,294 @@
+"""A trained model: all that is needed to draw from it, whoever trained it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.denoisers import Denoiser, as_denoiser
+from ddim_jax.guidance import guide
+from ddim_jax.models import drawing, tables
+from ddim_jax.models.config import Config
+from ddim_jax.models.networks import Adapted, adapt
+from ddim_jax.parameterisation import Parameterisation
+from ddim_jax.schedules import Schedule
+from ddim_jax.solvers import Solver
+
+Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
+"""A class by number or name, or one for each image."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """A network with its parameters, its noise, and how to sample from it: a pytree of parameters and schedule.
+
+  Made by `ddim_jax.load`, `ddim_jax.runs.fit` or `ddim_jax.models.from_network`. Immutable; `replace` gives
+  a changed copy. What it compiles, it keeps: another S, eta, seed, label or guidance weight does not compile
+  again.
+
+  Attributes:
+    network: The network: a `ddim_jax.UNet`, or whatever it was made from.
+    params: Its parameters, numpy; those of the EMA if it was trained here. None before training.
+    schedule: Noise schedule.
+    parameterisation: What the network predicts.
+    spacing: ``S -> [S+1]``: the levels of S steps.
+    restrict: ``(denoise, schedule) -> Denoiser``: how predictions of x0 are clipped.
+    shape: ``(H, W, C)`` of its images.
+    classes: Names of the classes that it can be asked for; empty if it is unconditional.
+    null_label: The label that stands for no class, or None if it was never trained without labels.
+    step: Updates behind the parameters; 0 if they are of another project.
+    config: What decides it, as its files keep it.
+  """
+
+  network: Any = dataclasses.field(repr=False)
+  params: Any = dataclasses.field(repr=False)
+  schedule: Schedule = dataclasses.field(repr=False)
+  parameterisation: Parameterisation = dataclasses.field(repr=False)
+  spacing: tables.Spacing = dataclasses.field(repr=False)
+  restrict: Callable[[Denoiser, Schedule], Denoiser] = dataclasses.field(repr=False)
+  shape: tuple[int, ...]
+  classes: tuple[str, ...]
+  null_label: int | None
+  step: int
+  config: Config = dataclasses.field(repr=False)
+
+  def replace(self, **changes: Any) -> "Model":
+    """A copy with other values of some attributes."""
+    return dataclasses.replace(self, **changes)
+
+  @functools.cached_property
+  def adapted(self) -> Adapted:
+    """The network as ``init`` and ``apply``."""
+    return adapt(self.network)
+
+  @functools.cached_property
+  def programs(self) -> dict[Any, Any]:
+    """What has been compiled for this model, see `ddim_jax.models.drawing`."""
+    return {}
+
+  def template(self) -> Any:
+    """Shapes and dtypes of the parameters; the parameters themselves of a network that cannot make any."""
+    return self.params if self.adapted.init is None else jax.eval_shape(self.init, jax.random.key(0))
+
+  def init(self, key: jax.Array) -> Any:
+    """Random parameters.
+
+    Raises:
+      ValueError: If the network cannot make any.
+    """
+    if self.adapted.init is None:
+      raise ValueError("params must be given: this network is a function that makes none")
+    return self.adapted.init(key, self.shape, bool(self.classes))
+
+  def labels(self, label: Label | None) -> Any:
+    """Classes as numbers: ``i32[]``, or ``i32[B]`` for one class for each image; None stays None.
+
+    Raises:
+      ValueError: If the model has no such class, or none at all.
+    """
+    if label is None or isinstance(label, jax.core.Tracer):
+      return label
+    if not self.classes:
+      raise ValueError(
+        "label needs a conditional model; this one is unconditional. One that comes along:"
+        " fashion_mnist_classes"
+      )
+    if isinstance(label, str) or np.ndim(label) == 0:
+      return np.int32(self._number(label))
+    numbers = [self._number(one) for one in np.asarray(label).ravel().tolist()]
+    return np.asarray(numbers, np.int32)
+
+  def _number(self, label: Any) -> int:
+    text = str(label)
+    if isinstance(label, str) and text in self.classes:
+      return self.classes.index(text)
+    if text.isdigit() and int(text) < len(self.classes):
+      return int(text)
+    raise ValueError(
+      f"label must be in [0, {len(self.classes) - 1}] or one of {', '.join(self.classes)}, got {label!r}"
+    )
+
+  def denoiser(
+    self,
+    *,
+    label: Label | None = None,
+    guidance: float | jax.Array = 1.0,
+    clip: bool = True,
+  ) -> Denoiser:
+    """The model as ``(x_t, t) -> Prediction``, for `ddim_jax.sample`, `ddim_jax.inpaint` and all the others.
+
+    In a jitted function, let the model be an argument, ``jax.jit(lambda model, x: model.denoiser()(x, t))``:
+    then its weights are arguments of the compiled program, too, and not constants in it.
+
+    Args:
+      label: A class by number or name, or one for each image, ``i32[B]``, perhaps traced; None is no class.
+      guidance: Weight of classifier-free guidance, ``f32[]`` or ``f32[B]``, perhaps traced; 1.0 is none and
+        asks the network once instead of twice.
+      clip: Restrict predictions of x0: to [-1, 1], or as the model's files say. Inversion needs False.
+
+    Returns:
+      A pure function that works under jit, vmap and grad.
+
+    Raises:
+      ValueError: On a class or guidance that the model does not have.
+    """
+    if self.params is None:
+      raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
+    params, numbers = jax.tree.map(jnp.asarray, self.params), self.labels(label)
+
+    def under(numbers) -> Denoiser:
+      def network(x, t):
+        given = self.null_label if numbers is None else numbers
+        labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
+        return self.adapted.apply(params, x, t, labels)
+
+      return as_denoiser(network, self.schedule, self.parameterisation)
+
+    denoise = under(numbers)
+    if drawing.is_guided(guidance):
+      if self.null_label is None:
+        raise ValueError(
+          "guidance needs a conditional model that was also trained without labels; this one was not. One"
+          " that comes along: fashion_mnist_classes"
+        )
+      denoise = guide(denoise, under(None), self.schedule, guidance)
+    return self.restrict(denoise, self.schedule) if clip else denoise
+
+  def levels(self, steps: int, spacing: str | tables.Spacing | None = None) -> np.ndarray:
+    """The levels of ``steps`` steps, ``[S+1]``: the model's own spacing, a function, or one of a name.
+
+    Raises:
+      ValueError: If there is no such spacing, or ``steps`` is out of range.
+    """
+    if isinstance(spacing, str):
+      spacing = tables.spacing(spacing, self.schedule)
+    return (spacing or self.spacing)(steps)
+
+  def sample(
+    self,
+    num: int,
+    *,
+    steps: int = 50,
+    eta: float = 0.0,
+    solver: str | Solver | None = None,
+    label: Label | None = None,
+    guidance: float = 1.0,
+    seed: int = 0,
+    spacing: str | tables.Spacing | None = None,
+    clip: bool = True,
+    batch_size: int = 64,
+  ) -> np.ndarray:
+    """Draws images 0 to ``num - 1`` of a seed.
+
+    Image i depends on the seed and i alone (up to rounding: not on ``num``, ``batch_size`` or the devices),
+    and is what ``ddim sample`` draws as number i. All local devices share the work.
+
+    Args:
+      num: How many, at least 1.
+      steps: Number of steps S, from 1 to T.
+      eta: Noise of DDIM in [0, 1]: 0 is deterministic, 1 as DDPM.
+      solver: A `ddim_jax.Solver` (keep it: a new one compiles anew), a key of `ddim_jax.models.SOLVERS`, or
+        None for DDIM.
+      label: A class by number or name, or one for each image; by default image i is of class i modulo their
+        number.
+      guidance: Weight of classifier-free guidance; 1 is none.
+      seed: In [0, 2^32).
+      spacing: Which levels to visit, by name or as ``S -> levels``; by default the model's own.
+      clip: Restrict predictions of x0, see `denoiser`.
+      batch_size: Images at a time on each device.
+
+    Returns:
+      ``f32[num, H, W, C]``, numpy, in [-1, 1].
+
+    Raises:
+      ValueError: On a value out of its range; names it.
+    """
+    if num < 1 or batch_size < 1:
+      raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
+    ts = self.levels(steps, spacing)
+    numbers = self.labels(label)
+    if numbers is not None and np.ndim(numbers) and len(numbers) != num:
+      raise ValueError(f"label must be one class or one for each of {num} images, got {len(numbers)}")
+    size, draw = drawing.numbered_images(
+      self, ts, solver=solver, seed=seed, label=numbers, guidance=guidance, clip=clip,
+      at_once=min(num, batch_size * jax.local_device_count()),
+    )  # fmt: skip
+    blocks = [draw(np.arange(first, first + size), eta) for first in range(0, num, size)]
+    return np.concatenate(blocks)[:num]
+
+  def invert(
+    self,
+    images: np.ndarray | jax.Array,
+    *,
+    steps: int = 50,
+    refine: int = 0,
+    label: Label | None = None,
+    spacing: str | tables.Spacing | None = None,
+    batch_size: int = 64,
+  ) -> np.ndarray:
+    """The noise that deterministic DDIM turns into ``images``; see `ddim_jax.invert`.
+
+    Args:
+      images: ``f32[N, H, W, C]`` in [-1, 1].
+      steps: Number of steps S; another S compiles anew.
+      refine: Largest number of fixed-point iterations a step, at least 0.
+      label: As in `denoiser`.
+      spacing: As in `sample`.
+      batch_size: Images at a time on each device.
+
+    Returns:
+      ``f32[N, H, W, C]``, numpy, at level ``model.levels(steps, spacing)[0]``. `ddim_jax.sample` with
+      ``model.denoiser(clip=False)`` leads back.
+
+    Raises:
+      ValueError: If the images are not such an array, or a value is out of its range.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != self.shape or images.dtype != np.float32 or not len(images):
+      raise ValueError(
+        f"images must be a non-empty f32[N, {', '.join(map(str, self.shape))}] in [-1, 1], got"
+        f" {images.dtype}{images.shape}"
+      )
+    ts = self.levels(steps, spacing)
+    return drawing.inverted(self, images, ts, refine, self.labels(label), batch_size)
+
+  def save(self, path: str | Path, *, half: bool = True) -> None:
+    """Writes the model: one file if ``path`` ends in .safetensors, else a folder for diffusers.
+
+    Args:
+      path: What to write; a folder must not exist, or be empty.
+      half: Of a file, round the parameters to float16 (half the size); a folder holds float32.
+
+    Raises:
+      ValueError: If the path has another suffix, or the model cannot be written so; names why.
+    """
+    from ddim_jax.models import exported
+
+    exported.save(self, Path(path).expanduser(), half)
+
+
+class _Static:
+  """What a compiled program depends on besides arrays: the same for copies with other parameters."""
+
+  def __init__(self, model: Model):
+    self.model = model
+    functions = (model.network, model.restrict, *model.parameterisation)
+    self._key = (*map(id, functions), model.shape, model.classes, model.null_label)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, _Static) and self._key == other._key
+
+  def __hash__(self) -> int:
+    return hash(self._key)
+
+
+jax.tree_util.register_pytree_node(
+  Model,
+  lambda model: ((model.params, model.schedule), _Static(model)),
+  lambda static, arrays: static.model.replace(params=arrays[0], schedule=arrays[1]),
+)

@@ -1,0 +1,76 @@
+"""Names of solvers, spacings, schedules and predictions, for configurations and commands."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from ddim_jax import beta_schedules, parameterisation, schedules, solvers, timesteps
+
+SolverName = Literal[
+  "ddim", "ddpm", "ddpm-large", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
+  "deis2", "deis3", "heun", "plms", "pndm",
+]  # fmt: skip
+SOLVERS: dict[str, Callable[[Any], solvers.Solver]] = {
+  "ddim": solvers.ddim,
+  "ddpm": lambda eta: solvers.ddpm("small"),
+  "ddpm-large": lambda eta: solvers.ddpm("large"),
+  "dpmpp-2m": lambda eta: solvers.dpm_solver_pp(2),
+  "dpmpp-3m": lambda eta: solvers.dpm_solver_pp(3),
+  "dpmpp-2s": lambda eta: solvers.dpm_solver_pp_2s(),
+  "dpmpp-2m-sde": lambda eta: solvers.dpm_solver_pp(2, eta=1.0),
+  "unipc2": lambda eta: solvers.unipc(2),
+  "unipc3": lambda eta: solvers.unipc(3),
+  "deis2": lambda eta: solvers.deis(2),
+  "deis3": lambda eta: solvers.deis(3),
+  "heun": lambda eta: solvers.heun(),
+  "plms": lambda eta: solvers.plms(),
+  "pndm": lambda eta: solvers.pndm(),
+}
+"""Name -> ``(eta) -> Solver``; all but ddim ignore eta."""
+
+Spacing = Callable[[int], np.ndarray]
+"""``S -> [S+1]``: the levels of S steps."""
+SpacingName = Literal["uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras"]
+_INTEGERS = {
+  "uniform": timesteps.uniform,
+  "quadratic": timesteps.quadratic,
+  "leading": timesteps.leading,
+  "trailing": timesteps.trailing,
+  "linspace": timesteps.linspace,
+}
+_REALS = {"log-snr": timesteps.log_snr, "karras": timesteps.karras}
+
+SCHEDULES: dict[str, Callable[[int], schedules.Schedule]] = {
+  "linear": beta_schedules.linear_schedule,
+  "cosine": beta_schedules.cosine_schedule,
+  "quadratic": beta_schedules.quadratic_schedule,
+  "constant": beta_schedules.constant_schedule,
+  "sigmoid": beta_schedules.sigmoid_schedule,
+  "jsd": beta_schedules.jsd_schedule,
+  "warmup": beta_schedules.warmup_schedule,
+}
+"""Name -> ``(T) -> Schedule``."""
+PREDICTIONS = {"eps": parameterisation.EPS, "x0": parameterisation.X0, "v": parameterisation.V}
+"""Name -> what the network predicts."""
+
+
+def named(table: dict[str, Any], name: str, argument: str) -> Any:
+  """The entry of a table.
+
+  Raises:
+    ValueError: If there is none; names the argument, what was received and what is allowed.
+  """
+  if name not in table:
+    raise ValueError(f"{argument} must be one of {', '.join(table)}, got {name!r}")
+  return table[name]
+
+
+def spacing(name: str, schedule: schedules.Schedule) -> Spacing:
+  """The spacing of a name, for this schedule; log-snr and karras give real levels.
+
+  Raises:
+    ValueError: If there is none of that name.
+  """
+  make = named({**_INTEGERS, **_REALS}, name, "spacing")
+  return lambda S: make(schedule if name in _REALS else schedule.T, S)

@@ -1,0 +1,120 @@
+"""What a run minimises, and with which optimiser."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddim_jax import training
+from ddim_jax.models.model import Model
+
+WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
+  "none": lambda: None,
+  "min_snr": training.min_snr,
+  "p2": training.p2,
+  "variational": training.variational,
+}
+"""Name -> weighting of the loss by level."""
+
+
+def losses(
+  model: Model, weighting: training.Weighting | None = None, label_dropout: float = 0.1
+) -> Callable[..., jax.Array]:
+  """The loss of each example, with dropout and label dropout; see `ddim_jax.training.example_losses`.
+
+  Args:
+    model: The model to train; its parameters are an argument.
+    weighting: Weighting of the loss by level, or None for L_simple.
+    label_dropout: Fraction of labels hidden, for classifier-free guidance, where the model has a label for
+      no class.
+
+  Raises:
+    ValueError: If ``label_dropout`` is not in [0, 1).
+  """
+  if not 0 <= label_dropout < 1:
+    raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout}")
+
+  def network(params, x_t, t, labels, keys):
+    dropout_keys, label_keys = training.split_each(keys)
+    if model.null_label is not None:
+      hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(label_keys)
+      labels = jnp.where(hidden, model.null_label, labels)
+    return model.adapted.apply(params, x_t, t, labels if model.classes else None, dropout_keys)
+
+  return training.example_losses(network, model.schedule, model.parameterisation, weighting)
+
+
+def levels(antithetic: bool, T: int) -> training.Levels:
+  """How each example's level is drawn from 1 to T: in pairs t and T + 1 - t, or independently."""
+  return (training.antithetic_levels if antithetic else training.uniform_levels)(T)
+
+
+ALIKE = (optax.adam, optax.adamw, optax.sgd)
+"""Optimisers that treat all numbers alike, so that their state may be vectors, see `ddim_jax.packing`."""
+
+
+def optimizer(
+  made_by: Callable[..., optax.GradientTransformation] | optax.GradientTransformation,
+  learning_rate: float | optax.Schedule,
+  warmup: int,
+  clip: float,
+) -> optax.GradientTransformation:
+  """An optimiser with warm-up and clipping; one that is finished stays as it is.
+
+  Args:
+    made_by: ``(learning_rate) -> optimiser``, such as ``optax.adam``; or an optimiser.
+    learning_rate: A number, at least 0; or an optax schedule, which has its own warm-up.
+    warmup: Updates over which a number rises from 0.
+    clip: Largest global norm of a gradient, positive.
+
+  Raises:
+    ValueError: On a value out of its range.
+  """
+  if isinstance(made_by, optax.GradientTransformation):
+    return made_by
+  if not clip > 0:
+    raise ValueError(f"clip must be positive, got {clip}")
+  if callable(learning_rate):
+    return optax.chain(optax.clip_by_global_norm(clip), made_by(learning_rate))
+  if not 0 <= learning_rate < float("inf") or warmup < 0:
+    raise ValueError(f"learning_rate and warmup must be at least 0, got {learning_rate} and {warmup}")
+  return training.warmed_up(made_by, learning_rate, warmup, clip)
+
+
+def accumulated(losses: Callable[..., jax.Array], parts: int) -> Callable[..., jax.Array]:
+  """The same losses, a part of the batch after another: memory for the activations of one part.
+
+  The gradient of each part is taken with its losses and added up, so that nothing is computed twice. That is
+  right for what `ddim_jax.training.make_train_step` differentiates: the mean of all losses.
+
+  Args:
+    losses: See `ddim_jax.training.example_losses`.
+    parts: Into how many the batch of a device is divided, evenly.
+  """
+  if parts == 1:
+    return losses
+  divided = lambda batch: jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+
+  @jax.custom_vjp
+  def values(params: Any, *batch: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda part: losses(params, *part), divided(batch)).reshape(-1)
+
+  def forward(params, *batch):
+    def add(total, part):
+      def summed(params):
+        found = losses(params, *part)
+        return jnp.sum(found), found
+
+      (_, found), grads = jax.value_and_grad(summed, has_aux=True)(params)
+      return jax.tree.map(jnp.add, total, grads), found
+
+    grads, found = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), divided(batch))
+    return found.reshape(-1), grads
+
+  def backward(grads, cotangent):
+    return jax.tree.map(lambda grad: grad * cotangent[0].astype(grad.dtype), grads), None, None, None, None
+
+  values.defvjp(forward, backward)
+  return values
