@@ -74,6 +74,8 @@ def unpack(tree: Any) -> Any:
 
 def _unpacked(packed: Packed) -> Any:
   structure, shapes, dtypes = packed.layout
+  if isinstance(packed.vectors[0], jax.ShapeDtypeStruct):
+    return jax.tree.unflatten(structure, map(jax.ShapeDtypeStruct, shapes, dtypes))
   parts: dict[Any, Iterator[Any]] = {}
   for vector, wanted in zip(packed.vectors, dict.fromkeys(dtypes), strict=True):
     sizes = [math.prod(shape) for shape, dtype in zip(shapes, dtypes, strict=True) if dtype == wanted]

@@ -110,6 +110,7 @@ def test_a_checkpoint_of_vectors_is_that_of_the_tree(tmp_path):
     checkpoints.save(manager, 3, packed, {})
   restored = checkpoints.restore_latest(tmp_path)
   assert {"params.w", "ema.out", "emas.0.b", "opt_state.0.trace.w"} <= restored.arrays.keys()
-  chex.assert_trees_all_equal(checkpoints.fill(packed, restored.arrays), jax.device_get(packed))
+  for template in (packed, jax.eval_shape(lambda: packed)):
+    chex.assert_trees_all_equal(checkpoints.fill(template, restored.arrays), jax.device_get(packed))
   tree = training.create_state(NETWORK, optimizer, emas=1)
   chex.assert_trees_all_equal(checkpoints.fill(tree, restored.arrays), unpack(jax.device_get(packed)))
