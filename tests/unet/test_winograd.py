@@ -92,6 +92,7 @@ def test_auto_takes_it_on_a_cpu_where_it_pays(shape, dtype, backend, chosen, mon
   assert ("conv_general_dilated" not in program) == chosen
 
 
+@pytest.mark.slow
 def test_networks_are_the_same_whatever_computes_their_convolutions():
   """The same variables, output and gradients."""
   options = {"channels": 128, "multipliers": (1, 2), "blocks": 1, "attention": ()}
