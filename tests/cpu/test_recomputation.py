@@ -32,6 +32,7 @@ def test_a_derivative_that_is_not_finite_stays_so():
     assert not np.isfinite(back(jnp.full(X.shape, derivative))[0]).any()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_needs_less_memory():
   def megabytes(remat):
     model = ddim_jax.UNet(
