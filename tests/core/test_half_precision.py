@@ -24,6 +24,7 @@ SOLVERS = {
   "deis": ddim_jax.deis(3),
   "lms": ddim_jax.lms(4),
   "heun": ddim_jax.heun(churn=0.1),
+  "sa_solver": ddim_jax.sa_solver(0.6),
   "plms": ddim_jax.plms(4),
   "pndm": ddim_jax.pndm(),
 }
