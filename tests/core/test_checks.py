@@ -1,7 +1,5 @@
 """Values that are not traced are checked at once, and named."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,38 +81,3 @@ def test_spacing_ignores_the_infinite_end(spacing, T):
       assert ts[0] == T
   else:
     np.testing.assert_array_equal(spacing(schedule, T), [2, 1, 0] if T == 2 else [1, 0])
-
-
-def test_lower_order_final_counts_the_steps_that_are_left():
-  ts = timesteps.uniform(100, 5)
-  for levels in (ts, timesteps.pad(ts, 9)[0], jnp.asarray(ts, jnp.float32)):
-    limit = ddim_jax.lower_order_final(levels)
-    assert [int(limit(t, s)) for t, s in itertools.pairwise(ts)] == [5, 4, 3, 2, 1]
-  run = lambda solver, ts: ddim_jax.sample(KEY, DENOISE, LINEAR, X, ts, solver=solver)[0]
-  short = np.array([90, 20, 1])
-  for make in (ddim_jax.dpm_solver_pp, ddim_jax.deis, ddim_jax.unipc):
-    limited = run(make(2, limit=ddim_jax.lower_order_final(short)), short)
-    assert np.abs(limited - run(make(2), short)).max() > 1e-3
-  two = [ddim_jax.dpm_solver_pp(3, limit=lambda t, s: 2), ddim_jax.dpm_solver_pp(2)]
-  np.testing.assert_allclose(*[run(solver, ts) for solver in two], rtol=1e-5)
-
-
-def test_ancestral_steps_keep_the_marginals():
-  """For data at one point, x_s has the process's mean and variance; with DDIM it is DDIM with eta."""
-  x0, t, s = 0.7, 80, 30
-  known = lambda x, t: ddim_jax.denoisers.with_x0(jnp.full_like(x, x0), x, t, LINEAR)
-  alpha, sigma = np.asarray(LINEAR.alpha), np.asarray(LINEAR.sigma)
-  for eta in (0.0, 0.4, 1.0):
-    solver = ddim_jax.ancestral(ddim_jax.dpm_solver_2(), eta)
-    move = lambda x, z, solver=solver: solver.step(
-      known, LINEAR, (), jnp.full((1, 1), x), t, s, jnp.full((1, 1), z)
-    )[0].item()
-    middle = move(alpha[t] * x0, 0.0)
-    parts = move(alpha[t] * x0 + sigma[t], 0.0) - middle, move(alpha[t] * x0, 1.0) - middle
-    assert middle == pytest.approx(alpha[s] * x0, abs=1e-5)
-    assert np.hypot(*parts) == pytest.approx(sigma[s], rel=1e-4)
-    x, z = jax.random.normal(KEY, (2, 2, 3))
-    one, other = ddim_jax.ancestral(ddim_jax.ddim(), eta), ddim_jax.ddim(eta)
-    for end in (s, 0):
-      got, expected = (each.step(DENOISE, LINEAR, (), x, t, end, z)[0] for each in (one, other))
-      np.testing.assert_allclose(got, expected, atol=2e-5)
