@@ -1,18 +1,18 @@
 """The solver that a diffusers scheduler is, with its rules for the last steps.
 
-    DDIM, DDIMParallel, DDIMInverse, EulerDiscrete   ddim()
-    EDMEuler, FlowMatchEulerDiscrete                 ddim(); the latter also with all noise drawn anew
-    EulerAncestralDiscrete                           ddim(1.0)
-    DDPM, DDPMParallel                               ddpm(variance_type)
-    PNDM                                             plms() with skip_prk_steps, else pndm()
-    DPMSolverMultistep, its Inverse, EDMDPM...       dpm_solver_pp(solver_order, curvature=0.5)
-    DPMSolverSinglestep                              dpm_solver_pp_singlestep(solver_order)
-    UniPCMultistep                                   unipc(solver_order)
-    DEISMultistep                                    deis(solver_order)
-    SASolver                                         sa_solver(tau)
-    HeunDiscrete                                     heun()
-    LMSDiscrete                                      lms()
-    KDPM2Discrete, KDPM2AncestralDiscrete            dpm_solver_2(), ancestral(dpm_solver_2())
+DDIM, DDIMParallel, DDIMInverse, EulerDiscrete   ddim()
+EDMEuler, FlowMatchEulerDiscrete                 ddim(); the latter also with all noise drawn anew
+EulerAncestralDiscrete                           ddim(1.0)
+DDPM, DDPMParallel                               ddpm(variance_type)
+PNDM                                             plms() with skip_prk_steps, else pndm()
+DPMSolverMultistep, its Inverse, EDMDPM...       dpm_solver_pp(solver_order, curvature=0.5)
+DPMSolverSinglestep                              dpm_solver_pp_singlestep(solver_order)
+UniPCMultistep                                   unipc(solver_order)
+DEISMultistep                                    deis(solver_order)
+SASolver                                         sa_solver(tau)
+HeunDiscrete                                     heun()
+LMSDiscrete                                      lms()
+KDPM2Discrete, KDPM2AncestralDiscrete            dpm_solver_2(), ancestral(dpm_solver_2())
 """
 
 from collections.abc import Callable
