@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ddim_jax
 from ddim_jax.cpu.recomputation import recomputed
