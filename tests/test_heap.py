@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="configures glib
 def test_programs_reuse_memory_unless_malloc_is_configured(option, kept):
   """Pages of the second and third of three equal arrays are mapped only if the first's were given back."""
   code = """
-from experiments import heap
+from ddim_jax.commands import heap
 import numpy as np, resource
 heap.keep_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -33,7 +33,7 @@ def test_pieces_of_the_heap_are_set_aside_and_their_pages_given_back(option, tak
   """Of 8,000 blocks every second one is freed: 4,000 pieces of 16 to 80 KB between blocks in use."""
   code = """
 import ctypes
-from experiments import heap
+from ddim_jax.commands import heap
 heap.keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

@@ -96,9 +96,8 @@ def test_nothing_unpickles_and_nothing_is_extracted():
   ],
 )
 def test_a_program_on_a_cpu_has_a_device_a_core_unless_told_otherwise(batch_size, options, expected):
-  code = (
-    f"from experiments import cli; cli.use_every_core({batch_size}); import jax; print(jax.device_count())"
-  )
+  use = f"from ddim_jax.commands import cli; cli.use_every_core({batch_size})"
+  code = f"{use}; import jax; print(jax.device_count())"
   environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | options
   found = printed(code, environment)
   cores = min(8, len(os.sched_getaffinity(0)))

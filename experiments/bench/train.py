@@ -12,8 +12,8 @@ import optax
 
 import ddim_jax
 from ddim_jax import interop, training
+from ddim_jax.commands import heap
 from ddim_jax.runs.update import AXIS, on_every_device
-from experiments import heap
 from experiments.bench import measure, peers
 
 _OURS = "ddim_jax"
