@@ -1,8 +1,9 @@
-# `make demo` trains and samples a small model; `make test` runs the tests. Both create .venv first.
+# `make demo` trains and samples a small model; `make test` runs the tests, `make quick` those that take seconds,
+# both on two cores. All create .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick newest lint clean
 
 demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
@@ -12,6 +13,11 @@ test: .venv/test.stamp
 
 quick: .venv/test.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# The quick tests again with the newest JAX and Flax, which need Python 3.12, in an environment of their own. The
+# tests against torch skip there: what they compare does not depend on these versions.
+newest: .venv-newest/stamp
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
@@ -28,5 +34,10 @@ lint: .venv/test.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[train,test]'
 	touch $@
 
+.venv-newest/stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --editable '.[train]' chex pytest pytest-xdist
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-newest

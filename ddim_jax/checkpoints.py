@@ -21,6 +21,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ddim_jax.packing import pack_like, unpack
+
 
 class Restored(NamedTuple):
   """A step read back: ``arrays`` by name, and the ``config`` saved with them."""
@@ -119,7 +121,7 @@ def save(
   Args:
     manager: From `open_manager`.
     step: Number of updates behind this state.
-    state: Any pytree of arrays, each whole on this process.
+    state: Any pytree of arrays, each whole on this process; `Packed` is saved as the tree it stands for.
     config: JSON values from which the program can rebuild the model.
     metric: By which the best step is kept, if there is one.
 
@@ -127,7 +129,7 @@ def save(
     SaveError: If this save cannot begin, or the one before it failed.
   """
   # A copy: on the CPU, device_get gives views of buffers that the next step donates.
-  arrays = {name: np.array(leaf) for name, leaf in flatten(jax.device_get(state)).items()}
+  arrays = {name: np.array(leaf) for name, leaf in flatten(unpack(jax.device_get(state))).items()}
   meta = {"config": config, "arrays": _describe(arrays)}
   args = ocp.args.Composite(
     state=ocp.args.StandardSave(arrays),
@@ -255,12 +257,13 @@ def newest_config(directory: Path) -> dict[str, Any] | None:
 
 
 def fill(template, arrays: dict[str, np.ndarray]):
-  """A pytree like ``template`` with these arrays as its leaves.
+  """A pytree like ``template`` with these arrays as its leaves, packed where it is.
 
   Raises:
     ValueError: If names, shapes or dtypes differ; lists them.
   """
-  expected = flatten(template)
+  whole = unpack(template)
+  expected = flatten(whole)
   wrong = [f"{name} is missing" for name in expected if name not in arrays]
   wrong += [f"{name} is not part of this model" for name in arrays if name not in expected]
   for name in expected.keys() & arrays.keys():
@@ -269,7 +272,8 @@ def fill(template, arrays: dict[str, np.ndarray]):
       wrong.append(f"{name} is {got.dtype}{list(got.shape)}, expected {want.dtype}{list(want.shape)}")
   if wrong:
     raise ValueError("the checkpoint does not fit: " + "; ".join(sorted(wrong)[:8]))
-  return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in expected])
+  filled = jax.tree.unflatten(jax.tree.structure(whole), [arrays[name] for name in expected])
+  return pack_like(template, filled)
 
 
 def subtree(arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:

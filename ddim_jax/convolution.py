@@ -1,44 +1,12 @@
-"""The 3x3 convolutions of the network: which algorithm computes them; that after nearest upsampling."""
-
-from collections.abc import Callable
+"""The 3x3 convolution as XLA has it, and that after nearest upsampling."""
 
 import jax
 import jax.numpy as jnp
-
-from ddim_jax import winograd
-
-Convolution = Callable[[jax.Array, jax.Array], jax.Array]
-"""``([B, H, W, C], [3, 3, C, D]) -> [B, H, W, D]``, zero padding, stride 1."""
-_CHANNELS, _HEIGHT = 64, 7
 
 
 def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """XLA's own."""
   return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def auto(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Whichever is expected to be faster: `winograd.convolve` on a CPU, where it pays, else `direct`.
-
-  With fewer than 64 channels on either side the transforms cost what the products save, on images under
-  7x7 that of the kernel does, and in narrow types Winograd's rounding is not that of the definition.
-  """
-  large = min(kernel.shape[2:]) >= _CHANNELS and min(x.shape[1:3]) >= _HEIGHT
-  precise = jnp.finfo(x.dtype).bits >= 32
-  pays = large and precise and jax.default_backend() == "cpu"
-  return winograd.convolve(x, kernel) if pays else direct(x, kernel)
-
-
-def named(name: str) -> Convolution:
-  """The algorithm for a network's setting.
-
-  Raises:
-    ValueError: If it is none of "auto", "direct", "winograd".
-  """
-  choices = {"auto": auto, "direct": direct, "winograd": winograd.convolve}
-  if name not in choices:
-    raise ValueError(f"conv must be one of {', '.join(choices)}, got {name!r}")
-  return choices[name]
 
 
 def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:

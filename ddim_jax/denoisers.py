@@ -12,9 +12,22 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, coefficients, known
 
 Denoiser = Callable[[jax.Array, jax.Array], Prediction]
+
+
+def check_signal(schedule: Schedule, parameterisation: Parameterisation) -> None:
+  """Raises ValueError for eps at a last level without signal, where it says nothing about x0.
+
+  Only a schedule that is not traced can be checked.
+  """
+  log_snr = known(schedule.log_snr)
+  if parameterisation is EPS and log_snr is not None and log_snr[-1] <= -LOG_SNR_LIMIT:
+    raise ValueError(
+      "parameterisation must be V, X0, EDM or FLOW for this schedule, got EPS: nothing is left of the data at"
+      f" level {schedule.T} (zero terminal SNR), where eps does not determine x0"
+    )
 
 
 def as_denoiser(
@@ -27,14 +40,17 @@ def as_denoiser(
   Args:
     network: ``(x_t, t) -> output`` of the shape of ``x_t``; close over parameters, labels and so on.
     schedule: The schedule the network was trained with. Traced.
-    parameterisation: What ``output`` means: `EPS`, `X0` or `V`.
+    parameterisation: What ``output`` means: `EPS`, `X0`, `V`, `EDM` or `FLOW`. Networks of the last two that
+      were trained elsewhere also want their input scaled: see `ddim_jax.paths`.
 
   Returns:
     ``(x_t: f32[B, ...], t: i32[] or i32[B]) -> Prediction``, in the dtype of ``x_t``.
 
   Raises:
-    ValueError: When called, at trace time, if the output has another shape than ``x_t``.
+    ValueError: For `EPS` and a schedule that is not traced and has no signal at its last level; when called,
+      at trace time, if the output has another shape than ``x_t``.
   """
+  check_signal(schedule, parameterisation)
 
   def denoise(x_t, t):
     output = network(x_t, t)

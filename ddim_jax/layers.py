@@ -6,15 +6,14 @@ Every convolution of the network is made by `conv`, and every norm by `group_nor
 import dataclasses
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ddim_jax.convolution import Convolution, direct, upsampled
+from ddim_jax.convolution import upsampled
+from ddim_jax.operations import Operations
 
 
 def init(scale: float = 1.0):
@@ -27,7 +26,7 @@ def conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str, 
   return nn.Conv(features, (size, size), dtype=dtype, kernel_init=init(scale), name=name, **kwargs)
 
 
-def conv3x3(features: int, by: Convolution, *, dtype, scale: float = 1.0, name: str) -> nn.Conv:
+def conv3x3(features: int, by: Callable[..., jax.Array], *, dtype, scale: float = 1.0, name: str) -> nn.Conv:
   """A convolution of 3x3 pixels with zero padding, computed ``by`` an algorithm."""
   compute = lambda x, kernel, *_, **__: by(x, kernel)
   return conv(features, dtype=dtype, scale=scale, name=name, conv_general_dilated=compute)
@@ -53,34 +52,30 @@ class GroupNorm(nn.Module):
   """``flax.linen.GroupNorm`` with its parameters, summed over pixels first and then over the channels of a
   group: reductions along the layout of NHWC. One product and one sum a pixel, so that the backward pass
   reads ``x`` and no centred copy of it.
-
-  From channels to groups and back go products with a matrix of zeros and ones. A reshape would be fused into
-  the passes over the pixels, forward and backward, where it costs an integer division an element.
   """
 
   groups: int
   eps: float
+  operations: Operations
 
   @nn.compact
   def __call__(self, x):
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,))
     bias = self.param("bias", nn.initializers.zeros, (channels,))
-    member = np.repeat(np.eye(self.groups, dtype=x.dtype), channels // self.groups, axis=0)
-    product = partial(jnp.matmul, precision="highest")
-    averaged = lambda values: product(values.mean(axis=(1, 2)), member) * (self.groups / channels)
-    spread = lambda values: product(values, member.T)
-    mean, square = averaged(x), averaged(x * x)
+    sums = jnp.stack([x.mean(axis=(1, 2)), (x * x).mean(axis=(1, 2))])
+    mean, square = self.operations.average(sums, self.groups)
     inverse = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)
-    factor = spread(inverse) * scale[None].astype(x.dtype)
-    offset = bias[None].astype(x.dtype) - spread(mean) * factor
+    inverse, mean = self.operations.spread(jnp.stack([inverse, mean]), channels)
+    factor = inverse * scale[None].astype(x.dtype)
+    offset = bias[None].astype(x.dtype) - mean * factor
     return x * factor[:, None, None] + offset[:, None, None]
 
 
-def group_norm(x: jax.Array, groups: int, eps: float, dtype, name: str) -> jax.Array:
+def group_norm(x: jax.Array, groups: int, eps: float, operations: Operations, dtype, name: str) -> jax.Array:
   """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
   wide = at_least_float32(dtype)
-  return GroupNorm(groups, eps, name=name)(x.astype(wide)).astype(dtype)
+  return GroupNorm(groups, eps, operations, name=name)(x.astype(wide)).astype(dtype)
 
 
 def time_embedding(t: jax.Array, channels: int, shift: float = 1.0) -> jax.Array:
@@ -150,18 +145,18 @@ class ResidualBlock(nn.Module):
   channels: int
   groups: int
   dropout: float
+  operations: Operations
   dtype: Any
   eps: float = 1e-6
   activation: Callable[[jax.Array], jax.Array] = nn.swish
   scale_shift: bool = False
   divisor: float = 1.0
-  convolution: Convolution = direct
 
   @nn.compact
   def __call__(self, x, embedding, keys):
-    norm = lambda h, name: group_norm(h, self.groups, self.eps, self.dtype, name)
+    norm = lambda h, name: group_norm(h, self.groups, self.eps, self.operations, self.dtype, name)
     conv3 = lambda name, **options: conv3x3(
-      self.channels, self.convolution, dtype=self.dtype, name=name, **options
+      self.channels, self.operations.convolve, dtype=self.dtype, name=name, **options
     )
     h = conv3("conv1")(self.activation(norm(x, "norm1")))
     width = self.channels * (2 if self.scale_shift else 1)
@@ -181,6 +176,34 @@ class ResidualBlock(nn.Module):
     return (x + h) / self.divisor if self.divisor != 1 else x + h
 
 
+_SCORES = 2**20
+"""Scores of one image and head that are held at a time: all of a 32x32 map, or 256 queries of a 64x64 map."""
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+  """`jax.nn.dot_product_attention`, in parts of the queries where the matrix of all scores would be large.
+
+  Its scores and softmax are in float32 (or wider). The parts are computed again for the backward pass.
+
+  Args:
+    q, k, v: Queries, keys and values, ``[B, N, heads, C]``.
+
+  Returns:
+    ``[B, N, heads, C]``.
+  """
+  number = q.shape[1]
+  size = next(size for size in range(max(1, min(number, _SCORES // number)), 0, -1) if number % size == 0)
+
+  def part(q):
+    with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 and float32 together
+      return jax.nn.dot_product_attention(q, k, v)
+
+  if size == number:
+    return part(q)
+  parts = jnp.moveaxis(q.reshape(q.shape[0], -1, size, *q.shape[2:]), 1, 0)
+  return jnp.moveaxis(jax.lax.map(jax.checkpoint(part), parts), 0, 1).reshape(q.shape)
+
+
 class Attention(nn.Module):
   """Self-attention over all pixels, with softmax in float32, added to its input.
 
@@ -188,6 +211,7 @@ class Attention(nn.Module):
   """
 
   groups: int
+  operations: Operations
   dtype: Any
   eps: float = 1e-6
   head_dim: int | None = None
@@ -198,11 +222,9 @@ class Attention(nn.Module):
     batch, height, width, channels = x.shape
     head = channels if self.head_dim is None else self.head_dim
     dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=init(scale), name=name)
-    h = group_norm(x, self.groups, self.eps, self.dtype, "norm") if self.groups else x
+    h = group_norm(x, self.groups, self.eps, self.operations, self.dtype, "norm") if self.groups else x
     h = h.reshape(batch * height * width, channels)
     q, k, v = (dense(name)(h).reshape(batch, height * width, -1, head) for name in ("q", "k", "v"))
-    scores = jnp.einsum("bqhc,bkhc->bhqk", q, k) * head**-0.5
-    weights = nn.softmax(scores.astype(jnp.float32)).astype(self.dtype)
-    h = jnp.einsum("bhqk,bkhc->bqhc", weights, v).reshape(batch * height * width, channels)
+    h = attention(q, k, v).reshape(batch * height * width, channels)
     h = dense("out", scale=0)(h).reshape(x.shape)
     return (x + h) / self.divisor if self.divisor != 1 else x + h

@@ -14,13 +14,49 @@ if TYPE_CHECKING:
 _PAPER, _INK = 255, 40
 _MIN_SIDE = 480
 """Pictures smaller than this many pixels are enlarged by a whole factor, each pixel a square."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Endings of files that `save_png` writes."""
+_FIGURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
+
+
+def check_name(path: str | Path, endings: Sequence[str] = PICTURES) -> None:
+  """Whether a file of that name can be written as what its ending says, in any case: call it before the work.
+
+  Raises:
+    ValueError: If the ending is none of these, or there is a folder of that name.
+  """
+  path = Path(path)
+  if path.suffix.lower() not in endings:
+    raise ValueError(f"the name of a picture must end in {', '.join(endings)}, got {str(path)!r}")
+  if path.is_dir():
+    raise ValueError(f"{path} is a folder")
+
+
+def visible(images: np.ndarray) -> np.ndarray:
+  """Images of any number of channels as grey or colour ones.
+
+  Args:
+    images: ``u8[..., H, W, C]``.
+
+  Returns:
+    The same for 1 and 3 channels. Of 2 and 4 the last is alpha, and they are shown over white,
+    ``u8[..., H, W, 1 or 3]``. Of any other number, the channels stand side by side in grey, ``u8[..., H, C *
+    W, 1]``.
+  """
+  channels = images.shape[-1]
+  if channels in (1, 3):
+    return images
+  if channels in (2, 4):
+    alpha = images[..., -1:].astype(np.float32) / 255
+    return np.round(images[..., :-1] * alpha + _PAPER * (1 - alpha)).astype(np.uint8)
+  return np.concatenate(np.split(images, channels, axis=-1), axis=-2)
 
 
 def grid(images: np.ndarray, columns: int | None = None, pad: int = 1) -> np.ndarray:
   """Tiles images row by row.
 
   Args:
-    images: ``u8[N, H, W, C]``, C of 1 or 3.
+    images: ``u8[N, H, W, C]``, shown as `visible` says where C is neither 1 nor 3.
     columns: Images a row; by default as square as it gets.
     pad: White pixels between images.
 
@@ -30,10 +66,11 @@ def grid(images: np.ndarray, columns: int | None = None, pad: int = 1) -> np.nda
   Raises:
     ValueError: If the images are not such an array, or ``columns`` is not positive.
   """
-  if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
-    raise ValueError(f"images must be a non-empty u8[N, H, W, 1 or 3], got {images.dtype}{images.shape}")
+  if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+    raise ValueError(f"images must be a non-empty u8[N, H, W, C], got {images.dtype}{images.shape}")
   if columns is not None and columns < 1:
     raise ValueError(f"columns must be positive, got {columns}")
+  images = visible(images)
   number, height, width, channels = images.shape
   columns = columns or int(np.ceil(number**0.5))
   rows = -(-number // columns)
@@ -51,22 +88,40 @@ def enlarge(picture: np.ndarray, min_side: int = _MIN_SIDE) -> np.ndarray:
 
 
 def to_image(picture: np.ndarray) -> Image.Image:
-  """A Pillow image of ``u8[H, W, C]``."""
+  """A Pillow image of ``u8[H, W, C]``: grey, grey and alpha, RGB, or RGBA.
+
+  Raises:
+    ValueError: If it has other channels, which no file of Pillow's holds.
+  """
+  if picture.dtype != np.uint8 or picture.ndim != 3 or not 1 <= picture.shape[-1] <= 4:
+    raise ValueError(f"a picture must be u8[H, W, 1 to 4], got {picture.dtype}{picture.shape}")
   return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-  """Writes ``u8[H, W, C]``, enlarged if it is tiny; creates the folder."""
+  """Writes ``u8[H, W, C]``, enlarged if it is tiny, as PNG or what the ending says; creates the folder.
+
+  Raises:
+    ValueError: As `check_name` and `to_image`.
+  """
+  check_name(path)
+  if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+    picture = visible(picture)
   path.parent.mkdir(parents=True, exist_ok=True)
   to_image(enlarge(picture)).save(path)
 
 
 def save_animation(path: Path, frames: np.ndarray, seconds: float = 3.0) -> None:
-  """Writes ``u8[S, H, W, C]`` as a looping GIF or WebP (by the suffix); the last frame stays a second."""
+  """Writes ``u8[S, H, W, C]`` as a looping GIF or WebP (by the ending); the last frame stays a second.
+
+  Raises:
+    ValueError: If the ending is another.
+  """
+  check_name(path, (".gif", ".webp"))
   path.parent.mkdir(parents=True, exist_ok=True)
-  first, *rest = (to_image(enlarge(frame, 256)) for frame in frames)
+  first, *rest = (to_image(enlarge(frame, 256)) for frame in visible(frames))
   durations = [round(1000 * seconds / len(frames))] * (len(frames) - 1) + [1000]
-  options: dict[str, Any] = {"lossless": True} if path.suffix == ".webp" else {}
+  options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
   first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, **options)
 
 
@@ -81,6 +136,7 @@ def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: 
   Returns:
     ``u8[..., 3]``.
   """
+  blocks = [[visible(block) for block in row] for row in blocks]
   height, width = blocks[0][0].shape[:2]
   font_size = max(12, height // 12)
   font = ImageFont.load_default(size=font_size)
@@ -102,7 +158,12 @@ def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: 
 
 @contextlib.contextmanager
 def figure(path: Path, width: float, height: float, dpi: int = 120) -> Iterator["Figure"]:
-  """A matplotlib figure of so many inches to draw in, written to ``path`` at the end; creates the folder."""
+  """A matplotlib figure of so many inches to draw in, written to ``path`` at the end; creates the folder.
+
+  Raises:
+    ValueError: At once, as `check_name`.
+  """
+  check_name(path, _FIGURES)
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 

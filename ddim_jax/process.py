@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, coefficients, fresh_noise
 
 
 def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t) -> jax.Array:
@@ -46,7 +46,6 @@ def renoise(schedule: Schedule, x_t: jax.Array, z: jax.Array, t, s) -> jax.Array
     The sample at level ``s``.
   """
   (alpha_t, _), (alpha_s, sigma_s) = coefficients(schedule, t, x_t), coefficients(schedule, s, x_t)
-  change = log_snr_at(schedule, s, x_t) - log_snr_at(schedule, t, x_t)
+  share = fresh_noise(schedule, s, t, x_t)
   # 1 - alpha_bar_s / alpha_bar_t = (1 - SNR_s / SNR_t) * sigma_s^2, without cancellation.
-  fresh = jnp.sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(x_t.dtype) * sigma_s
-  return jnp.where(change < 0, alpha_s / alpha_t * x_t + fresh * z, x_t)
+  return jnp.where(share > 0, alpha_s / alpha_t * x_t + share * sigma_s * z, x_t)

@@ -11,7 +11,7 @@ level 1. Tables are computed in float64 on the host and cast once.
 [1] Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502. Its alpha is our alpha_bar.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,32 @@ def _alpha(log_snr):
   return jnp.exp(0.5 * jax.nn.log_sigmoid(log_snr))
 
 
+def known(value) -> np.ndarray | None:
+  """The value as a numpy array, or None where it is traced: what can be checked before a program runs."""
+  return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+  """Raises ValueError where a value that is not traced is outside ``[low, high]`` or NaN."""
+  values = known(value)
+  if values is not None and not np.all((values >= low) & (values <= high)):
+    raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {values}")
+
+
+def check_decreasing(ts, T: int, name: str = "ts") -> None:
+  """Raises ValueError unless levels that are not traced decrease strictly within [0, T], but for padding.
+
+  Padding, the last level repeated (`ddim_jax.timesteps.pad`), is allowed.
+  """
+  levels = known(ts)
+  if levels is None:
+    return
+  check_range(name, levels, 0, T)
+  change = np.diff(levels)
+  if np.any((change >= 0) & (levels[1:] != levels[-1])) or np.any(change > 0) or not np.any(change < 0):
+    raise ValueError(f"{name} must decrease strictly, got {levels.tolist()}")
+
+
 def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
   """Log-SNR at level ``t``, shaped to combine with ``like``; in the schedule's own precision.
 
@@ -68,26 +94,25 @@ def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
 
   Args:
     schedule: Noise schedule.
-    t: Level, ``i32[]`` or ``f32[]``, or one per example, ``[B]``, in ``[0, T]``. Traced. A level outside
-      the range gives NaN when traced, so that it cannot pass for another level.
+    t: Level, ``i32[]`` or ``f32[]``, or one per example, ``[B]``, in ``[0, T]``. A traced level outside the
+      range gives NaN, so that it cannot pass for another level.
     like: Floating-point array ``[B, ...]`` whose rank the result takes.
 
   Returns:
     ``[1, 1, ...]`` or ``[B, 1, ...]``, in the dtype of the schedule.
 
   Raises:
-    ValueError: If ``t`` is not a number, has another shape, or is on the host and out of range.
+    ValueError: If ``t`` is not a number, has another shape, or is not traced and out of range.
   """
   if not isinstance(t, jax.Array):
     t = np.asarray(t)
-    if t.size and not (t.min() >= 0 and t.max() <= schedule.T):
-      raise ValueError(f"level t must be in [0, {schedule.T}], got {t}")
   if not (jnp.issubdtype(t.dtype, jnp.integer) or jnp.issubdtype(t.dtype, jnp.floating)):
     raise ValueError(f"level t must be an integer or floating point, got dtype {t.dtype}")
   if not jnp.issubdtype(like.dtype, jnp.floating):
     raise ValueError(f"x must be floating point, got dtype {like.dtype}")
   if t.ndim > 1 or (t.ndim == 1 and (like.ndim == 0 or t.shape[0] not in (1, like.shape[0]))):
     raise ValueError(f"level t must be a scalar or one per example, got t{t.shape} for x{like.shape}")
+  check_range("level t", t, 0, schedule.T)
   if jnp.issubdtype(t.dtype, jnp.integer):
     value = schedule.log_snr.at[t].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
   else:
@@ -117,6 +142,17 @@ def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax
   return _alpha(log_snr).astype(like.dtype), _alpha(-log_snr).astype(like.dtype)
 
 
+def safe_sqrt(x):
+  """Square root with derivative 0 at 0 instead of infinity; NaN below 0, as ``jnp.sqrt``."""
+  return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
+
+
+def fresh_noise(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
+  change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
+  return safe_sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
+
+
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
   """A schedule from float64 ``log alpha_bar`` at levels 1..T; may end at minus infinity."""
   with np.errstate(divide="ignore"):
@@ -125,7 +161,8 @@ def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
   return Schedule(jnp.asarray(log_snr))
 
 
-def _vector(name: str, values) -> np.ndarray:
+def finite_vector(name: str, values) -> np.ndarray:
+  """The values in float64; ValueError unless they are a non-empty vector of finite numbers."""
   values = np.asarray(values, np.float64)
   if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
     raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {values}")
@@ -141,7 +178,7 @@ def from_betas(betas) -> Schedule:
   Raises:
     ValueError: If ``betas`` is not a vector in that range.
   """
-  betas = _vector("betas", betas)
+  betas = finite_vector("betas", betas)
   if betas.min() <= 0 or betas[-1] > 1 or np.any(betas[:-1] >= 1):
     raise ValueError(f"betas must be in (0, 1), the last at most 1; got {betas.min()} to {betas.max()}")
   with np.errstate(divide="ignore"):
@@ -158,91 +195,23 @@ def from_alpha_bar(alpha_bar) -> Schedule:
   Raises:
     ValueError: If the values are not strictly decreasing or leave that range.
   """
-  alpha_bar = _vector("alpha_bar", alpha_bar)
+  alpha_bar = finite_vector("alpha_bar", alpha_bar)
   if alpha_bar[0] == 1:
     alpha_bar = alpha_bar[1:]
   if not alpha_bar.size or alpha_bar[0] >= 1 or alpha_bar[-1] < 0 or np.any(np.diff(alpha_bar) >= 0):
-    raise ValueError(f"alpha_bar must decrease strictly from below 1 to at least 0, got {alpha_bar}")
+    raise ValueError(
+      "alpha_bar must decrease strictly from below 1 to at least 0,"
+      f" got {np.array2string(alpha_bar, threshold=6)}"
+    )
   with np.errstate(divide="ignore"):
     return _from_log_alpha_bar(np.log(alpha_bar))
 
 
-def _check_T(T) -> int:
+def check_T(T) -> int:
+  """``T`` as an int; ValueError unless it is a positive integer."""
   if not isinstance(T, (int, np.integer)) or T < 1:
     raise ValueError(f"T must be a positive integer, got {T!r}")
   return int(T)
-
-
-def linear_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-  """Betas rise linearly: the schedule of DDPM (arXiv:2006.11239) and of the DDIM paper.
-
-  Args:
-    T: Number of levels.
-    beta_start: Beta at level 1, in (0, 1).
-    beta_end: Beta at level T, in (0, 1].
-
-  Raises:
-    ValueError: If an argument is out of range (also in the other factories here).
-  """
-  return from_betas(np.linspace(beta_start, beta_end, _check_T(T)))
-
-
-def quadratic_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-  """Square roots of the betas rise linearly: "quad" in the DDPM code, "scaled_linear" in diffusers."""
-  if beta_start < 0 or beta_end < 0:
-    raise ValueError(f"beta_start and beta_end must be in (0, 1), got {beta_start} and {beta_end}")
-  return from_betas(np.linspace(beta_start**0.5, beta_end**0.5, _check_T(T)) ** 2)
-
-
-def constant_schedule(T: int = 1000, beta: float = 0.02) -> Schedule:
-  """Every beta is the same: "const" in the DDPM code."""
-  return from_betas(np.full(_check_T(T), beta))
-
-
-def sigmoid_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-  """Betas follow a logistic curve over [-6, 6] from about ``beta_start`` to about ``beta_end``."""
-  rise = 1 / (1 + np.exp(-np.linspace(-6, 6, _check_T(T))))
-  return from_betas(beta_start + (beta_end - beta_start) * rise)
-
-
-def jsd_schedule(T: int = 1000) -> Schedule:
-  """``beta_t = 1 / (T - t + 1)``, hence ``alpha_bar_t = 1 - t / T``: nothing is left at level T.
-
-  From Sohl-Dickstein et al., arXiv:1503.03585; "jsd" in the DDPM code.
-  """
-  return from_betas(1 / np.arange(_check_T(T), 0, -1))
-
-
-def warmup_schedule(
-  T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, fraction: float = 0.1
-) -> Schedule:
-  """Betas rise linearly over the first ``fraction`` of the levels and stay at ``beta_end``.
-
-  "warmup10" and "warmup50" in the DDPM code are fractions 0.1 and 0.5, in [0, 1].
-  """
-  if not 0 <= fraction <= 1:
-    raise ValueError(f"fraction must be in [0, 1], got {fraction}")
-  betas = np.full(_check_T(T), beta_end, np.float64)
-  rising = int(T * fraction)
-  betas[:rising] = np.linspace(beta_start, beta_end, rising)
-  return from_betas(betas)
-
-
-def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Schedule:
-  r"""``alpha_bar_t`` proportional to ``cos^2(pi/2 * (t/T + offset) / (1 + offset))``, betas capped.
-
-  Equation (17) of Nichol and Dhariwal, arXiv:2102.09672; "squaredcos_cap_v2" in diffusers.
-
-  Args:
-    T: Number of levels.
-    offset: Keeps the first betas away from 0; dimensionless, at least 0.
-    max_beta: Cap on every beta, in (0, 1); it takes hold at the last levels.
-  """
-  if offset < 0:
-    raise ValueError(f"offset must be at least 0, got {offset}")
-  angle = np.linspace(0, 1, _check_T(T) + 1) + offset
-  signal = np.cos(angle / (1 + offset) * np.pi / 2) ** 2
-  return from_betas(np.minimum(1 - signal[1:] / signal[:-1], max_beta))
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:

@@ -6,6 +6,7 @@ depend on the number of devices, and a restart replays nothing and skips nothing
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddim_jax.collectives import mean
+from ddim_jax.packing import unpack
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
@@ -33,8 +34,8 @@ class TrainState(flax.struct.PyTreeNode):
 
   Attributes:
     step: Updates tried so far, ``i32[]``.
-    params: Parameters of the network.
-    ema: Their exponential moving average: what to sample with.
+    params: Parameters of the network, a tree or `packing.Packed`.
+    ema: Their exponential moving average, to sample with; `packing.unpack` makes it a tree.
     opt_state: State of the optimiser.
     skipped: Updates left out because a loss or gradient was not finite, ``i32[]``.
     emas: Further averages with other decays, a tuple of trees like ``ema``.
@@ -49,7 +50,16 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def create_state(params, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
-  """The state before the first step; all ``1 + emas`` averages start as copies of the parameters."""
+  """The state before the first step; all ``1 + emas`` averages start as copies of the parameters.
+
+  Args:
+    params: A tree of arrays; or the same packed, with `packing.pack`: then optimiser and averages are a few
+      operations on vectors instead of a few for each array. That is for an optimiser which treats all numbers
+      alike, such as ``optax.adam``; one that looks at names or single arrays (a mask, LAMB, Muon) needs the
+      tree.
+    optimizer: Any optax optimiser.
+    emas: Number of further averages.
+  """
   zero = jnp.zeros((), jnp.int32)
   # Distinct buffers throughout, so that the whole state can be donated.
   copies = [jax.tree.map(jnp.copy, params) for _ in range(1 + emas)]
@@ -184,21 +194,25 @@ def example_losses(
 
 
 def _all_finite(tree) -> jax.Array:
-  return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+  """Whether all numbers are.
+
+  By a sort of the arrays' answers: XLA would repeat any sum in the kernel of each array that depends on it,
+  and take minutes and gigabytes to compile those of a tree of hundreds.
+  """
+  return jnp.sort(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))[0]
 
 
-def _by_level(t, losses, edges: Sequence[int], axis_name: str | None) -> dict[str, jax.Array]:
+def _by_level(t, losses, edges: Sequence[int]) -> dict[str, jax.Array]:
   """Sums of losses and numbers of examples by level; nothing without edges."""
   if not edges:
     return {}
   chosen = jnp.searchsorted(jnp.asarray(edges, jnp.int32), t, side="right")
   members = jax.nn.one_hot(chosen, len(edges) + 1, dtype=losses.dtype)
   # A sum of products would turn one loss that is not finite into NaN in all bins.
-  sums = {
+  return {
     "level_losses": jnp.sum(jnp.where(members > 0, losses[:, None], 0), axis=0),
     "level_counts": jnp.sum(members, axis=0),
   }
-  return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 
 def make_train_step(
@@ -243,32 +257,30 @@ def make_train_step(
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
 
     def batch_loss(params):
-      values = losses(params, keys, images, labels, t)
+      values = losses(unpack(params), keys, images, labels, t)
       return jnp.mean(values), values
 
     (value, values), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
-    by_level = _by_level(t, values, level_edges, axis_name)
+    by_level = _by_level(t, values, level_edges)
     if axis_name is not None:
-      value, grads = mean((value, grads), axis_name)
+      value, grads = jax.lax.pmean((value, grads), axis_name)
+      by_level = jax.lax.psum(by_level, axis_name)
     grad_norm = optax.tree.norm(grads)
 
-    def updated():
-      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-      params = optax.apply_updates(state.params, updates)
-      average = lambda old, decay: optax.incremental_update(params, old, 1 - decay(state.step))
-      ema = average(state.ema, decay)
-      emas = tuple(average(old, other) for old, other in zip(state.emas, decays, strict=True))
-      return params, ema, emas, opt_state
-
-    # Computed twice, once to be tested and once to be kept: the first is never stored, and a branch that got
-    # results from outside would copy them. Not a `where` per array: XLA would repeat the whole test in the
-    # kernel of each, and take a minute and gigabytes to compile them. A finite norm is one of finite squares,
-    # which is all that the moments of the optimiser hold.
-    finite = _all_finite((value, grad_norm, updated()[0]))
-    unchanged = lambda: (state.params, state.ema, state.emas, state.opt_state)
-    params, ema, emas, opt_state = jax.lax.cond(finite, updated, unchanged)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # A finite norm is one of finite squares, which is all that the moments of the optimiser hold.
+    finite = _all_finite((value, grad_norm, params))
+    chosen = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)
+    params = chosen(params, state.params)
+    average = lambda old, decay: optax.incremental_update(
+      params, old, jnp.where(finite, 1 - decay(state.step), 0)
+    )
+    emas = tuple(average(old, other) for old, other in zip(state.emas, decays, strict=True))
     skipped = state.skipped + jnp.where(finite, 0, 1)
-    state = TrainState(state.step + 1, params, ema, opt_state, skipped, emas)
+    state = TrainState(
+      state.step + 1, params, average(state.ema, decay), chosen(opt_state, state.opt_state), skipped, emas
+    )
     return state, {"loss": value, "grad_norm": grad_norm, "skipped": state.skipped} | by_level
 
   return train_step

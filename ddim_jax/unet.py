@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.convolution import named
+from ddim_jax.cpu.recomputation import recomputed
 from ddim_jax.layers import (
   Attention,
   RandomFourier,
@@ -29,7 +29,7 @@ from ddim_jax.layers import (
   time_embedding,
   upsample,
 )
-from ddim_jax.rematerialisation import recomputed
+from ddim_jax.operations import named
 
 __all__ = ["RandomFourier", "Sinusoids", "UNet", "time_embedding"]
 
@@ -54,10 +54,10 @@ class UNet(nn.Module):
     groups: Groups of every GroupNorm.
     dtype: Type of the computation, e.g. ``jnp.bfloat16``. Parameters, GroupNorm statistics, softmax
       and output stay float32.
-    remat: Recompute each residual block in the backward pass to save memory. On a CPU, derivatives in
-      reverse mode only: see `rematerialisation.recomputed`.
+    remat: Recompute each residual block in the backward pass to save memory. Reverse mode only (``grad``,
+      ``vjp``): for ``jvp``, apply the same parameters with ``remat=False``.
     conv: What computes the 3x3 convolutions, all equal up to rounding: "direct", XLA's own; "winograd",
-      with a quarter of the products; "auto", the latter on a CPU where it is faster.
+      with a quarter of the products; "auto", the latter in programs for a CPU where it is faster.
     time: Features of the level: `Sinusoids` or `RandomFourier`.
     embedding: Width of the embedding of the level; None means ``4 * channels``.
     eps: Epsilon of every GroupNorm.
@@ -167,7 +167,7 @@ class UNet(nn.Module):
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
-    convolution = named(self.conv)
+    operations = named(self.conv)
     middle = len(self.multipliers) - 1
     heights = [x_t.shape[1] >> level for level in range(middle + 1)]
     by_height = tuple(level for level, height in enumerate(heights) if height in self.attention)
@@ -192,19 +192,26 @@ class UNet(nn.Module):
 
     def block(h, level, name, divisor=1.0):
       layer = ResidualBlock(
-        self.width(level), self.groups, self.dropout, self.dtype, self.eps, self.activation,
-        self.scale_shift, divisor, convolution, name=name,
+        self.width(level), self.groups, self.dropout, operations.lowered, self.dtype, self.eps,
+        self.activation, self.scale_shift, divisor, name=name,
       )  # fmt: skip
       if not self.remat or self.is_initializing():
         return layer(h, embedding, dropout_keys(name))
       alone, variables = layer.unbind()
-      return recomputed(alone.apply)(variables, h, embedding, dropout_keys(name))
+      by = lambda operations: alone.clone(operations=operations).apply
+      return jax.lax.platform_dependent(
+        variables, h, embedding, dropout_keys(name),
+        cpu=recomputed(by(operations.cpu)), default=jax.checkpoint(by(operations.default)),
+      )  # fmt: skip
 
     def attend(h, name, groups=self.groups, divisor=1.0):
-      return Attention(groups, self.dtype, self.eps, self.head_dim, divisor, name=name)(h)
+      attention = Attention(
+        groups, operations.lowered, self.dtype, self.eps, self.head_dim, divisor, name=name
+      )
+      return attention(h)
 
     x = x_t.astype(self.dtype)
-    conv_in = conv3x3(self.channels, convolution, dtype=self.dtype, name="conv_in")
+    conv_in = conv3x3(self.channels, operations.lowered.convolve, dtype=self.dtype, name="conv_in")
     h = conv_in(2 * x - 1 if self.centre_input else x)
     skips = [h]
 
@@ -237,6 +244,6 @@ class UNet(nn.Module):
       if level != 0:
         h = upsample(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
 
-    h = nn.swish(group_norm(h, self.groups, self.eps, self.dtype, "norm_out"))
-    h = conv3x3(self.out_channels, convolution, dtype=self.dtype, scale=0, name="conv_out")(h)
+    h = nn.swish(group_norm(h, self.groups, self.eps, operations.lowered, self.dtype, "norm_out"))
+    h = conv3x3(self.out_channels, operations.lowered.convolve, dtype=self.dtype, scale=0, name="conv_out")(h)
     return self.time.output(h.astype(at_least_float32(self.dtype)), t)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import ddim_jax
-from tests.conftest import ROOT, printed
+from tests.helpers import ROOT, printed
 
 HEAVY = {"tensorflow", "torch", "matplotlib", "tensorflow_datasets", "orbax", "optax", "PIL", "sklearn"}
 
@@ -35,26 +35,31 @@ def test_imports_point_one_way():
   """The core's layers import only what lies below them."""
   below = {
     "schedules": set(),
+    "beta_schedules": {"schedules"},
+    "paths": {"schedules"},
+    "continuous": {"schedules"},
     "timesteps": set(),
     "parameterisation": set(),
-    "rematerialisation": set(),
-    "collectives": set(),
-    "winograd": set(),
-    "convolution": {"winograd"},
-    "layers": {"convolution"},
-    "unet": {"convolution", "layers", "rematerialisation"},
+    "packing": set(),
+    "initialisation": set(),
+    "cpu": set(),
+    "convolution": set(),
+    "operations": {"convolution", "cpu"},
+    "layers": {"convolution", "operations"},
+    "unet": {"layers", "operations", "cpu"},
     "process": {"schedules"},
     "denoisers": {"schedules", "parameterisation"},
-    "solvers": {"schedules", "parameterisation"},
+    "solvers": {"schedules", "parameterisation", "process"},
     "guidance": {"schedules", "parameterisation", "denoisers"},
     "inverse_problems": {"schedules", "parameterisation", "process", "denoisers", "solvers"},
     "inversion": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
+    "noise_maps": {"schedules", "parameterisation", "process", "denoisers", "solvers", "sampling"},
     "bijective": {"schedules", "parameterisation", "denoisers", "solvers", "inversion", "sampling"},
     "likelihood": {"schedules", "parameterisation", "process", "denoisers", "sampling"},
     "parallel": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
     "sampling": {"schedules", "parameterisation", "denoisers", "solvers"},
-    "training": {"schedules", "parameterisation", "process", "collectives"},
-    "checkpoints": set(),
+    "training": {"schedules", "parameterisation", "process", "packing"},
+    "checkpoints": {"packing"},
     "plots": set(),
   }
   for name, allowed in below.items():
@@ -96,8 +101,12 @@ def test_nothing_unpickles_and_nothing_is_extracted():
   ],
 )
 def test_a_program_on_a_cpu_has_a_device_a_core_unless_told_otherwise(batch_size, options, expected):
-  use = f"from ddim_jax.commands import cli; cli.use_every_core({batch_size})"
-  code = f"{use}; import jax; print(jax.device_count())"
+  code = f"""
+import jax
+from ddim_jax.cpu import devices
+devices.use_every_core({batch_size})
+print(jax.device_count())
+"""
   environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | options
   found = printed(code, environment)
   cores = min(8, len(os.sched_getaffinity(0)))

@@ -8,7 +8,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax.commands.main import COMMANDS
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
 LIBRARY, WEIGHTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -54,7 +54,7 @@ def test_pictures_files_and_programs_exist():
     path = program.replace(".", "/")
     assert any((ROOT / name).is_file() for name in (f"{path}.py", f"{path}/__main__.py")), program
   assert set(re.findall(r"^ddim (\w+)", TEXT, re.MULTILINE)) <= set(COMMANDS)
-  tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+  tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
   for test in re.findall(r"`(test_\w+)`", TEXT):
     assert f"def {test}(" in tests, test
   for path in re.findall(r"`(\w+\.py)`", TEXT):

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import jax
 
-from ddim_jax.commands import heap
+from ddim_jax.cpu import devices, heap
 
 _OURS = Path(__file__).parent.parent
 _PROGRAMS = _OURS.parent / "experiments"
-_MOST_DEVICES = 8  # of a CPU: each of them holds the state of a training run
 
 
 def use_compilation_cache() -> None:
@@ -25,25 +24,9 @@ def use_compilation_cache() -> None:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def use_every_core(batch_size: int = 0) -> None:
-  """Makes every core of a CPU a JAX device, up to 8 of them, where the user has not said how many.
-
-  XLA spreads each operation of a device over all cores, which small convolutions gain little from: two
-  devices with half of a batch each are done earlier than one with all of it (``experiments.bench sample``).
-
-  Args:
-    batch_size: What the devices must be able to share evenly; 0 if they need not.
-  """
-  if "device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
-    return
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  shared = (n for n in range(min(cores, _MOST_DEVICES), 1, -1) if batch_size % n == 0)
-  jax.config.update("jax_num_cpu_devices", next(shared, 1))
-
-
 def prepare(batch_size: int = 0) -> None:
-  """Sets devices, memory and compilation cache; before the first use of JAX. See `use_every_core`."""
-  use_every_core(batch_size)
+  """Sets devices, memory and compilation cache; before the first use of JAX. See `devices.use_every_core`."""
+  devices.use_every_core(batch_size)
   heap.keep_memory()
   use_compilation_cache()
 
@@ -84,7 +67,7 @@ def run(
 
   Args:
     program: Returns its status, None for 0.
-    batch_size: See `use_every_core`.
+    batch_size: See `devices.use_every_core`.
     options: Names of arguments that are options of the command.
   """
   prepare(batch_size)

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 import ddim_jax
 from ddim_jax import data, plots, timesteps
@@ -52,35 +51,6 @@ class Edit:
     return ts if self.inpaint is None else timesteps.repaint(ts, self.jump, self.resample)
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-  """A picture as ``u8[H, W, C]``.
-
-  Raises:
-    ValueError: If the file is no picture, or of another size.
-  """
-  height, width, channels = shape
-  try:
-    with Image.open(path) as picture:
-      pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-  except UnidentifiedImageError as error:
-    raise ValueError(f"{path} is not a picture") from error
-  if pixels.shape[:2] != (height, width):
-    raise ValueError(f"{path} must be {width}x{height} pixels, got {pixels.shape[1]}x{pixels.shape[0]}")
-  return pixels.reshape(shape)
-
-
-def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-  """True where the picture is kept (black), ``bool[H, W, 1]``.
-
-  Raises:
-    ValueError: As `read_picture`, or if nothing is white.
-  """
-  kept = read_picture(path, (*shape[:2], 1)) < 128
-  if kept.all():
-    raise ValueError(f"{path} must have white pixels, where to paint; all are black")
-  return kept
-
-
 def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
   """Writes a grid: originals, with a mask what was kept of them, and the results below.
 
@@ -93,13 +63,15 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
     settings: What is kept in it.
   """
   num, levels, model = min(num, _COLUMNS), edit.levels(how.ts), how.model
+  height, width, channels = model.shape
+  size = (height, width)
   if edit.image is None:
     originals, labels = datasets.real_images(model, num)
   else:
-    originals = np.repeat(read_picture(edit.image, model.shape)[None], num, axis=0)
+    originals = np.repeat(data.read_picture(edit.image, channels=channels, size=size)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
-  kept = None if edit.inpaint is None else read_mask(edit.inpaint, model.shape)[None]
+  kept = None if edit.inpaint is None else data.read_mask(edit.inpaint, size)[None]
   solver = drawing.as_solver(how.solver, how.eta)
   solver = solver if kept is None else ddim_jax.repaint(solver)
   keys, noise = how.noise(len(originals))

@@ -12,8 +12,9 @@ import optax
 import tyro
 
 from ddim_jax import checkpoints
-from ddim_jax.commands import cli, heap, options, presets
+from ddim_jax.commands import cli, options, presets
 from ddim_jax.commands.presets import PRESETS, Args
+from ddim_jax.cpu import heap
 from ddim_jax.data import Source
 from ddim_jax.models import Model, build, datasets, load
 from ddim_jax.models.config import Network

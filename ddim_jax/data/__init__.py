@@ -1,21 +1,43 @@
-"""Images, from wherever they are to batches: ``builders -> Source -> batch_at -> prefetch``.
+"""Data in any form, from wherever it is to batches: ``load_* -> Source -> batch_at -> prefetch``.
 
-Needs the ``train`` extra (TensorFlow Datasets, without TensorFlow).
+A `Source` gives numbers as they are stored, and its `Scaling` says what they mean: ``scaling.to_data``
+makes them what a network sees, ``scaling.to_values`` makes samples what was stored. Needs the ``train``
+extra.
 """
 
-from ddim_jax.data.batches import Batch, batch_at, batch_indices, from_uint8, prefetch, to_uint8
-from ddim_jax.data.sources import Source, in_memory, load_builtin, load_folder, load_tfds
+from ddim_jax.data.arrays import load_array, save_array
+from ddim_jax.data.batches import Batch, batch_at, batch_indices, prefetch
+from ddim_jax.data.folders import load_folder
+from ddim_jax.data.hub import load_hf
+from ddim_jax.data.pictures import read_mask, read_picture
+from ddim_jax.data.prepared import default_data_dir, load_builtin, load_tfds
+from ddim_jax.data.report import Report, contact_sheet, drawable, inspect
+from ddim_jax.data.scaling import BYTES, Scaling, from_uint8, to_uint8
+from ddim_jax.data.sources import Found, Source, in_memory
 
 __all__ = [
+  "BYTES",
   "Batch",
+  "Found",
+  "Report",
+  "Scaling",
   "Source",
   "batch_at",
   "batch_indices",
+  "contact_sheet",
+  "default_data_dir",
+  "drawable",
   "from_uint8",
   "in_memory",
+  "inspect",
+  "load_array",
   "load_builtin",
   "load_folder",
+  "load_hf",
   "load_tfds",
   "prefetch",
+  "read_mask",
+  "read_picture",
+  "save_array",
   "to_uint8",
 ]

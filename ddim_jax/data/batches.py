@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.data.sources import Source
@@ -21,20 +19,17 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-  """Images ``u8[B, H, W, C]`` and labels ``i32[B]``."""
+  """Examples as they are stored: ``source.scaling.to_data(batch.image)`` is what a network sees.
+
+  Attributes:
+    image: ``dtype[B, *shape]``, of bytes or of the other types of sources.
+    label: ``i32[B]``.
+    condition: ``f32[B, K]``; K is 0 where the source has no conditions.
+  """
 
   image: np.ndarray
   label: np.ndarray
-
-
-def from_uint8(images) -> jax.Array:
-  """``u8[...]`` in [0, 255] to ``f32[...]`` in [-1, 1]."""
-  return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1
-
-
-def to_uint8(images) -> np.ndarray:
-  """``f32[...]`` in [-1, 1] (clipped to it) to the nearest ``u8[...]`` in [0, 255], on the host."""
-  return np.round((np.clip(np.asarray(images, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
+  condition: np.ndarray
 
 
 def _random_bits(seed: int, purpose: int, counter: int, size: int) -> np.ndarray:
@@ -74,30 +69,36 @@ def batch_at(
     step: Number of the batch, from 0.
     batch_size: Size of the global batch.
     seed: Decides order and flips, at least 0.
-    flip: Mirror each image left to right with probability 1/2.
+    flip: Mirror each image ``[H, W, C]`` left to right with probability 1/2.
     part: ``(index, count)``: rows ``index * batch_size / count`` and on, of as many.
 
   Raises:
-    ValueError: If the batch does not divide into ``count`` parts.
+    ValueError: If the batch does not divide into ``count`` parts, or what is no image is to be flipped.
   """
   index, count = part
   if batch_size < 1 or batch_size % count:
     raise ValueError(f"batch_size must be a positive multiple of {count} processes, got {batch_size}")
+  if flip and len(source.shape) != 3:
+    raise ValueError(f"flip is for images [H, W, C], not for examples of shape {source.shape}")
   rows = slice(index * batch_size // count, (index + 1) * batch_size // count)
-  images, labels = source.read(batch_indices(source.size, batch_size, seed, step)[rows])
+  indices = batch_indices(source.size, batch_size, seed, step)[rows]
+  images, labels = source.read(indices)
   if flip:
     mirrored = (_random_bits(seed, _FLIP, step, batch_size) >> 63)[rows].astype(bool)
     images = images.copy()
     images[mirrored] = images[mirrored, :, ::-1]
-  return Batch(images, labels)
+  empty = np.zeros((len(indices), 0), np.float32)
+  return Batch(images, labels, empty if source.conditions is None else source.conditions[indices])
 
 
-def prefetch(make: Callable[[int], T], first: int, last: int, depth: int = 3) -> Iterator[T]:
-  """Yields ``make(first) .. make(last - 1)``, computed by a thread up to ``depth`` ahead.
+def prefetch(
+  make: Callable[[int], T], first: int, last: int, depth: int = 3, threads: int = 1
+) -> Iterator[T]:
+  """Yields ``make(first) .. make(last - 1)`` in their order, computed by threads up to ``depth`` ahead.
 
   An error in ``make`` is raised here, at its own step.
   """
-  with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+  with ThreadPoolExecutor(threads, thread_name_prefix="prefetch") as thread:
     ahead = deque(thread.submit(make, step) for step in range(first, min(first + depth, last)))
     try:
       for step in range(first + depth, last + depth):

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from ddim_jax.data.sources import drop_grey_axis
+from ddim_jax import plots
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _CONNECT_SECONDS = 10
@@ -64,7 +63,7 @@ class _PngBuilder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, images, labels) -> Iterator[tuple[int, dict]]:
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
       png = io.BytesIO()
-      Image.fromarray(drop_grey_axis(image)).save(png, "PNG")
+      plots.to_image(image).save(png, "PNG")
       yield i, {"image": png.getvalue(), "label": int(label)}
 
   def find(self, dl_manager, title: str, filenames: list[str], *folders: Path) -> list[Path]:

@@ -1,22 +1,44 @@
-"""Sources: data sets as functions from indices to images.
+"""Sources: data sets as functions from indices to numbers, with what these numbers mean."""
 
-Small data sets are decoded once and kept as uint8; large ones are read by random access in threads.
-"""
-
-import contextlib
-import fcntl
-import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ddim_jax.data import scaling as scalings
+from ddim_jax.data.scaling import BYTES, Scaling
+
 MEMORY_LIMIT = 2 << 30
-"""Bytes of uint8 images up to which a data set is kept decoded in memory."""
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+"""Bytes up to which a data set is kept in memory."""
+_CHUNK = 4096
+_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
+
+Values = Literal["minmax", "standardise"] | tuple[Any, Any] | Scaling | None
+"""What stored numbers mean; nothing is guessed from them.
+
+``(low, high)``: these become -1 and 1, one number each or one for each channel, and all values lie between
+them: (0, 1), (-1, 1), (0, 4095). ``"minmax"``: the lowest and the highest of the whole data set.
+``"standardise"``: each channel gets mean 0 and variance 1. A `Scaling`: that of another source, such as of
+the training images for test images. None: bytes, (0, 255).
+"""
+
+
+class Found(NamedTuple):
+  """What reading a data set met.
+
+  Attributes:
+    modes: Number of pictures by mode, such as "RGB" or "I;16".
+    sizes: Number of pictures by (width, height).
+    values: Lowest and highest value as stored, of pictures with more than 8 bits, or None.
+    frames: Number of pictures with several frames or pages, of which the first is used.
+    skipped: Name and reason of everything that is not used.
+  """
+
+  modes: Mapping[str, int] = {}
+  sizes: Mapping[tuple[int, int], int] = {}
+  values: tuple[float, float] | None = None
+  frames: int = 0
+  skipped: tuple[tuple[str, str], ...] = ()
 
 
 class Source(NamedTuple):
@@ -24,203 +46,186 @@ class Source(NamedTuple):
 
   Attributes:
     name: What it is, for people.
-    size: Number of images.
-    shape: ``(H, W, C)`` of every image.
+    size: Number of examples.
+    shape: Of every example: ``(H, W, C)`` of images, ``(D,)`` of feature vectors.
     classes: Names of the classes; empty when there are no labels.
-    read: ``(indices: i64[B]) -> (images: u8[B, H, W, C], labels: i32[B])``; labels are 0 without classes.
+    read: ``(indices: i64[B]) -> (values: dtype[B, *shape], labels: i32[B])``; labels are 0 without classes.
+    scaling: What the values mean: ``scaling.to_data(values)`` is what a network sees, ``scaling.to_values``
+      undoes it to samples.
+    labels: All labels, ``i32[size]``, where they are known without reading.
+    conditions: A vector for each example, ``f32[size, K]``, or None.
+    found: What reading met.
   """
 
   name: str
   size: int
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   classes: tuple[str, ...]
   read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+  scaling: Scaling = BYTES
+  labels: np.ndarray | None = None
+  conditions: np.ndarray | None = None
+  found: Found = Found()
 
 
-def in_memory(name: str, images: np.ndarray, labels=None, classes: tuple[str, ...] = ()) -> Source:
-  """A source over arrays, ``u8[N, H, W, C]`` and ``i32[N]``.
-
-  Raises:
-    ValueError: If the images are not a non-empty uint8 array of rank 4, or the lengths differ.
-  """
-  if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-    raise ValueError(f"images must be a non-empty u8[N, H, W, C], got {images.dtype}{images.shape}")
-  labels = np.zeros(len(images), np.int32) if labels is None else np.asarray(labels, np.int32)
-  if labels.shape != images.shape[:1]:
-    raise ValueError(f"labels must be [{len(images)}], got {labels.shape}")
-  shape = (images.shape[1], images.shape[2], images.shape[3])
-  return Source(name, len(images), shape, classes, lambda i: (images[i], labels[i]))
-
-
-Record = tuple[np.ndarray, int]
-
-
-def _random_access(name, size, shape, classes, fetch: Callable[[list[int]], Iterable[Record]]) -> Source:
-  """A source over ``fetch(indices)``, decoded once if it fits into `MEMORY_LIMIT`."""
-  threads = min(8, os.cpu_count() or 1)
-  pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-  def read(indices):
-    chunks = (chunk.tolist() for chunk in np.array_split(indices, threads) if chunk.size)
-    parts = pool.map(lambda chunk: list(fetch(chunk)), chunks)
-    images, labels = zip(*itertools.chain.from_iterable(parts), strict=True)
-    return np.stack(images), np.asarray(labels, np.int32)
-
-  if size * int(np.prod(shape)) <= MEMORY_LIMIT:
-    images, labels = read(np.arange(size))
-    return in_memory(name, images, labels, classes)
-  return Source(name, size, shape, classes, read)
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-  """Holds a lock that other processes of this machine wait for."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open("w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
-def default_data_dir() -> Path:
-  """Where TFDS keeps data sets: ``$TFDS_DATA_DIR``, or ``~/tensorflow_datasets``."""
-  return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-
-
-def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) -> Source:
-  """One of this project's data sets: ``cifar10``, ``fashion_mnist`` or ``digits``.
-
-  Prepared at first use below ``data_dir``, from files there, on the system, or downloaded.
-
-  Raises:
-    ValueError: If there is no such name or split.
-    FileNotFoundError: If the data is not here and cannot be downloaded; says what to place where.
-  """
-  from ddim_jax.data.builders import BUILDERS
-
-  if name not in BUILDERS:
-    raise ValueError(f"data set must be one of {sorted(BUILDERS)}, got {name!r}")
-  data_dir = data_dir or default_data_dir()
-  builder = BUILDERS[name](data_dir=str(data_dir))
-  if not builder.data_path.exists():
-    with _only_one(data_dir / f".{name}.lock"):
-      builder = BUILDERS[name](data_dir=str(data_dir))  # looks again: another process may have been first
-      builder.download_and_prepare()
-  return _from_builder(builder, name, split, None, None)
-
-
-def load_tfds(
+def in_memory(
   name: str,
-  split: str = "train",
-  data_dir: Path | None = None,
-  image_size: int | None = None,
-  crop: int | None = None,
+  images: np.ndarray,
+  labels=None,
+  classes: Sequence[str] = (),
+  *,
+  values: Values = None,
+  conditions=None,
+  found: Found = Found(),  # noqa: B008
 ) -> Source:
-  """Any image data set that TFDS has already prepared as array_record.
+  """A source over an array, which may be memory-mapped.
 
   Args:
-    name: As TFDS knows it, for example ``"celeb_a"`` or ``"oxford_flowers102:2.1.1"``.
-    split: A split of the data set.
-    data_dir: Where it was prepared.
-    image_size: Images are resized and cropped to this square; None where all have one shape.
-    crop: Size of a central square cut out first, in pixels.
+    name: What it is, for people.
+    images: ``[N, H, W, C]`` of images, ``[N, H, W]`` of grey ones, ``[N, D]`` of vectors, or of any higher
+      rank; uint8, uint16, int16, float16, float32, or float64, which becomes float32.
+    labels: ``i[N]``, or None.
+    classes: Names of the classes.
+    values: What the numbers mean, see `Values`; must be given for all types but uint8.
+    conditions: ``f[N]`` or ``f[N, K]``, or None.
+    found: What reading met.
 
   Raises:
-    ValueError: If it is not there, not array_record, or has no ``image``; says what to do.
+    ValueError: If an argument does not fit; names it. Values beyond those said are refused here, or of a
+      memory-mapped array when they are read.
   """
-  import tensorflow_datasets as tfds
-
-  data_dir = data_dir or default_data_dir()
-  try:
-    builder = tfds.builder(name, data_dir=str(data_dir), try_gcs=False)
-  except tfds.core.registered.DatasetNotFoundError as error:
-    raise ValueError(f"TFDS knows no data set {name!r} and {data_dir} holds none") from error
-  if not builder.data_path.exists():
+  images = images if isinstance(images, np.ndarray) else np.asarray(images)
+  kind = "float32" if images.dtype == np.float64 else images.dtype.newbyteorder("=").name
+  if kind not in _DTYPES or images.ndim < 2 or not images.size:
     raise ValueError(
-      f"{name} is not prepared below {data_dir}. With TensorFlow installed, run: tfds build {name}"
-      f" --file_format=array_record --data_dir={data_dir}"
+      f"images must be a non-empty [N, H, W, C], [N, H, W] or [N, D] of one of {', '.join(_DTYPES)}, got"
+      f" {images.dtype}{list(images.shape)}"
     )
-  stored = builder.info.file_format
-  if stored is None or stored.value != "array_record":
-    raise ValueError(
-      f"{name} was prepared as {stored and stored.value}, which needs TensorFlow to read. Prepare it again:"
-      f" tfds build {name} --file_format=array_record --data_dir={data_dir}"
-    )
-  if "image" not in builder.info.features:
-    raise ValueError(f"{name} has no feature 'image', only {sorted(builder.info.features)}")
-  return _from_builder(builder, name, split, image_size, crop)
+  images = images[..., None] if images.ndim == 3 else images
+  if not isinstance(images, np.memmap):
+    images = images.astype(kind, copy=False)
+  labels = checked_labels(len(images), labels, classes)
+  get = lambda i: np.asarray(images[i]).astype(kind, copy=False)
+  made = make_source(
+    name, len(images), images.shape[1:], kind, lambda i: (get(i), labels[i]), values=values, classes=classes,
+    parts=lambda: (get(slice(start, start + _CHUNK)) for start in range(0, len(images), _CHUNK)),
+    check_now=not isinstance(images, np.memmap),
+  )  # fmt: skip
+  return made._replace(labels=labels, conditions=checked_conditions(len(images), conditions), found=found)
 
 
-def _from_builder(builder, name, split, image_size, crop) -> Source:
-  if split not in builder.info.splits:
-    raise ValueError(f"{name} has splits {sorted(builder.info.splits)}, got {split!r}")
-  records: Any = builder.as_data_source(split)
-  features = builder.info.features
-  classes = tuple(features["label"].names) if "label" in features else ()
-  shape = features["image"].shape
-  if image_size is None and None in shape:
-    raise ValueError(f"images of {name} differ in size: say image_size")
+def make_source(
+  name: str,
+  size: int,
+  shape: Sequence[int],
+  dtype: str,
+  read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+  *,
+  values: Values = None,
+  classes: Sequence[str] = (),
+  parts: Callable[[], Iterator[np.ndarray]] | None = None,
+  check_now: bool = False,
+) -> Source:
+  """A source over a function.
 
-  def fetch(indices):
-    for record in records.__getitems__(indices):  # many times faster than one by one
-      image = record["image"]
-      if image_size is not None:
-        image = resize(image, image_size, crop)
-      yield image, record["label"] if classes else 0
-
-  size = image_size
-  shape = shape if size is None else (size, size, shape[-1])
-  return _random_access(f"{name}, {split}", len(records), shape, classes, fetch)
-
-
-def drop_grey_axis(image: np.ndarray) -> np.ndarray:
-  """``[H, W, 1]`` to ``[H, W]``, as Pillow wants grey images; colour stays ``[H, W, 3]``."""
-  return image[..., 0] if image.shape[-1] == 1 else image
-
-
-def resize(image: np.ndarray, size: int, crop: int | None = None) -> np.ndarray:
-  """Central square (of ``crop`` pixels, or the largest), resized to ``size``: ``u8[size, size, C]``."""
-  from PIL import Image
-
-  height, width = image.shape[:2]
-  side = min(height, width) if crop is None else crop
-  if side > min(height, width):
-    raise ValueError(f"crop of {side} pixels from an image of {width}x{height}")
-  top, left = (height - side) // 2, (width - side) // 2
-  square = Image.fromarray(drop_grey_axis(image[top : top + side, left : left + side]))
-  resized = np.asarray(square.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
-  return resized.reshape(size, size, image.shape[-1])
-
-
-def load_folder(path: Path, image_size: int, crop: int | None = None) -> Source:
-  """A folder of images, in RGB, each resized so that its central square has ``image_size`` pixels a side.
-
-  Images directly inside the folder have no class; with subfolders, each subfolder is a class.
+  Args:
+    name: What it is, for people.
+    size: Number of examples.
+    shape: Of every example.
+    dtype: Of the values.
+    read: As of `Source`.
+    values: What they mean.
+    classes: Names of the classes.
+    parts: Iterates over all values where they are needed; by default it reads them.
+    check_now: Check all values here, instead of each when it is read.
 
   Raises:
-    ValueError: If there is no image, if some lie inside subfolders and some outside, or if a file is
-      not an image.
+    ValueError: If ``values`` do not fit.
   """
-  from PIL import Image, ImageOps
+  if parts is None:
+    parts = lambda: (read(np.arange(i, min(i + _CHUNK, size)))[0] for i in range(0, size, _CHUNK))
+  scaling = _scaling(values, dtype, parts)
+  if channels := {len(x) for x in (scaling.offset, scaling.scale) if isinstance(x, tuple)} - {shape[-1]}:
+    raise ValueError(f"values are for {channels.pop()} channels, the data have {shape[-1]}")
 
-  path = Path(path)
-  if not path.is_dir():
-    raise ValueError(f"{path} is not a folder")
-  files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _IMAGE_SUFFIXES)
-  if not files:
-    raise ValueError(f"{path} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
-  parts = [f.relative_to(path).parts for f in files]
-  classes = tuple(sorted({p[0] for p in parts if len(p) > 1}))
-  if loose := [f for f, p in zip(files, parts, strict=True) if classes and len(p) == 1]:
-    raise ValueError(f"{path} has subfolders (classes) and images outside them, such as {loose[0].name}")
-  labels = [classes.index(p[0]) if classes else 0 for p in parts]
+  def checked_read(indices):
+    found, labels = read(indices)
+    check_values(found, scaling, name)
+    return found, labels
 
-  def fetch(indices):
-    for i in indices:
-      try:
-        with Image.open(files[i]) as image:
-          upright = ImageOps.exif_transpose(image).convert("RGB")
-          yield resize(np.asarray(upright), image_size, crop), labels[i]
-      except (OSError, ValueError) as error:
-        raise ValueError(f"{files[i]} cannot be used: {error}") from error
+  cannot_fail = scaling == BYTES or (not scaling.bounded and np.dtype(dtype).kind != "f")
+  if check_now and not cannot_fail:
+    for part in parts():
+      check_values(part, scaling, name)
+  chosen = read if check_now or cannot_fail else checked_read
+  return Source(name, size, tuple(shape), tuple(classes), chosen, scaling)
 
-  return _random_access(str(path), len(files), (image_size, image_size, 3), classes, fetch)
+
+def _scaling(values: Values, dtype: str, parts: Callable[[], Iterator[np.ndarray]]) -> Scaling:
+  if isinstance(values, Scaling):
+    if values.dtype != dtype:
+      raise ValueError(f"values are those of {values.dtype}, the data are {dtype}")
+    return values
+  if values is None:
+    if dtype != "uint8":
+      raise ValueError(
+        f"values must be given for {dtype}: (low, high), which become -1 and 1, such as (0, 1) or (0, 65535);"
+        ' "minmax" of the data; or "standardise"'
+      )
+    return BYTES
+  if isinstance(values, str):
+    if values == "standardise":
+      return scalings.from_moments(parts(), dtype)
+    if values != "minmax":
+      raise ValueError(f'values must be (low, high), "minmax" or "standardise", got {values!r}')
+    limits = [(part.min(), part.max()) for part in parts()]
+    values = (np.min(limits), np.max(limits))
+  if len(values) != 2:
+    raise ValueError(f"values must be a pair (low, high), got {values}")
+  return scalings.from_limits(*values, dtype)
+
+
+def check_values(found: np.ndarray, scaling: Scaling, name: str) -> None:
+  """Raises ValueError if values are NaN or infinite, or beyond the limits of bounded data."""
+  flat = found.reshape(-1, found.shape[-1])
+  low, high = flat.min(axis=0).astype(np.float64), flat.max(axis=0).astype(np.float64)
+  offset, scale = np.asarray(scaling.offset), np.asarray(scaling.scale)
+  slack = scale * (1 + 1e-5)  # a resized 1 may be 1.0000001
+  good = np.isfinite(low) & np.isfinite(high)
+  if scaling.bounded:
+    good &= (low >= offset - slack) & (high <= offset + slack)
+  if not np.all(good):
+    raise ValueError(
+      f"{name} holds values from {low.min():g} to {high.max():g}, beyond those said: {scaling}"
+    )
+
+
+def checked_labels(size: int, labels, classes: Sequence[str]) -> np.ndarray:
+  """Labels as ``i32[size]``, zeros for None.
+
+  Raises:
+    ValueError: If they are no integers, of another number, or have no class.
+  """
+  if labels is None:
+    return np.zeros(size, np.int32)
+  labels = np.asarray(labels)
+  if labels.shape != (size,) or labels.dtype.kind not in "iu":
+    raise ValueError(f"labels must be [{size}] integers, got {labels.dtype}{labels.shape}")
+  if classes and not (labels.min() >= 0 and labels.max() < len(classes)):
+    raise ValueError(f"labels must lie in [0, {len(classes)}), got {labels.min()} to {labels.max()}")
+  return labels.astype(np.int32)
+
+
+def checked_conditions(size: int, conditions) -> np.ndarray | None:
+  """Conditions as ``f32[size, K]``, or None.
+
+  Raises:
+    ValueError: If they are of another number, or hold NaN or infinity.
+  """
+  if conditions is None:
+    return None
+  array = np.asarray(conditions, np.float32)
+  array = array[:, None] if array.ndim == 1 else array
+  if array.ndim != 2 or len(array) != size or not np.all(np.isfinite(array)):
+    raise ValueError(f"conditions must be finite [{size}] or [{size}, K], got shape {array.shape}")
+  return array

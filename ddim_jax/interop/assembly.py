@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.denoisers import check_signal
 from ddim_jax.interop import names
 from ddim_jax.interop.configs import labels_as_they_are, to_unet
 from ddim_jax.interop.pretrained import Pretrained
@@ -29,19 +30,29 @@ def parameter_shapes(model: UNet) -> Any:
   return jax.eval_shape(lambda: model.init(jax.random.key(0), x, one, labels))["params"]
 
 
-def describe(config: dict[str, Any], scheduler: dict[str, Any]) -> Pretrained:
-  """A network as two configurations say, without weights: its ``variables`` are empty.
+def describe(
+  config: dict[str, Any], scheduler: dict[str, Any], variables: dict[str, Any] | None = None
+) -> Pretrained:
+  """A network as two configurations say; without weights its ``variables`` are empty.
 
   Args:
     config: Of a UNet2DModel.
-    scheduler: Of a DDIMScheduler or DDPMScheduler.
+    scheduler: Of a diffusers scheduler, see `schedulers.from_scheduler`.
+    variables: ``{"params": ...}``, if they are known.
 
   Raises:
-    ValueError: If a setting is not supported.
+    ValueError: If a setting is not supported, or eps is predicted from noise without signal.
   """
   model, config = to_unet(config)
-  sampling = from_scheduler(scheduler)
-  return Pretrained(model, {}, *sampling[:-1], config=config, scheduler=sampling.config)
+  channels = model.out_channels if model.in_channels is None else model.in_channels
+  both = model.out_channels == 2 * channels
+  pretrained: Pretrained
+  variance = (lambda x_t, t: pretrained.variance()(x_t, t)) if both else None
+  sampling = from_scheduler(scheduler, variance)
+  found = (sampling.config, sampling.inputs)
+  pretrained = Pretrained(model, variables or {}, *sampling[:5], config, *found)
+  check_signal(pretrained.schedule, pretrained.parameterisation)
+  return pretrained
 
 
 def assemble(
@@ -56,7 +67,7 @@ def assemble(
   Args:
     read: Gives the arrays by their names; called once the settings are accepted.
     config: Of a UNet2DModel.
-    scheduler: Of a DDIMScheduler or DDPMScheduler.
+    scheduler: Of a diffusers scheduler.
     rename: `names.to_diffusers` or `names.to_ddim`.
     source: What to call the weights in messages.
 
@@ -66,4 +77,4 @@ def assemble(
   described = describe(config, scheduler)
   model = described.model
   params = names.convert(read(), parameter_shapes(model), len(model.multipliers), rename, source)
-  return described._replace(variables={"params": params})
+  return describe(config, scheduler, {"params": params})

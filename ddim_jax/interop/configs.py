@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.interop.schedulers import choose, complete
+from ddim_jax.interop.scheduler_defaults import choose, complete
 from ddim_jax.unet import RandomFourier, Sinusoids, UNet
 
 DEFAULTS: dict[str, Any] = {

@@ -58,7 +58,7 @@ def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = Non
   Args:
     source: A folder: ``config.json`` and weights in it or in ``unet/``, ``scheduler_config.json`` in it or
       in ``scheduler/``. Else an id of the Hugging Face hub, if huggingface_hub is installed.
-    scheduler: Configuration of a DDIMScheduler or DDPMScheduler instead of the folder's.
+    scheduler: Configuration of a scheduler, with its ``_class_name``, instead of the folder's.
 
   Returns:
     See `Pretrained`. Where diffusers' own steps are inconsistent, see `like_diffusers`.
@@ -82,7 +82,7 @@ def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = Non
 
 
 def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
-  """Writes a folder that ``diffusers.DDIMPipeline.from_pretrained`` loads (DDPMPipeline for a DDPMScheduler).
+  """Writes a folder that ``diffusers.DDPMPipeline`` loads for a DDPMScheduler, ``DDIMPipeline`` for others.
 
   Args:
     directory: Created if need be; must not hold a pipeline already.
@@ -99,7 +99,7 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
   names.convert(weights, parameter_shapes(pretrained.model), levels, names.to_diffusers, "the variables")
   kind = pretrained.scheduler["_class_name"]
   index = {
-    "_class_name": kind.replace("Scheduler", "Pipeline"),
+    "_class_name": "DDPMPipeline" if kind.startswith("DDPM") else "DDIMPipeline",
     "scheduler": ["diffusers", kind],
     "unet": ["diffusers", "UNet2DModel"],
   }

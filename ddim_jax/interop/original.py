@@ -72,7 +72,7 @@ def load_ddim(
     size: Height of the images, kept in the configuration; the network does not depend on it.
     dropout: Rate for further training, in [0, 1).
     groups: Groups of every GroupNorm: 32 in that code.
-    scheduler: Configuration of a DDIMScheduler or DDPMScheduler; by default the paper's: T = 1000, linear
+    scheduler: Configuration of a diffusers scheduler; by default the paper's: T = 1000, linear
       betas from 1e-4 to 0.02, uniform steps, nothing clipped.
 
   Raises:

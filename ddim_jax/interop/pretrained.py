@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.denoisers import Denoiser, as_denoiser
+from ddim_jax.interop.schedulers import Inputs, as_it_is
 from ddim_jax.parameterisation import Parameterisation, Prediction
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver
@@ -21,12 +23,14 @@ class Pretrained(NamedTuple):
     variables: ``{"params": ...}``, numpy float32.
     schedule: Noise schedule.
     parameterisation: What the network predicts.
-    timesteps: ``S -> i32[S+1]``: the levels of the files' spacing. With ``set_alpha_to_one`` false they
-      end at level 1 instead of 0.
-    solver: DDIM (eta 0) or DDPM.
+    timesteps: ``S -> i32[S+1]``, or ``f64[S+1]`` where the files' spacing lies between whole levels. With
+      ``set_alpha_to_one`` false or ``final_sigmas_type`` "sigma_min" they end at level 1 instead of 0.
+    solver: What the files' scheduler is here: ``ddim()`` for DDIM and Euler, and so on.
     restrict: ``(denoise, schedule) -> Denoiser``: the files' clipping or thresholding of x0.
     config: The network's configuration, with the keys of a UNet2DModel.
-    scheduler: The scheduler's, with the keys of a DDIMScheduler or DDPMScheduler.
+    scheduler: The scheduler's, with the keys that its class in diffusers knows.
+    inputs: ``(schedule, x_t, t) -> (x, level)``: what the network is given for a sample and its level. As
+      they are for most; other coordinates for EDM and flow matching.
   """
 
   model: UNet
@@ -38,13 +42,31 @@ class Pretrained(NamedTuple):
   restrict: Callable[[Denoiser, Schedule], Denoiser]
   config: dict[str, Any]
   scheduler: dict[str, Any]
+  inputs: Inputs = as_it_is
 
   def denoiser(self, variables=None, schedule: Schedule | None = None, labels=None) -> Denoiser:
-    """The network as a denoiser, clipped as the files say; pass traced variables and schedule in ``jit``."""
-    variables = self.variables if variables is None else variables
+    """The network as a denoiser, clipped as the files say; pass traced variables and schedule in ``jit``.
+
+    Of a network that also predicts variances, twice as many channels out as in, it is the first half.
+    """
     schedule = self.schedule if schedule is None else schedule
-    network = lambda x, t: self.model.apply(variables, x, t, labels)
+    output = self._output(variables, schedule, labels)
+    network = lambda x, t: output(x, t)[..., : x.shape[-1]]
     return self.restrict(as_denoiser(network, schedule, self.parameterisation), schedule)
+
+  def variance(
+    self, variables=None, schedule: Schedule | None = None, labels=None
+  ) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The second half of such a network's channels, for `ddim_jax.ddpm`; arguments as of `denoiser`.
+
+    ``solver`` has it already, with these variables as constants and without labels.
+    """
+    output = self._output(variables, self.schedule if schedule is None else schedule, labels)
+    return lambda x, t: output(x, t)[..., x.shape[-1] :]
+
+  def _output(self, variables, schedule, labels):
+    variables = self.variables if variables is None else variables
+    return lambda x, t: self.model.apply(variables, *self.inputs(schedule, x, t), labels)
 
 
 def _keep_eps(restrict):
@@ -65,14 +87,14 @@ def like_diffusers(pretrained: Pretrained, S: int) -> Pretrained:
 
   It takes the level a step leads to as ``t - T // S``, whatever level the next step starts from
   (huggingface/diffusers#12633); the two differ for "linspace", and for "trailing" where S does not divide
-  T. And where x0 is clipped or thresholded it keeps the eps of before. A DDPMScheduler has neither habit:
+  T. And where x0 is clipped or thresholded it keeps the eps of before. Other schedulers have neither habit:
   then the result is what was given.
 
   Args:
     pretrained: From `load_diffusers`.
     S: Number of steps, to be passed to ``timesteps`` as well.
   """
-  if pretrained.scheduler.get("_class_name") != "DDIMScheduler":
+  if pretrained.scheduler.get("_class_name") not in ("DDIMScheduler", "DDIMParallelScheduler"):
     return pretrained
   stride = pretrained.schedule.T // S
   last = 0 if pretrained.scheduler["set_alpha_to_one"] else 1

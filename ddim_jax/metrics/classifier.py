@@ -43,7 +43,12 @@ class Classifier(nn.Module):
 
     Returns:
       ``(features: f32[B, 128], logits: f32[B, classes])``.
+
+    Raises:
+      ValueError: At trace time, if the images are not bytes: they would be of another range.
     """
+    if images.dtype != jnp.uint8:
+      raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}{images.shape}")
     x = images.astype(jnp.float32) / 127.5 - 1
     x = jax.image.resize(x, (x.shape[0], SIDE, SIDE, x.shape[3]), "linear", antialias=False)
     for width, size, stride in ((32, 5, 2), (64, 3, 1), (64, 3, 2), (FEATURES, 3, 1)):

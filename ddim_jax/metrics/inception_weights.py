@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.metrics.inception import SIDE, Inception
+from ddim_jax.places import user_folder
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of pt_inception-2015-12-05-6726825d.pth."""
@@ -97,7 +98,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def default_cache() -> Path:
   """``$XDG_CACHE_HOME/ddim_jax`` or ``~/.cache/ddim_jax``."""
-  return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
+  return user_folder("XDG_CACHE_HOME", ".cache") / "ddim_jax"
 
 
 def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> Weights:

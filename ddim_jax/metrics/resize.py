@@ -12,6 +12,8 @@ SIDE = 299
 
 
 def _coloured(images):
+  if images.dtype != np.uint8:  # of another range, or twice scaled: distances would be wrong
+    raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}{images.shape}")
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
     raise ValueError(f"images must be [B, H, W, 1 or 3], got {images.shape}")
   return images.repeat(3, axis=-1) if images.shape[-1] == 1 else images
@@ -27,7 +29,7 @@ def pytorch_fid(images) -> jax.Array:
     ``f32[B, 299, 299, 3]``.
 
   Raises:
-    ValueError: At trace time, if the images have another shape.
+    ValueError: At trace time, if the images have another shape or type.
   """
   x = _coloured(jnp.asarray(images)).astype(jnp.float32) / 255
   shape = (x.shape[0], SIDE, SIDE, 3)
@@ -44,7 +46,7 @@ def clean_fid(images: np.ndarray) -> np.ndarray:
     ``f32[B, 299, 299, 3]`` in [0, 255], for `centred`.
 
   Raises:
-    ValueError: If the images have another shape.
+    ValueError: If the images have another shape or type.
   """
   from PIL import Image
 

@@ -31,12 +31,16 @@ def reconstruction_error(original, reconstruction) -> Value:
     reconstruction: The same shape.
 
   Raises:
-    ValueError: If the shapes differ or there are no images.
+    ValueError: If the shapes differ, there are no images, or these are integers, NaN or infinite.
 
   References:
     Section 5.4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
+  if any(np.asarray(x).dtype.kind in "iub" for x in (original, reconstruction)):
+    raise ValueError("original and reconstruction must be floating point in [-1, 1], got integers")
   a, b = (np.asarray(x, np.float64) for x in (original, reconstruction))
   if a.shape != b.shape or a.ndim < 2 or not len(a):
     raise ValueError(f"original and reconstruction must be batches of one shape, got {a.shape} and {b.shape}")
+  if not (np.all(np.isfinite(a)) and np.all(np.isfinite(b))):
+    raise ValueError("original and reconstruction must be finite, got NaN or infinity")
   return Value(float(np.mean((a - b) ** 2) / 4), len(a))

@@ -26,7 +26,7 @@ _OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting"
 
 def from_config(
   config: Config,
-  shape: tuple[int, int, int],
+  shape: tuple[int, ...],
   classes: tuple[str, ...] = (),
   params: Any = None,
   step: int = 0,

@@ -6,19 +6,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.beta_schedules import linear_schedule
 from ddim_jax.denoisers import clip_x0
 from ddim_jax.models import build, tables
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network
 from ddim_jax.models.model import Model
 from ddim_jax.models.networks import adapt
 from ddim_jax.parameterisation import EPS, Parameterisation
-from ddim_jax.schedules import Schedule, linear_schedule
+from ddim_jax.schedules import Schedule
 from ddim_jax.unet import UNet
 
 
 def from_network(
   network: Any,
-  shape: tuple[int, int, int],
+  shape: tuple[int, ...],
   *,
   params: Any = None,
   classes: tuple[str, ...] = (),

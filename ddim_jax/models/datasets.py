@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from ddim_jax import data
-from ddim_jax.data.sources import default_data_dir
 from ddim_jax.models.config import UNKNOWN, Data
 from ddim_jax.models.model import Model
 
@@ -28,7 +27,7 @@ def open_data(config: Data, split: str | None = None) -> data.Source:
     return data.load_tfds(rest, split, config.data_dir, config.image_size, config.crop)
   if config.image_size is not None or config.crop is not None:
     raise ValueError(f"image_size and crop are for folder: and tfds:, not for {config.data}")
-  return data.load_builtin(config.data, split, config.data_dir or default_data_dir())
+  return data.load_builtin(config.data, split, config.data_dir or data.default_data_dir())
 
 
 def test_data(model: Model) -> data.Source:

@@ -51,7 +51,7 @@ class Model:
   parameterisation: Parameterisation = dataclasses.field(repr=False)
   spacing: tables.Spacing = dataclasses.field(repr=False)
   restrict: Callable[[Denoiser, Schedule], Denoiser] = dataclasses.field(repr=False)
-  shape: tuple[int, int, int]
+  shape: tuple[int, ...]
   classes: tuple[str, ...]
   null_label: int | None
   step: int

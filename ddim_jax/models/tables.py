@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ddim_jax import parameterisation, schedules, solvers, timesteps
+from ddim_jax import beta_schedules, parameterisation, schedules, solvers, timesteps
 
 SolverName = Literal[
   "ddim", "ddpm", "ddpm-large", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
@@ -42,13 +42,13 @@ _INTEGERS = {
 _REALS = {"log-snr": timesteps.log_snr, "karras": timesteps.karras}
 
 SCHEDULES: dict[str, Callable[[int], schedules.Schedule]] = {
-  "linear": schedules.linear_schedule,
-  "cosine": schedules.cosine_schedule,
-  "quadratic": schedules.quadratic_schedule,
-  "constant": schedules.constant_schedule,
-  "sigmoid": schedules.sigmoid_schedule,
-  "jsd": schedules.jsd_schedule,
-  "warmup": schedules.warmup_schedule,
+  "linear": beta_schedules.linear_schedule,
+  "cosine": beta_schedules.cosine_schedule,
+  "quadratic": beta_schedules.quadratic_schedule,
+  "constant": beta_schedules.constant_schedule,
+  "sigmoid": beta_schedules.sigmoid_schedule,
+  "jsd": beta_schedules.jsd_schedule,
+  "warmup": beta_schedules.warmup_schedule,
 }
 """Name -> ``(T) -> Schedule``."""
 PREDICTIONS = {"eps": parameterisation.EPS, "x0": parameterisation.X0, "v": parameterisation.V}

@@ -36,7 +36,7 @@ def _as_pixels(source: data.Source) -> data.Source:
 
   def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     images, labels = source.read(rows)
-    return images if images.dtype == np.uint8 else data.to_uint8(images), labels
+    return images if source.scaling == data.BYTES else data.to_uint8(source.scaling.to_data(images)), labels
 
   return source._replace(read=read)
 

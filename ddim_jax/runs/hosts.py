@@ -89,13 +89,13 @@ class StopRequest:
 
   def __init__(self, max_minutes: float | None = None):
     """Starts the clock; ``max_minutes`` is None for no limit."""
-    self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     self._urgency = 0
     self._before: dict[int, Any] = {}
 
   def urgency(self) -> int:
     """What has been asked for so far."""
-    if self._deadline is not None and time.monotonic() > self._deadline:
+    if self.deadline is not None and time.monotonic() > self.deadline:
       return max(self._urgency, 1)
     return self._urgency
 

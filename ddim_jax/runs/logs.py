@@ -35,7 +35,14 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def open_log(
-  workdir: Path, step: int, steps: int, batch_size: int, *, chief: bool = True, progress: bool = True
+  workdir: Path,
+  step: int,
+  steps: int,
+  batch_size: int,
+  *,
+  chief: bool = True,
+  progress: bool = True,
+  deadline: float | None = None,
 ) -> Iterator["Log"]:
   """The log of a run that is at ``step``; what was recorded is written at the end, whatever happens.
 
@@ -46,8 +53,9 @@ def open_log(
     batch_size: Images an update.
     chief: Whether this process writes.
     progress: Whether it shows a progress bar.
+    deadline: When the run stops at the latest, in seconds of `time.monotonic`; None is never.
   """
-  bar = Progress(step, steps, batch_size, not (chief and progress))
+  bar = Progress(step, steps, batch_size, not (chief and progress), deadline)
   log = Log(Metrics(workdir, step) if chief else None, bar)
   try:
     yield log
@@ -150,10 +158,15 @@ def _append(path: Path, content: bytes) -> None:
 
 
 class Progress:
-  """A progress bar with loss, images/s and time left; in a log file, a line now and then."""
+  """A progress bar with loss, images/s and time left; in a log file, a line now and then.
 
-  def __init__(self, start: int, steps: int, batch_size: int, quiet: bool = False):
-    self._batch_size = batch_size
+  The time left is that until the last step, or until the deadline if that comes first.
+  """
+
+  def __init__(
+    self, start: int, steps: int, batch_size: int, quiet: bool = False, deadline: float | None = None
+  ):
+    self._batch_size, self._deadline = batch_size, deadline
     self._terminal = sys.stderr.isatty()
     self._bar = tqdm(
       total=steps,
@@ -163,6 +176,7 @@ class Progress:
       dynamic_ncols=True,
       disable=quiet,
       ascii=None if self._terminal else True,
+      bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
     )
     self._since, self._count, self._rate = time.monotonic(), 0, 0.0
     self._loss: float | None = None
@@ -187,6 +201,17 @@ class Progress:
       self._bar.close()
 
   def _show(self) -> None:
-    self._rate = self._count * self._batch_size / (time.monotonic() - self._since)
-    self._since, self._count = time.monotonic(), 0
-    self._bar.set_postfix_str(f"loss {self._loss:.4f}, {self._rate:.0f} images/s", refresh=False)
+    now = time.monotonic()
+    self._rate = self._count * self._batch_size / (now - self._since)
+    self._since, self._count = now, 0
+    text = f"loss {self._loss:.4f}, {self._rate:.0f} images/s, {self._left(now)}"
+    self._bar.set_postfix_str(text, refresh=False)
+
+  def _left(self, now: float) -> str:
+    pace = self._rate / self._batch_size
+    seconds = (self._bar.total - self._bar.n) / pace
+    if self._deadline is None or now + seconds <= self._deadline:
+      return f"{tqdm.format_interval(round(seconds))} left"
+    seconds = max(0.0, self._deadline - now)
+    last = self._bar.n + round(seconds * pace)
+    return f"{tqdm.format_interval(round(seconds))} left, time is up at about step {last:,}"

@@ -16,9 +16,11 @@ from ddim_jax import checkpoints, data, plots, training
 from ddim_jax.models import Model, build, drawing, from_network
 from ddim_jax.models.config import UNKNOWN, Data, Optimisation
 from ddim_jax.models.tables import named
+from ddim_jax.packing import unpack
 from ddim_jax.runs import evaluation, hosts, logs, objective
 from ddim_jax.runs.start import checked, start
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
+from ddim_jax.runs.waiting import waiting
 
 _LAG = 2
 """Updates between one and reading its metrics, so that reading never makes the device wait."""
@@ -165,11 +167,12 @@ def fit(
     begun = None if saved is None else saved.config.get("from")
     description = describe(model, source, begun or origin or "given weights" if tuned else None)
     changes = [] if saved is None else checked(workdir, saved.config, description)
-    state = start(model, made, seed=seed, emas=len(emas), saved=saved)
+    packed = optimizer in objective.ALIKE
+    state = start(model, made, seed=seed, emas=len(emas), packed=packed, saved=saved)
     decay = training.constant_decay if tuned else training.warm_decay
     update = pmapped_update(
       losses, levels, made, decay(ema), [decay(value) for value in emas],
-      level_edges=evaluation.level_edges(model.schedule.T),
+      level_edges=evaluation.level_edges(model.schedule.T), scaling=source.scaling,
     )  # fmt: skip
     state = on_every_device(state)
     evaluate = None
@@ -179,17 +182,24 @@ def fit(
         inception=None if inception is None else Path(inception), name=model.config.data.data,
       )  # fmt: skip
     first = int(state.step)
-    if progress and chief:
-      logs.say("\n".join(header(workdir, source, state, update, batch, batch_size, steps)))
+    shown = progress and chief
+    if shown:
+      logs.say("\n".join(header(workdir, source, state, batch_size, steps)))
       for change in changes:
         logs.say(f"changed     {change}")
+    key, flags = jax.random.key(seed), np.zeros(jax.local_device_count(), np.int32)
+    if first < steps:
+      with waiting("compiling", shown):
+        update = update.lower(state, key, *batch(first), flags).compile()
+      if shown and (flops := flops_of(update)):
+        logs.say(f"a step      about {flops / 1e9:,.1f} GFLOP")
     book = stack.enter_context(
-      logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress)
+      logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
     reader = _Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
     grid = _grid_sampler(model, seed) if sample_every and chief else None
 
-    key, step, urgency = jax.random.key(seed), first, 0
+    step, urgency = first, 0
     for step, (pixels, numbers) in enumerate(data.prefetch(batch, first, steps), first + 1):
       flags = np.full(jax.local_device_count(), stop.urgency(), np.int32)
       state, metrics = update(state, key, pixels, numbers, flags)
@@ -199,7 +209,8 @@ def fit(
       last = step == steps
       judged = evaluate is not None and (last or step % eval_every == 0)
       if evaluate is not None and judged:
-        metrics |= evaluate(jax.device_get(state.ema), jax.device_get(state.emas))
+        with waiting(f"drawing {eval_num:,} images to evaluate", shown):
+          metrics |= evaluate(*unpack(jax.device_get((state.ema, state.emas))))
       reader.add(step, metrics)
       due = last or judged or step % save_every == 0
       urgency = reader.read(0 if due else _LAG)
@@ -208,10 +219,12 @@ def fit(
         book.flush()
         checkpoints.save(manager, step, state, description, metrics["frechet"] if judged else None)
       if grid is not None and (last or step % sample_every == 0):
-        plots.save_png(workdir / "samples" / f"step_{step:08d}.png", grid(jax.device_get(state.ema)))
+        with waiting("drawing samples", shown):
+          picture = grid(unpack(jax.device_get(state.ema)))
+        plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
       if urgency:
         break
-    result = model.replace(params=jax.device_get(state.ema), step=step)
+    result = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
   if urgency == 2:
     raise Interrupted(f"stopped and saved at step {step:,} in {workdir}")
   return result
@@ -235,15 +248,8 @@ def as_source(
     classes = tuple(classes) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
       raise ValueError(f"labels must be in [0, {len(classes) - 1}], got {labels.min()} to {labels.max()}")
-  if images.dtype == np.uint8:
-    return data.in_memory("array", images, labels, tuple(classes))
-  if images.dtype != np.float32 or images.ndim != 4 or not len(images) or not np.all(np.abs(images) <= 1):
-    raise ValueError(
-      "images must be a Source, u8[N, H, W, C], or f32[N, H, W, C] in [-1, 1], got"
-      f" {images.dtype}{images.shape}"
-    )
-  blank = data.in_memory("array", np.zeros(images.shape, np.uint8), labels, tuple(classes))
-  return blank._replace(read=lambda rows: (images[rows], blank.read(rows)[1]))
+  values = None if images.dtype == np.uint8 else (-1.0, 1.0)
+  return data.in_memory("array", images, labels, tuple(classes), values=values)
 
 
 def describe(model: Model, source: data.Source, origin: str | None) -> dict[str, Any]:
@@ -318,14 +324,15 @@ def _grid_sampler(model: Model, seed: int) -> Callable[[Any], np.ndarray]:
   return lambda ema: plots.grid(draw(np.arange(size), params=ema)[:_GRID])
 
 
-def header(
-  workdir: Path, source: data.Source, state: Any, update: Any, batch: Any, batch_size: int, steps: int
-) -> list[str]:
+def flops_of(program: Any) -> float:
+  """Floating point operations of a call of a compiled program, on all devices; 0 where XLA counts none."""
+  cost = program.cost_analysis()
+  cost = cost[0] if isinstance(cost, list) else cost
+  return max(0.0, (cost or {}).get("flops", 0.0)) * jax.device_count()
+
+
+def header(workdir: Path, source: data.Source, state: Any, batch_size: int, steps: int) -> list[str]:
   """What is said before a run begins."""
-  images, labels = batch(0)
-  flags = np.zeros(jax.local_device_count(), np.int32)
-  cost: Any = update.lower(state, jax.random.key(0), images, labels, flags).cost_analysis()
-  flops = (cost or {}).get("flops", 0) * jax.device_count()
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
   device = jax.devices()[0]
   classes = f", {len(source.classes)} classes" if source.classes else ""
@@ -334,7 +341,6 @@ def header(
     f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
     f"network     {parameters:,} parameters",
     f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
-    f"batch       {batch_size} = {jax.device_count()} x {images.shape[1]}",
-    f"a step      about {flops / 1e9:,.1f} GFLOP",
+    f"batch       {batch_size} = {jax.device_count()} x {batch_size // jax.device_count()}",
     f"run         {workdir.absolute()}, step {int(state.step):,} of {steps:,}",
   ]

@@ -51,6 +51,10 @@ def levels(antithetic: bool, T: int) -> training.Levels:
   return (training.antithetic_levels if antithetic else training.uniform_levels)(T)
 
 
+ALIKE = (optax.adam, optax.adamw, optax.sgd)
+"""Optimisers that treat all numbers alike, so that their state may be vectors, see `ddim_jax.packing`."""
+
+
 def optimizer(
   made_by: Callable[..., optax.GradientTransformation] | optax.GradientTransformation,
   learning_rate: float | optax.Schedule,

@@ -8,8 +8,10 @@ import numpy as np
 import optax
 
 from ddim_jax import checkpoints, training
+from ddim_jax.initialisation import on_host
 from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
+from ddim_jax.packing import pack
 from ddim_jax.runs.logs import say
 
 _DECIDES = {
@@ -28,6 +30,7 @@ def start(
   *,
   seed: int = 0,
   emas: int = 0,
+  packed: bool = True,
   saved: checkpoints.Restored | None = None,
 ) -> training.TrainState:
   """The state that a run starts from, as numpy arrays.
@@ -40,23 +43,18 @@ def start(
     optimizer: By which optimiser.
     seed: Of random parameters.
     emas: Number of further EMAs.
+    packed: Whether the state is of vectors, for an optimiser that treats all numbers alike, see
+      `ddim_jax.packing`; else it is of the network's arrays.
     saved: The checkpoint to go on from.
 
   Raises:
     ValueError: If parameters or checkpoint do not fit the model; lists what differs.
   """
+  make = lambda params: training.create_state(pack(params) if packed else params, optimizer, emas)
   if saved is not None:
-    make = lambda params: training.create_state(params, optimizer, emas)
     return checkpoints.fill(jax.eval_shape(make, model.template()), saved.arrays)
-  if model.params is not None:
-    given = fill_in(model.template(), model.params)
-    return jax.device_get(training.create_state(given, optimizer, emas))
-  # It runs once, and takes longer to compile well than to run.
-  hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-  create = jax.jit(
-    lambda key: training.create_state(model.init(key), optimizer, emas), compiler_options=hasty
-  )
-  return jax.device_get(create(jax.random.key(seed)))
+  params = on_host(model.init, seed) if model.params is None else fill_in(model.template(), model.params)
+  return jax.device_get(make(params))
 
 
 def fill_in(template: Any, params: Any) -> Any:

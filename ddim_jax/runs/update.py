@@ -22,11 +22,6 @@ def on_every_device(state: training.TrainState) -> training.TrainState:
   return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def as_data(images: jax.Array) -> jax.Array:
-  """Pixels as data in [-1, 1]; what is data already stays."""
-  return images if np.issubdtype(images.dtype, np.floating) else data.from_uint8(images)
-
-
 def pmapped_update(
   losses: Callable[..., jax.Array],
   levels: training.Levels,
@@ -34,18 +29,19 @@ def pmapped_update(
   decay: Callable[[jax.Array], jax.Array],
   decays: Sequence[Callable[[jax.Array], jax.Array]] = (),
   level_edges: Sequence[int] = (),
+  scaling: data.Scaling = data.BYTES,
 ) -> Any:
   """``(state, key, images, labels, stop) -> (state, metrics)`` over the local devices of all hosts.
 
-  State and metrics have no device axis: they are the same everywhere. The state is donated. The arguments are
-  those of `ddim_jax.training.make_train_step`.
+  State and metrics have no device axis: they are the same everywhere. The state is donated. ``scaling`` says
+  what the numbers in images mean; the other arguments are those of `ddim_jax.training.make_train_step`.
   """
   step = training.make_train_step(
     losses, levels, optimizer, decay, decays=decays, level_edges=level_edges, axis_name=AXIS
   )
 
   def update(state, key, images, labels, stop):
-    state, metrics = step(state, key, as_data(images), labels)
+    state, metrics = step(state, key, scaling.to_data(images), labels)
     # The devices of one host are told the same, and on a CPU a device that waits for others has nothing else
     # to do: agreeing took half of a step of the digits' network.
     agreed = stop if jax.process_count() == 1 else jax.lax.pmax(stop, AXIS)
@@ -61,6 +57,6 @@ def local_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
   """This process's rows of a batch, split over its devices: ``[D, b, H, W, C]``, ``i32[D, b]``."""
   part = (jax.process_index(), jax.process_count())
-  images, labels = data.batch_at(source, step, batch_size=batch_size, seed=seed, flip=flip, part=part)
+  images, labels, _ = data.batch_at(source, step, batch_size=batch_size, seed=seed, flip=flip, part=part)
   split = lambda x: x.reshape(jax.local_device_count(), -1, *x.shape[1:])
   return split(images), split(labels)

@@ -34,6 +34,23 @@ class Solver(NamedTuple):
   step: Callable[..., tuple[jax.Array, Any, Prediction]]
 
 
+Limit = Callable[[jax.Array, jax.Array], jax.Array | int]
+"""``(t, s) -> order``: the highest order of the step from level t to level s, at least 1. Traced."""
+
+
+def lower_order_final(ts) -> Limit:
+  """A limit for multistep solvers: a step's order is at most the number of steps left, itself included.
+
+  The usual remedy for few steps, where the last ones are long in lambda. A step to level 0 is of order 1
+  without it; for levels that stop above 0 it helps: diffusers has it on below 15 steps.
+
+  Args:
+    ts: The levels that `ddim_jax.sample` will get, ``[S+1]``, perhaps padded. Traced.
+  """
+  ts = jnp.asarray(ts).astype(jnp.float32)
+  return lambda t, s: jnp.sum((ts[1:] < ts[:-1]) & (ts[1:] < jnp.asarray(t).astype(jnp.float32)))
+
+
 def wide(dtype) -> Any:
   """``dtype``, or float32 if that is wider: what levels are computed in."""
   return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32

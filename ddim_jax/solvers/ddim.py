@@ -6,19 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, check_range, coefficients, fresh_noise, log_snr_at, safe_sqrt
 from ddim_jax.solvers.base import Solver, is_clean
-
-
-def _sqrt(x):
-  """Square root with derivative 0 at 0 instead of infinity; NaN below 0, as ``jnp.sqrt``."""
-  return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
-
-
-def fresh_noise(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
-  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
-  change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
-  return _sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
 
 
 def _check(prediction):
@@ -45,27 +34,38 @@ def ddim_step(schedule: Schedule, prediction: Prediction, t, s, *, eta=0.0, z=0.
     t: Current level, ``i32[]`` or ``i32[B]``, in ``[0, T]``. Traced.
     s: Target level, like ``t``. Traced. ``s == t`` leaves a consistent prediction where it is.
     eta: Dimensionless ``f32[]`` in [0, 1]: 0 is deterministic, 1 has the variance of the DDPM
-      posterior. Traced. Values above 1 may give NaN.
+      posterior. Traced. Traced values above 1 may give NaN.
     z: Standard normal noise, ``f32[B, ...]``; has no effect when ``eta`` is 0.
 
   Returns:
     The sample at level ``s``, ``f32[B, ...]``, in data units.
 
   Raises:
-    ValueError: At trace time, if x0 and eps differ in shape or a level is invalid.
+    ValueError: At trace time, if x0 and eps differ in shape, a level is invalid, or an ``eta`` that is not
+      traced is out of range.
 
   References:
     [1] Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
   x0, eps = prediction
   _check(prediction)
+  check_range("eta", eta, 0, 1)
   alpha, sigma = coefficients(schedule, s, x0)
   f = jnp.asarray(eta, x0.dtype) * fresh_noise(schedule, t, s, x0)
-  return alpha * x0 + sigma * (_sqrt(1 - f**2) * eps + f * z)
+  return alpha * x0 + sigma * (safe_sqrt(1 - f**2) * eps + f * z)
 
 
 def ddim(eta: float | jax.Array = 0.0) -> Solver:
-  """The solver of the paper. ``eta`` in [0, 1] is traced: see `ddim_step`."""
+  """The solver of the paper. ``eta`` in [0, 1] is traced: see `ddim_step`.
+
+  Others know it by more names. In ``sigma / alpha`` and ``x / alpha`` it is Euler's rule, so ``ddim()`` is
+  EulerDiscreteScheduler of diffusers and "Euler" of k-diffusion, and ``ddim(eta=1)`` is
+  EulerAncestralDiscreteScheduler, "Euler a"; with `ddim_jax.FLOW` it is FlowMatchEulerDiscreteScheduler.
+
+  Raises:
+    ValueError: If an ``eta`` that is not traced is outside [0, 1].
+  """
+  check_range("eta", eta, 0, 1)
 
   def step(denoise, schedule, carry, x_t, t, s, z):
     prediction = denoise(x_t, t)

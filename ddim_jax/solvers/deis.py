@@ -6,11 +6,11 @@
 import jax.numpy as jnp
 
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Solver, check_order, half_log_snr, is_unbounded, with_mean_eps
+from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, is_unbounded, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 
-def deis(order: int = 3) -> Solver:
+def deis(order: int = 3, *, limit: Limit | None = None) -> Solver:
   r"""Exponential Adams-Bashforth in eps: one network evaluation a step, deterministic.
 
   .. math::
@@ -24,6 +24,7 @@ def deis(order: int = 3) -> Solver:
 
   Args:
     order: 1, 2 or 3. Static.
+    limit: Highest order of a step, such as `ddim_jax.lower_order_final`. None is none.
 
   Raises:
     ValueError: If ``order`` is none of them.
@@ -38,8 +39,9 @@ def deis(order: int = 3) -> Solver:
     now = half_log_snr(schedule, t, x_t)
     h = jnp.where(is_unbounded(schedule, t, s, x_t), 0, half_log_snr(schedule, s, x_t) - now)
     first, second = multistep.moments(-h, 2)
-    eps = multistep.mean(now, prediction.eps, history, h * first, h**2 * second)
+    known = history if limit is None else multistep.limited(history, limit(t, s))
+    eps = multistep.mean(now, prediction.eps, known, h * first, h**2 * second)
     x_s = ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s)
-    return x_s, multistep.push(history, schedule, t, prediction.eps), prediction
+    return x_s, multistep.push(history, now, prediction.eps), prediction
 
   return Solver(init=lambda x: multistep.empty(x, order - 1), step=step)

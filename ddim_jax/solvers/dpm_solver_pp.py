@@ -1,4 +1,4 @@
-"""DPM-Solver++: the mean of x0 by extrapolation, [1]. Multistep (orders 1 to 3), stochastic, and 2S.
+"""DPM-Solver++, multistep: the mean of x0 by extrapolation, [1]; deterministic or stochastic.
 
 [1] Lu, Zhou, Bao, Chen, Li, Zhu. DPM-Solver++, arXiv:2211.01095.
 """
@@ -6,14 +6,14 @@
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, level_at
+from ddim_jax.schedules import Schedule, check_range, fresh_noise
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Solver, check_order, half_log_snr, is_unbounded, with_mean_x0
-from ddim_jax.solvers.ddim import ddim_step, fresh_noise
+from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, is_unbounded, with_mean_x0
+from ddim_jax.solvers.ddim import ddim_step
 
 
 def predicted_mean(
-  schedule: Schedule, x0: jax.Array, history: multistep.History, t, s, eta=0.0, curvature=1.0
+  schedule: Schedule, x0: jax.Array, history: multistep.History, t, s, eta=0.0, curvature=1.0, exact=False
 ) -> jax.Array:
   r"""Mean of x0 over the step from ``t`` to ``s``, extrapolated from the last one, two or three values.
 
@@ -22,17 +22,21 @@ def predicted_mean(
   """
   now = half_log_snr(schedule, t, x0)
   h = jnp.where(is_unbounded(schedule, t, s, x0), 0, half_log_snr(schedule, s, x0) - now)
-  if len(history.value) < 2:
+  if len(history.value) < 2 and not exact:
     return multistep.mean(now, x0, history, h / 2)
   f = (eta * fresh_noise(schedule, t, s, x0)).astype(h.dtype)
   first, second = multistep.moments(h - 0.5 * jnp.log(jnp.maximum(1 - f**2, 1e-30)), 2)
+  if len(history.value) < 2:
+    return multistep.mean(now, x0, history, h * first)
   three = multistep.present(history, 1)
-  first = jnp.where(three, h * first, h / 2)
+  first = h * first if exact else jnp.where(three, h * first, h / 2)
   second = jnp.where(three, curvature * h**2 * second, 0)
   return multistep.mean(now, x0, history, first, second)
 
 
-def dpm_solver_pp(order: int = 2, eta=0.0, curvature=1.0) -> Solver:
+def dpm_solver_pp(
+  order: int = 2, eta=0.0, curvature=1.0, *, exact: bool = False, limit: Limit | None = None
+) -> Solver:
   r"""DPM-Solver++, multistep: one network evaluation a step.
 
   .. math::
@@ -52,45 +56,25 @@ def dpm_solver_pp(order: int = 2, eta=0.0, curvature=1.0) -> Solver:
     order: 1, 2 (midpoint rule) or 3. Static.
     eta: Dimensionless in [0, 1], as in `ddim_step`: 0 deterministic, 1 the SDE. Traced.
     curvature: Weight of the second derivative at order 3. Traced.
+    exact: Integrate the line of order 2 under the exponential weight, as order 3 does its parabola, instead
+      of by the midpoint rule: ``solver_type="heun"`` in diffusers. Static.
+    limit: Highest order of a step, such as `ddim_jax.lower_order_final`. None is none.
 
   Raises:
-    ValueError: If ``order`` is none of them.
+    ValueError: If ``order`` is none of them, or ``eta`` is outside [0, 1] and not traced.
 
   References:
     Algorithm 2 and section 5 of [1] (module docstring); [2] github.com/LuChengTHU/dpm-solver.
   """
   check_order(order, 3)
+  check_range("eta", eta, 0, 1)
 
   def step(denoise, schedule, history, x_t, t, s, z):
     prediction = denoise(x_t, t)
-    x0 = predicted_mean(schedule, prediction.x0, history, t, s, eta, curvature)
+    known = history if limit is None else multistep.limited(history, limit(t, s))
+    x0 = predicted_mean(schedule, prediction.x0, known, t, s, eta, curvature, exact)
     average = with_mean_x0(prediction, schedule, t, x0)
     x_s = ddim_step(schedule, average, t, s, eta=eta, z=z)
-    return x_s, multistep.push(history, schedule, t, prediction.x0), prediction
+    return x_s, multistep.push(history, half_log_snr(schedule, t, x_t), prediction.x0), prediction
 
   return Solver(init=lambda x: multistep.empty(x, order - 1), step=step)
-
-
-def dpm_solver_pp_2s() -> Solver:
-  """DPM-Solver++(2S), singlestep: two network evaluations a step, no memory; order 2. Deterministic.
-
-  The prediction half way in lambda stands for the mean of x0. That point lies between integer levels: the
-  network is given a level in floating point. The step to level 0 is DDIM and takes one evaluation.
-  Algorithm 1 of [1] with r = 1/2.
-  """
-
-  def step(denoise, schedule, carry, x_t, t, s, z):
-    prediction = denoise(x_t, t)
-    unbounded = is_unbounded(schedule, t, s, x_t)
-
-    def half_way():
-      start, end = half_log_snr(schedule, t, x_t), half_log_snr(schedule, s, x_t)
-      # With a level per example, those whose step is unbounded are asked at t once more.
-      middle = level_at(schedule, start + jnp.where(unbounded, start, end)).reshape(jnp.shape(t))
-      x0 = denoise(ddim_step(schedule, prediction, t, middle), middle).x0
-      return jnp.where(unbounded, prediction.x0, x0)
-
-    x0 = jax.lax.cond(jnp.all(unbounded), lambda: prediction.x0, half_way)
-    return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s), carry, prediction
-
-  return Solver(init=lambda x: (), step=step)

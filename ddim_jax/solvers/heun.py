@@ -7,9 +7,10 @@ arXiv:2206.00364.
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, coefficients, level_at, log_snr_at
+from ddim_jax.process import renoise
+from ddim_jax.schedules import Schedule, check_range, level_at, log_snr_at
 from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
-from ddim_jax.solvers.ddim import ddim_step, fresh_noise
+from ddim_jax.solvers.ddim import ddim_step
 
 
 def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
@@ -19,11 +20,11 @@ def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
   inside = (interval[0] <= ratio) & (ratio <= interval[1])
   raised = (log_snr - 2 * jnp.log1p(jnp.where(inside, churn, 0))).astype(log_snr.dtype)
   raised = level_at(schedule, raised).reshape(jnp.shape(t))
-  level = jnp.maximum(raised, jnp.asarray(t, raised.dtype))
-  fresh = fresh_noise(schedule, level, t, x_t)
-  alpha, sigma = coefficients(schedule, level, x_t)
-  alpha_t, _ = coefficients(schedule, t, x_t)
-  return alpha / alpha_t * x_t + jnp.asarray(inflation, x_t.dtype) * sigma * fresh * z, level
+  unchanged = jnp.asarray(t, raised.dtype)
+  # Without churn the level is t itself, not t but for rounding: its noise would be the root of that.
+  added = inside.reshape(jnp.shape(t)) & (churn > 0)
+  level = jnp.where(added, jnp.maximum(raised, unchanged), unchanged)
+  return renoise(schedule, x_t, jnp.asarray(inflation, x_t.dtype) * z, t, level), level
 
 
 def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> Solver:
@@ -48,12 +49,13 @@ def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> 
     interval: Range of rho within which noise is added, the paper's S_tmin and S_tmax. Traced.
 
   Raises:
-    ValueError: If ``order`` is neither.
+    ValueError: If ``order`` is neither, or ``churn`` is negative and not traced.
 
   References:
     Algorithm 2 of [1] (module docstring).
   """
   check_order(order, 2)
+  check_range("churn", 0 if churn is None else churn, 0, jnp.inf)
 
   def step(denoise, schedule, carry, x_t, t, s, z):
     if churn is not None:

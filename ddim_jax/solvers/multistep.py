@@ -2,7 +2,8 @@
 
 Predictions at ``lambda_0`` (now), ``lambda_1``, ``lambda_2`` (earlier) define a polynomial in lambda, and
 the mean over the coming step is that polynomial's, under an exponential weight. All is in Newton's form, so
-that a missing prediction is one infinitely far away, whose terms vanish: the order rises by itself.
+that a missing prediction is one infinitely far away, whose terms vanish: the order rises by itself, and
+falls when predictions are forgotten (`limited`).
 """
 
 from typing import NamedTuple
@@ -10,8 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule
-from ddim_jax.solvers.base import half_log_snr, wide
+from ddim_jax.solvers.base import wide
 
 _ABSENT = 1e18  # far beyond any lambda; its square is still a float32
 
@@ -20,11 +20,11 @@ class History(NamedTuple):
   """Predictions at the latest levels, the newest first.
 
   Attributes:
-    half_log_snr: Where they were made, each ``f32[B, 1, ...]``.
+    at: Where they were made: lambda, or what else rises during sampling; each ``f32[B, 1, ...]``.
     value: The predictions, each ``f32[B, ...]``.
   """
 
-  half_log_snr: tuple[jax.Array, ...]
+  at: tuple[jax.Array, ...]
   value: tuple[jax.Array, ...]
 
 
@@ -35,21 +35,27 @@ def empty(x: jax.Array, size: int) -> History:
   return History(nowhere, (jnp.zeros_like(x),) * size)
 
 
-def push(history: History, schedule: Schedule, t, value: jax.Array) -> History:
-  """The history after a prediction at level ``t``; the oldest is dropped."""
+def push(history: History, now: jax.Array, value: jax.Array) -> History:
+  """The history after a prediction made ``now``; the oldest is dropped."""
   if not history.value:
     return history
-  now = jnp.broadcast_to(half_log_snr(schedule, t, value), history.half_log_snr[0].shape)
-  return History((now, *history.half_log_snr[:-1]), (value, *history.value[:-1]))
+  now = jnp.broadcast_to(now, history.at[0].shape)
+  return History((now, *history.at[:-1]), (value, *history.value[:-1]))
+
+
+def limited(history: History, order) -> History:
+  """The history for a step of at most this order, ``i32[]``: all but ``order - 1`` predictions forgotten."""
+  at = (jnp.where(i < order - 1, at, -_ABSENT * (i + 1)) for i, at in enumerate(history.at))
+  return History(tuple(at), history.value)
 
 
 def present(history: History, i: int) -> jax.Array:
   """Whether there is a prediction number ``i``, ``bool[B, 1, ...]``."""
-  return history.half_log_snr[i] > -_ABSENT / 2
+  return history.at[i] > -_ABSENT / 2
 
 
 def gap(later: jax.Array, earlier: jax.Array) -> jax.Array:
-  """``later - earlier`` in lambda; a level visited twice in a row counts as infinitely far."""
+  """``later - earlier``; a level visited twice in a row counts as infinitely far."""
   difference = later - earlier
   return jnp.where(difference == 0, _ABSENT, difference)
 
@@ -76,30 +82,39 @@ def moments(u: jax.Array, number: int) -> tuple[jax.Array, ...]:
   return tuple(integral / integrals[0] for integral in integrals[1:])
 
 
-def mean(now: jax.Array, value: jax.Array, history: History, first, second=0.0) -> jax.Array:
-  """Mean of the polynomial through the predictions over a step that starts ``now``.
+def mean(now: jax.Array, value: jax.Array, history: History, *moments) -> jax.Array:
+  r"""Mean of the polynomial through the predictions over a step that starts ``now``.
+
+  Newton's form: with :math:`d_j = p_0 - p_j` and :math:`M_m` the mean of
+  :math:`\prod_{j < m} (p - p_j) / d_{j+1}`, prediction i has the weight
+  :math:`-\sum_{m \ge i} M_m \prod_{1 \le j \le m, j \ne i} d_j / (p_i - p_j)`; no factor overflows.
 
   Args:
-    now: Lambda of the newest prediction, ``f32[1 or B, 1, ...]``.
+    now: Where the newest prediction was made, ``f32[1 or B, 1, ...]``.
     value: The newest prediction, ``f32[B, ...]``.
-    history: At most two earlier ones; none gives ``value`` itself.
-    first: Mean of ``lambda - now`` over the step.
-    second: Mean of ``(lambda - now)^2``.
+    history: Earlier ones; none gives ``value`` itself.
+    moments: Means of ``p - now`` and its powers over the step, at least as many as earlier predictions.
 
   Returns:
     ``f32[B, ...]``, in the dtype of ``value``.
   """
-  if not history.value:
-    return value
-  gap_1 = gap(now, history.half_log_snr[0])
-  change = value - history.value[0]
-  if len(history.value) == 1:
-    return value + (first / gap_1).astype(value.dtype) * change
-  gap_2 = gap(history.half_log_snr[0], history.half_log_snr[1])
-  bend = (first * gap_1 + second) / gap(now, history.half_log_snr[1])
-  earlier = history.value[0] - history.value[1]
-  return (
-    value
-    + ((first + bend) / gap_1).astype(value.dtype) * change
-    - (bend / gap_2).astype(value.dtype) * earlier
-  )
+  at, number = (now, *history.at), len(history.at)
+  distance = [gap(now, node) for node in at]
+  basis, means = [jnp.ones_like(now)], []  # basis: coefficients of (p - now)^k
+  for m in range(1, number + 1):
+    offset, scale = (now - at[m - 1]) / distance[m], 1 / distance[m]
+    zero = jnp.zeros_like(now)
+    shifted, level = [zero, *basis], [*basis, zero]
+    basis = [scale * low + offset * high for low, high in zip(shifted, level, strict=True)]
+    means.append(sum(b * moment for b, moment in zip(basis[1:], moments, strict=False)))
+  result = value
+  for i in range(1, number + 1):
+    weight = jnp.zeros_like(now)
+    for m in range(i, number + 1):
+      term = -means[m - 1]
+      for j in range(1, m + 1):
+        if j != i:
+          term = term * distance[j] / (gap(at[i], at[j]) if j > i else -gap(at[j], at[i]))
+      weight += term
+    result += weight.astype(value.dtype) * (history.value[i - 1] - value)
+  return result

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ddim_jax.schedules import Schedule, coefficients
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Solver, check_order, half_log_snr, moved, with_mean_x0
+from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, moved, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 from ddim_jax.solvers.dpm_solver_pp import dpm_solver_pp, predicted_mean
 
@@ -27,7 +27,7 @@ def _corrected_mean(h, x0, history):
   Newton's form with ``p_0`` (where it began), the new one at ``p_0 + h``, and the earlier ones. Of second
   order while there is nothing before.
   """
-  began, *before = history.half_log_snr
+  began, *before = history.at
   last, *earlier = history.value
   first, second, third = multistep.moments(h, 3)
   two = multistep.present(history, 1)
@@ -48,7 +48,7 @@ def _corrected_mean(h, x0, history):
 
 def _correct(schedule: Schedule, carry: _Carry, x_t, t, x0):
   """``x_t`` with the last step taken again, now that the prediction at its end is known."""
-  began = carry.history.half_log_snr[0]
+  began = carry.history.at[0]
   stepped = multistep.present(carry.history, 0)
   h = jnp.where(stepped, half_log_snr(schedule, t, x_t) - began, 1)
   average = _corrected_mean(h, x0, carry.history)
@@ -57,7 +57,7 @@ def _correct(schedule: Schedule, carry: _Carry, x_t, t, x0):
   return jnp.where(stepped, corrected, x_t)
 
 
-def unipc(order: int = 2) -> Solver:
+def unipc(order: int = 2, *, limit: Limit | None = None) -> Solver:
   r"""UniPC: one network evaluation a step, deterministic.
 
   The prediction at ``x_t`` first corrects ``x_t`` itself: the last step, from level r, is taken again with
@@ -72,6 +72,8 @@ def unipc(order: int = 2) -> Solver:
 
   Args:
     order: 1, 2 or 3, of the predictor. Static.
+    limit: Highest order of a step's predictor and of the corrector after it, such as
+      `ddim_jax.lower_order_final`. None is none.
 
   Raises:
     ValueError: If ``order`` is none of them.
@@ -89,12 +91,14 @@ def unipc(order: int = 2) -> Solver:
   def step(denoise, schedule, carry, x_t, t, s, z):
     prediction = denoise(x_t, t)
     corrected = _correct(schedule, carry, x_t, t, prediction.x0)
-    known = multistep.History(*(part[: order - 1] for part in carry.history))
+    now = half_log_snr(schedule, t, x_t)
+    past = carry.history if limit is None else multistep.limited(carry.history, limit(t, s))
+    known = multistep.History(*(part[: order - 1] for part in past))
     x0 = predicted_mean(schedule, prediction.x0, known, t, s)
     there = moved(prediction, schedule, t, corrected - x_t)
     x_s = ddim_step(schedule, with_mean_x0(there, schedule, t, x0), t, s)
     _, sigma = coefficients(schedule, t, x_t)
-    history = multistep.push(carry.history, schedule, t, prediction.x0)
+    history = multistep.push(past, now, prediction.x0)
     return x_s, _Carry(history, corrected, jnp.broadcast_to(sigma, carry.sigma.shape)), prediction
 
   return Solver(init, step)

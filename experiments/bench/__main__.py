@@ -5,8 +5,9 @@ from collections.abc import Callable
 import tyro
 
 from ddim_jax.commands import cli
+from experiments.bench.accelerator import accelerator
 from experiments.bench.checkpoint import checkpoint
-from experiments.bench.compile import compile_times
+from experiments.bench.compile import compile
 from experiments.bench.memory import memory
 from experiments.bench.pipeline import pipeline
 from experiments.bench.sample import sample
@@ -17,12 +18,13 @@ from experiments.bench.train import train
 BENCHMARKS: dict[str, Callable[..., None]] = {
   "sample": sample,
   "train": train,
-  "compile": compile_times,
+  "compile": compile,
   "memory": memory,
   "pipeline": pipeline,
   "checkpoint": checkpoint,
   "scaling": scaling,
   "solvers": solvers,
+  "accelerator": accelerator,
 }
 
 if __name__ == "__main__":

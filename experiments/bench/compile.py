@@ -1,19 +1,65 @@
-"""Start-up: import, first image, first step, compile times: ``python -m experiments.bench compile``."""
+"""Start-up: import, first image, first step, compile times: ``python -m experiments.bench compile``.
+
+With ``--target`` it compiles for an accelerator instead: `experiments.bench.cross`.
+"""
 
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from experiments.bench import measure, peers
+from experiments.bench.cross import Search, cross
 from experiments.bench.memory import DRAW
 from experiments.bench.sample import sampler
 from experiments.bench.train import stepper
+
+Network = Literal["cifar10", "celeba64", "lsun256", "fashion_mnist", "tiny"]
+
+
+def compile(
+  network: Network = "cifar10",
+  target: str | None = None,
+  batch_size: int | None = None,
+  channels: int | None = None,
+  dtype: Literal["bfloat16", "float32"] = "bfloat16",
+  largest_batch: Search = "extrapolated",
+  steps: tuple[int, ...] = (10, 1000),
+  rounds: int = 3,
+  out: Path = measure.OUT,
+) -> None:
+  """Times to start on this machine; with --target, programs compiled for an accelerator that is not here.
+
+  For a target: kernels, collectives, memory, bytes, FLOPs, the time of a roofline, and seconds to compile of
+  the training step and the sampler, as JSON and as a page of all targets so far. TPU targets need
+  ``pip install 'jax[tpu]'``, the H100 Python 3.12 and NVIDIA's compiler; a line says what to install.
+
+  Args:
+    network: Which network, with random weights; celeba64 and lsun256 only with --target, fashion_mnist only
+      without.
+    target: h100, h100:8 (GPUs of one host), or a TPU slice: v5e:2x2, v4:2x2x1, v5p:2x2x1, v6e:2x4, ...
+    batch_size: Images a call, 8 by default; with --target, images a device, by default as many as the network
+      is usually given.
+    channels: Base width of the network, with --target; by default its own.
+    dtype: What the network computes in, with --target.
+    largest_batch: With --target, how the largest batch is found: extrapolated from one program, or by
+      compiling some more.
+    steps: Without --target, numbers of steps S to compile the sampler for.
+    rounds: Without --target, how often each import is timed.
+    out: Folder for the JSON and the chart or page.
+  """
+  if target is not None:
+    cross(target, network, batch_size, channels, dtype, largest_batch, out)
+    return
+  if network == "celeba64" or network == "lsun256":
+    allowed = ", ".join(get_args(peers.Network))
+    raise ValueError(f"--network must be one of {allowed} without --target, got {network!r}")
+  compile_times(network, 8 if batch_size is None else batch_size, steps, rounds, out)
 
 
 def _seconds(call: Callable[[], Any]) -> float:

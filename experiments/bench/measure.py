@@ -165,19 +165,30 @@ def compare(
   return {"gflop_per_second": {name: round(rate, 1) for name, rate in rates.items()}, "sides": table}
 
 
-def report(name: str, results: dict[str, Any], out: Path, bars: dict[str, float], label: str) -> None:
-  """Prints the results and writes them as OUT/NAME.json, with a bar chart beside."""
-  text = json.dumps({"machine": machine()} | results, indent=1)
-  print(text)
+def write(name: str, results: dict[str, Any], out: Path) -> str:
+  """Writes the results as OUT/NAME.json; returns the text."""
+  text = json.dumps(results, indent=1)
   out.mkdir(parents=True, exist_ok=True)
   (out / f"{name}.json").write_text(text + "\n")
+  return text
+
+
+def report(
+  name: str, results: dict[str, Any], out: Path, bars: dict[str, float], label: str, where: str | None = None
+) -> None:
+  """Prints the results and writes them as OUT/NAME.json, with a bar chart beside.
+
+  ``where`` is the machine in a line; by default, this process's.
+  """
+  where = machine() if where is None else where
+  print(write(name, {"machine": where} | results, out))
   with plots.figure(out / f"{name}.png", 7, 0.9 + 0.35 * len(bars), dpi=90) as drawing:
     axes = drawing.add_subplot()
     axes.bar_label(axes.barh(list(bars), list(bars.values()), color="#1f4e8c"), fmt="%.3g", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel(label)
-    axes.set_title(machine(), fontsize=8)
+    axes.set_title(where, fontsize=8)
 
 
 def times(results: dict[str, Any]) -> dict[str, float]:

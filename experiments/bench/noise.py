@@ -1,5 +1,6 @@
 """Training on images of noise as `ddim_jax.runs` does it, for benchmarks: no data set is needed."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import optax
 from ddim_jax import data, training
 from ddim_jax.commands import presets
 from ddim_jax.models import build
+from ddim_jax.models.config import Network
 from ddim_jax.runs import evaluation, objective, update
 from ddim_jax.runs.start import start
 
@@ -35,11 +37,12 @@ class Training(NamedTuple):
   update: Callable[..., tuple[training.TrainState, dict[str, Any]]]
 
 
-def prepare(preset: str, batch_size: int, images: int = 512) -> Training:
-  """The training of a preset's unconditional network on so many images."""
+def prepare(preset: str, batch_size: int, images: int = 512, network: Network | None = None) -> Training:
+  """The training of a preset's unconditional network, or of another, on so many images."""
   found, shape = presets.PRESETS[preset](), SHAPES[preset]
   source = data.in_memory("noise", np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8))
-  options, model = found.optimisation, build.from_config(found.config, shape)
+  settings = found if network is None else dataclasses.replace(found, network=network)
+  options, model = found.optimisation, build.from_config(settings.config, shape)
   optimizer = objective.optimizer(optax.adam, options.learning_rate, options.warmup, options.clip)
   step = update.pmapped_update(
     objective.losses(model), objective.levels(found.diffusion.antithetic, model.schedule.T), optimizer,

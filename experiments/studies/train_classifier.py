@@ -59,7 +59,7 @@ def train(
   """
   if steps < 1 or batch_size < 1:
     raise ValueError(f"steps and batch_size must be positive, got {steps} and {batch_size}")
-  source, test = _sources(data_set, data_dir or data.sources.default_data_dir())
+  source, test = _sources(data_set, data_dir or data.default_data_dir())
   model = classifier.Classifier(len(source.classes))
   key = jax.random.key(seed)
   params = model.init(key, jnp.zeros((1, *source.shape), jnp.uint8))["params"]
@@ -80,7 +80,7 @@ def train(
 
   began = time.monotonic()
   make = lambda step: data.batch_at(source, step, batch_size=batch_size, seed=seed)
-  for step, (images, labels) in enumerate(data.prefetch(make, 0, steps)):
+  for step, (images, labels, _) in enumerate(data.prefetch(make, 0, steps)):
     params, state, value = update(params, state, jnp.int32(step), images, labels)
     if (step + 1) % 200 == 0:
       print(f"step {step + 1:,}: loss {float(value):.3f}, {time.monotonic() - began:.0f} s", flush=True)

@@ -6,10 +6,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ddim_jax
-from ddim_jax import data, models
+from ddim_jax import checkpoints, data, models
+from ddim_jax.packing import Packed, unpack
+from ddim_jax.runs import objective
+from ddim_jax.runs.start import start
 
 SHAPE = (4, 4, 1)
 
@@ -41,6 +45,20 @@ def test_a_run_of_before_draws_what_it_drew(old):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-11, atol=2**-25), rounded.params, model.params
   )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_run_of_before_goes_on_as_it_was_saved(old, packed):
+  """Every array of its checkpoint, as vectors or as a tree."""
+  model, saved = ddim_jax.load(old), checkpoints.restore_latest(old / "checkpoints")
+  optimizer = objective.optimizer(optax.adam, 2e-3, 50, 1.0)
+  state = start(model, optimizer, emas=1, packed=packed, saved=saved)
+  assert isinstance(state.params, Packed) == packed
+  assert int(state.step) == 3
+  arrays = checkpoints.flatten(unpack(state))
+  assert arrays.keys() == saved.arrays.keys()
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(array, saved.arrays[name])
 
 
 @pytest.fixture

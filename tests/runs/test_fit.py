@@ -172,7 +172,8 @@ def test_any_optimiser_and_schedule(tmp_path):
     optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
     **QUICK,
   )
-  assert losses(tmp_path / "a") == losses(tmp_path / "b")
+  # A finished optimiser may look at single arrays: its state is no vector, and sums have another order.
+  assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
 
 
 def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):

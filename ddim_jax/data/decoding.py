@@ -1,0 +1,214 @@
+"""Pictures decoded once, on all cores: into memory, or into a cache folder for every later start."""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddim_jax.data import cache as caches
+from ddim_jax.data import sources
+from ddim_jax.data.batches import prefetch
+from ddim_jax.data.forms import Fit, Form, Size, make_form
+from ddim_jax.data.pictures import Held
+from ddim_jax.data.scaling import Scaling
+from ddim_jax.data.sources import Found, Source, Values
+
+Progress = Callable[[int, int], Any]
+"""``(done, all)``, called after every picture."""
+
+
+class Pictures(NamedTuple):
+  """Pictures that can be decoded one by one.
+
+  Attributes:
+    name: What they are, for people.
+    names: Of each.
+    decode: ``index -> (pixels, what the file held)``; a ValueError names a picture that cannot be used.
+    form: What is made of them.
+    labels: ``i32[N]``.
+    classes: Names of the classes.
+    conditions: ``f32[N, K]``, or None.
+    skipped: Name and reason of what is no picture of these.
+    identity: What decides the pixels, for JSON; two data sets of one identity are the same.
+  """
+
+  name: str
+  names: Sequence[str]
+  decode: Callable[[int], tuple[np.ndarray, Held]]
+  form: Form
+  labels: np.ndarray
+  classes: tuple[str, ...]
+  conditions: np.ndarray | None
+  skipped: tuple[tuple[str, str], ...]
+  identity: Any
+
+
+def pictures_form(
+  image_size: Size | None, crop: Size | None, fit: Fit, channels: int, dtype: str, values: Values
+) -> Form:
+  """The form of pictures whose numbers have a meaning.
+
+  Raises:
+    ValueError: If an argument is out of its range, or bytes are to mean anything but black to white.
+  """
+  limits = None
+  if isinstance(values, tuple) and not isinstance(values, Scaling) and all(np.ndim(x) == 0 for x in values):
+    limits = values
+  if dtype == "uint8" and values is not None and limits is None:
+    raise ValueError(f"values must be two numbers (low, high) where dtype is uint8, got {values!r}")
+  return make_form(image_size, crop, fit=fit, channels=channels, dtype=dtype, values=limits)
+
+
+def cores() -> int:
+  """How many this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decoded(
+  pictures: Pictures,
+  values: Values = None,
+  *,
+  skip_broken: bool = False,
+  cache: str | Path | None = None,
+  progress: Progress | None = None,
+) -> Source:
+  """A source of pictures: in memory if they fit into `sources.MEMORY_LIMIT`, else read as needed.
+
+  Args:
+    pictures: To decode.
+    values: What their numbers mean.
+    skip_broken: Leave out what cannot be used, and count it, instead of raising.
+    cache: A folder for the decoded pixels, which are then mapped and not kept in memory. It may be shared by
+      data sets and processes, and deleted at any time.
+    progress: Called as pictures are decoded.
+
+  Raises:
+    ValueError: If a picture cannot be used, none is left, or they differ in size and no size is asked for.
+  """
+  if cache is not None:
+    make = lambda write: _decode_all(pictures, write, skip_broken, progress)
+    identity = [pictures.identity, pictures.form._asdict(), skip_broken]
+    images, kept, found = caches.cached(Path(cache).expanduser(), pictures.name, identity, make)
+    return _source(pictures, values, images, kept, found)
+  shape, total, dtype = _shape(pictures, skip_broken), len(pictures.names), np.dtype(pictures.form.dtype)
+  if total * int(np.prod(shape)) * dtype.itemsize <= sources.MEMORY_LIMIT:
+    images, number = np.empty((total, *shape), dtype), itertools.count()
+    write = lambda pixels: images.__setitem__(next(number), pixels)
+    kept, found = _decode_all(pictures, write, skip_broken, progress)
+    return _source(pictures, values, images[: len(kept)], kept, found)
+  if skip_broken:
+    raise ValueError(f"{pictures.name} does not fit into memory: to skip broken pictures, give cache=FOLDER")
+  pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+
+  def read_one(index):
+    pixels = pictures.decode(index)[0]
+    _check_shape(pictures, index, pixels, shape)
+    return pixels
+
+  def read(indices):
+    return np.stack(list(pool.map(read_one, indices.tolist()))), pictures.labels[indices]
+
+  made = sources.make_source(
+    pictures.name, total, shape, dtype.name, read, values=values, classes=pictures.classes
+  )
+  found = Found(skipped=pictures.skipped)
+  return made._replace(labels=pictures.labels, conditions=pictures.conditions, found=found)
+
+
+def _shape(pictures: Pictures, skip_broken: bool) -> tuple[int, ...]:
+  """What all have, or the first that can be decoded."""
+  if (size := pictures.form.size or pictures.form.crop) is not None:
+    return (*size, pictures.form.channels)
+  for index in range(len(pictures.names)):
+    try:
+      return pictures.decode(index)[0].shape
+    except ValueError:
+      if not skip_broken:
+        raise
+  raise ValueError(f"{pictures.name} holds no picture that can be used")
+
+
+def _decode_all(
+  pictures: Pictures, write: Callable[[np.ndarray], Any], skip_broken: bool, progress: Progress | None
+) -> tuple[np.ndarray, Found]:
+  """Writes all pictures in their order; returns which were written and what was found."""
+
+  def attempt(index: int) -> tuple[np.ndarray, Held] | ValueError:
+    try:
+      return pictures.decode(index)
+    except ValueError as error:
+      return error
+
+  total, shape = len(pictures.names), None
+  modes: Counter[str] = Counter()
+  sizes: Counter[tuple[int, int]] = Counter()
+  kept: list[int] = []
+  values: list[float] = []
+  skipped, frames = list(pictures.skipped), 0
+  for index, result in enumerate(prefetch(attempt, 0, total, depth=4 * cores(), threads=cores())):
+    if progress is not None:
+      progress(index + 1, total)
+    if isinstance(result, ValueError):
+      if not skip_broken:
+        raise result
+      skipped.append((pictures.names[index], str(result).split(" cannot be used: ", 1)[-1]))
+      continue
+    pixels, held = result
+    shape = shape or pixels.shape
+    _check_shape(pictures, index, pixels, shape)
+    write(pixels)
+    kept.append(index)
+    modes[held.mode] += 1
+    sizes[held.width, held.height] += 1
+    frames += held.frames
+    values.extend(held.values or ())
+  if not kept:
+    raise ValueError(f"{pictures.name} holds no picture that can be used")
+  limits = (min(values), max(values)) if values else None
+  return np.array(kept), Found(dict(modes), dict(sizes), limits, frames, tuple(skipped))
+
+
+def _check_shape(pictures: Pictures, index: int, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
+  if pixels.shape != shape:
+    found, other = (f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, shape))
+    name = f"{pictures.name}: {pictures.names[index]}"
+    raise ValueError(f"{name} has {found} pixels, another picture {other}: say image_size")
+
+
+def _source(pictures: Pictures, values: Values, images: np.ndarray, kept: np.ndarray, found: Found) -> Source:
+  conditions = None if pictures.conditions is None else pictures.conditions[kept]
+  labels = pictures.labels[kept]
+  return sources.in_memory(
+    pictures.name, images, labels, pictures.classes, values=values, conditions=conditions, found=found
+  )
+
+
+Record = tuple[np.ndarray, int]
+
+
+def random_access(
+  name: str,
+  size: int,
+  shape: tuple[int, ...],
+  classes: tuple[str, ...],
+  fetch: Callable[[list[int]], Iterable[Record]],
+) -> Source:
+  """A source of bytes over ``fetch(indices)``, decoded once if it fits into `sources.MEMORY_LIMIT`."""
+  threads = cores()
+  pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+  def read(indices):
+    chunks = (chunk.tolist() for chunk in np.array_split(indices, threads) if chunk.size)
+    parts = pool.map(lambda chunk: list(fetch(chunk)), chunks)
+    images, labels = zip(*itertools.chain.from_iterable(parts), strict=True)
+    return np.stack(images), np.asarray(labels, np.int32)
+
+  if size * int(np.prod(shape)) <= sources.MEMORY_LIMIT:
+    images, labels = read(np.arange(size))
+    return sources.in_memory(name, images, labels, classes)
+  return sources.make_source(name, size, shape, "uint8", read, classes=classes)

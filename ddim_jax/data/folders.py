@@ -1,0 +1,142 @@
+"""Folders of pictures: what lies in them, and as a source."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ddim_jax.data import labels as tables
+from ddim_jax.data.decoding import Pictures, Progress, decoded, pictures_form
+from ddim_jax.data.forms import Fit, Size
+from ddim_jax.data.pictures import SUFFIXES, decode, shown
+from ddim_jax.data.sources import Source, Values
+
+
+class Listing(NamedTuple):
+  """Pictures of a folder by their names.
+
+  Attributes:
+    files: Relative to the folder, sorted; links to folders are followed.
+    skipped: Name and reason of what is not among them.
+  """
+
+  files: tuple[Path, ...]
+  skipped: tuple[tuple[str, str], ...]
+
+
+def list_pictures(folder: Path) -> Listing:
+  """All files below a folder whose endings are those of pictures.
+
+  Hidden names (with a leading dot) are skipped. Links to folders are followed; below one entry of the
+  folder, each folder is visited once, so that links may form loops.
+  """
+  files: list[Path] = []
+  skipped: list[tuple[str, str]] = []
+
+  def walk(place: Path, seen: set[tuple[int, int]]) -> None:
+    for entry in sorted(os.scandir(folder / place), key=lambda entry: entry.name):
+      path = place / entry.name
+      if entry.name.startswith("."):
+        skipped.append((shown(path), "hidden"))
+      elif entry.is_dir():
+        status = entry.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+          skipped.append((shown(path), "a link to a folder that was visited already"))
+        else:
+          below = seen if place.parts else set(seen)
+          below.add(identity)
+          walk(path, below)
+      elif path.suffix.lower() not in SUFFIXES:
+        skipped.append((shown(path), "no picture by its name"))
+      elif entry.is_file() or entry.is_symlink():
+        files.append(path)  # a dead link is refused by its name when it is opened
+      else:
+        skipped.append((shown(path), "no file"))
+
+  status = folder.stat()
+  walk(Path(), {(status.st_dev, status.st_ino)})
+  return Listing(tuple(files), tuple(skipped))
+
+
+def load_folder(
+  path: str | Path,
+  image_size: Size | None = None,
+  crop: Size | None = None,
+  *,
+  fit: Fit = "crop",
+  channels: int = 3,
+  dtype: str = "uint8",
+  values: Values = None,
+  skip_broken: bool = False,
+  cache: str | Path | None = None,
+  progress: Progress | None = None,
+  label_column: str | None = None,
+  condition_columns: Sequence[str] = (),
+  table: str | Path | None = None,
+) -> Source:
+  """A folder of pictures; subfolders, and links to folders, are classes.
+
+  Pictures directly inside the folder have no class. Hidden names are skipped.
+
+  Args:
+    path: The folder.
+    image_size: Every picture is resized to this: the side of a square, or ``(height, width)``, in pixels.
+      None takes pictures that have one size as they are.
+    crop: Size of a central part cut out first, likewise, in pixels.
+    fit: "crop" shows the largest central part of that shape; "pad" shows all, with black beside it.
+    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Where no alpha is asked for, transparent parts are
+      white.
+    dtype: "uint8"; "uint16" keeps 16 bits; "float32" keeps the numbers of 16-bit, 32-bit and float pictures.
+    values: For uint8, the numbers ``(low, high)`` that become black and white in pictures with more than 8
+      bits, (0, 65535) by default for 16 bits; for other types what the numbers mean, see `sources.Values`.
+    skip_broken: Leave out pictures that cannot be used; ``source.found.skipped`` names them.
+    cache: A folder for decoded pixels, which makes the next start immediate; replaced pictures are noticed.
+    progress: Called with ``(done, all)`` after every picture.
+    label_column: Classes are not the subfolders but this column of a table beside the pictures.
+    condition_columns: Columns whose numbers are the conditions of each picture.
+    table: A CSV or JSON lines file with a column of file names; by default the one that lies in the folder.
+
+  Raises:
+    ValueError: If there is no picture, some lie inside subfolders and some outside, or one cannot be used;
+      names it.
+  """
+  root = Path(path).expanduser()
+  if not root.is_dir():
+    raise ValueError(f"{shown(path)} is not a folder")
+  form = pictures_form(image_size, crop, fit, channels, dtype, values)
+  files, skipped = list_pictures(root)
+  if not files:
+    raise ValueError(f"{shown(root)} holds no images ({', '.join(sorted(SUFFIXES))})")
+  conditions = None
+  if label_column is not None or condition_columns:
+    rows = tables.read_table(root, table)
+    files, without = tables.sort_out(rows, files, skip_broken)
+    skipped += without
+    conditions = tables.numbers(rows, files, condition_columns) if condition_columns else None
+  if label_column is None:
+    labels, classes = tables.folder_classes(root, files)
+  else:
+    labels, classes = tables.as_classes(tables.column(rows, files, label_column))
+  pictures = Pictures(
+    name=shown(root),
+    names=[shown(file) for file in files],
+    decode=lambda index: decode(root / files[index], form),
+    form=form,
+    labels=labels,
+    classes=classes,
+    conditions=conditions,
+    skipped=skipped,
+    identity=[str(root.resolve()), [_identity(root, file) for file in files]] if cache is not None else None,
+  )
+  meaning = None if dtype == "uint8" else values
+  return decoded(pictures, meaning, skip_broken=skip_broken, cache=cache, progress=progress)
+
+
+def _identity(root: Path, file: Path) -> list[str | int]:
+  """What changes with the content of a file: name, size and times."""
+  try:
+    status = (root / file).stat()
+  except OSError:  # a dead link
+    return [str(file)]
+  return [str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns]

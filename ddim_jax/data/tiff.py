@@ -1,0 +1,70 @@
+"""16-bit and float pictures of several channels, which Pillow cannot hold: TIFF through ``tifffile``.
+
+Needs the ``tiff`` extra.
+"""
+
+import contextlib
+import importlib.util
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+HINT = "TIFF files of several channels with more than 8 bits need: pip install 'ddim_jax[tiff]'"
+
+
+def may_read(file: Any) -> bool:
+  """Whether a file is TIFF by its first bytes, and ``tifffile`` is there to read it."""
+  if importlib.util.find_spec("tifffile") is None:
+    return False
+  with contextlib.ExitStack() as stack:
+    opened = stack.enter_context(Path(file).open("rb")) if isinstance(file, str | Path) else file
+    opened.seek(0)
+    return opened.read(3) in (b"II*", b"MM\0", b"II+")
+
+
+def read(file: Any) -> np.ndarray:
+  """The first page, ``[H, W, C]``, of any type and any number of channels.
+
+  Raises:
+    ValueError: If its axes are others, it is stored turned, or it is truncated.
+  """
+  import tifffile
+
+  if not isinstance(file, str | Path):
+    file.seek(0)
+  with tifffile.TiffFile(file) as opened:
+    page: Any = opened.pages[0]
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if not segments or any(
+      length < 1 or start + length > opened.filehandle.size for start, length in segments
+    ):
+      raise ValueError("it is truncated")  # tifffile would show zeros
+    axes, pixels = page.axes, np.asarray(page.asarray())
+    turned = getattr(page.tags.get("Orientation"), "value", 1)
+  if turned != 1:
+    raise ValueError(f"it is stored turned (orientation {int(turned)})")
+  if axes not in ("YX", "YXS", "SYX"):
+    raise ValueError(f"its axes are {axes}, not YX, YXS or SYX")
+  if axes == "SYX":
+    pixels = np.moveaxis(pixels, 0, 2)
+  return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def write(file: BinaryIO, pixels: np.ndarray) -> None:
+  """Writes ``[H, W, C]`` of uint8, uint16 or float32 as TIFF; one channel needs only Pillow.
+
+  Raises:
+    ValueError: If there are several channels and ``tifffile`` is not installed.
+  """
+  if pixels.shape[2] == 1:
+    from PIL import Image
+
+    Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(file, "TIFF")
+    return
+  if importlib.util.find_spec("tifffile") is None:
+    raise ValueError(HINT)
+  import tifffile
+
+  photometric = "rgb" if pixels.shape[2] in (3, 4) else "minisblack"
+  tifffile.imwrite(file, pixels, photometric=photometric, planarconfig="contig", metadata=None)

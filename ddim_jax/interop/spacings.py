@@ -1,0 +1,202 @@
+"""The levels that a diffusers scheduler visits: its timesteps, or its sigmas, as levels of a schedule.
+
+Their timestep i is our level i + 1. Their sigma is the noise divided by the data's coefficient, for flow
+matching the share u of the noise.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ddim_jax import timesteps
+from ddim_jax.interop.scheduler_defaults import choose, refuse
+from ddim_jax.schedules import Schedule
+
+Spacing = Callable[[int], np.ndarray]
+"""``S -> levels``, ``[S+1]``, integer or real."""
+ONLY_ONE = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+
+def log_ratios(schedule: Schedule) -> np.ndarray:
+  """``log(sigma / alpha)`` at levels 1..T, rising."""
+  return -np.asarray(schedule.log_snr, np.float64)[1:] / 2
+
+
+def to_levels(schedule: Schedule, sigmas: np.ndarray) -> np.ndarray:
+  """Levels with these ratios ``sigma / alpha``; 0 is level 0. ``[S+1]``.
+
+  Raises:
+    ValueError: If one lies outside the schedule.
+  """
+  table = log_ratios(schedule)
+  with np.errstate(divide="ignore"):
+    wanted = np.log(sigmas)
+  beyond = (wanted[sigmas > 0] < table[0] - 1e-6) | (wanted[sigmas > 0] > table[-1] + 1e-6)
+  if np.any(beyond):
+    raise ValueError(
+      f"sigma_min and sigma_max must lie within the schedule's {np.exp(table[0]):.4g} to"
+      f" {np.exp(table[-1]):.4g}, got sigmas from {sigmas[sigmas > 0].min():.4g} to {sigmas.max():.4g}"
+    )
+  levels = np.interp(wanted, table, np.arange(1, table.size + 1))
+  whole = np.round(levels)
+  levels = np.where(np.abs(levels - whole) < 1e-6, whole, levels)  # rounding of the logarithms
+  return np.where(sigmas > 0, levels, 0.0)
+
+
+def _ramp(config: dict[str, Any], first: float, last: float, S: int) -> np.ndarray | None:
+  """The S sigmas from ``first`` to ``last`` of the option that is on; None if none is."""
+  chosen = [key for key in ONLY_ONE if config.get(key)]
+  if len(chosen) > 1:
+    raise ValueError(f"only one of {', '.join(chosen)} can be on")
+  share = np.linspace(0, 1, S)
+  match chosen:
+    case ["use_karras_sigmas"]:
+      return (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+    case ["use_exponential_sigmas"] | ["use_lu_lambdas"]:
+      return np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
+    case ["use_beta_sigmas"]:
+      import scipy.stats
+
+      return last + scipy.stats.beta.ppf(1 - share, 0.6, 0.6) * (first - last)
+  return None
+
+
+def plain(config: dict[str, Any], T: int) -> Spacing:
+  """Whole levels of DDIM, DDPM and PNDM; without ``set_alpha_to_one`` they end at level 1."""
+  spacings: dict[str, Spacing] = {
+    "leading": lambda S: timesteps.leading(T, S, config["steps_offset"]),
+    "trailing": lambda S: timesteps.trailing(T, S),
+    "linspace": lambda S: timesteps.linspace(T, S),
+  }
+  levels = choose(config, "timestep_spacing", spacings)
+  if config.get("set_alpha_to_one", True):
+    return levels
+  return lambda S: np.maximum(levels(S), 1)
+
+
+def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
+  """Levels of the schedulers of k-diffusion: Euler, Heun, LMS, KDPM2 and their ancestral forms.
+
+  "linspace" has real timesteps here, whose sigma is linear between whole ones.
+  """
+  T, offset, table = schedule.T, config["steps_offset"], np.exp(log_ratios(schedule))
+  spacings: dict[str, Spacing] = {
+    "leading": lambda S: timesteps.leading(T, S, offset)[:-1],
+    "trailing": lambda S: timesteps.trailing(T, S)[:-1],
+    "linspace": lambda S: np.linspace(T, 1, S) if S > 1 else np.ones(1),
+  }
+  levels = choose(config, "timestep_spacing", spacings)
+  end = _last(config, "zero")
+  if config.get("interpolation_type", "linear") != "linear" and not any(config.get(key) for key in ONLY_ONE):
+    refuse(config, {"interpolation_type": "its sigmas are not those of its timesteps"})
+
+  def spaced(S):
+    at = levels(S)
+    sigmas = np.interp(at, np.arange(1, T + 1), table)
+    first, last = config.get("sigma_max") or sigmas[0], config.get("sigma_min") or sigmas[-1]
+    ramp = _ramp(config, first, last, S)
+    if ramp is None and np.issubdtype(at.dtype, np.integer):
+      return np.append(at, end).astype(np.int32)
+    return np.append(to_levels(schedule, sigmas if ramp is None else ramp), float(end))
+
+  return spaced
+
+
+def _last(config, default: str) -> int:
+  """The level at which the sequence ends, 0 or 1."""
+  return choose({"final_sigmas_type": default} | config, "final_sigmas_type", {"zero": 0, "sigma_min": 1})
+
+
+def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
+  """Levels of DPM-Solver, UniPC and DEIS: whole, or between whole ones where an option says so.
+
+  DEIS ends at the lowest sigma, and so does "sigma_min"; a last step that goes nowhere is theirs.
+  """
+  T, offset = schedule.T, config.get("steps_offset", 0)
+  kind, table = config["_class_name"], np.exp(log_ratios(schedule))
+  # Levels whose lambda is below a limit are left out.
+  last = T - int(np.sum(-log_ratios(schedule) < config.get("lambda_min_clipped", -np.inf)))
+  spacings: dict[str, Spacing] = {
+    "linspace": lambda S: np.round(np.linspace(0, last - 1, S + 1))[:0:-1] + 1,
+    "leading": lambda S: np.arange(S, 0, -1) * (last // (S + 1)) + 1 + offset,
+    "trailing": lambda S: np.round(np.arange(last, 1e-9, -T / S)),
+  }
+  levels = choose({"timestep_spacing": "linspace"} | config, "timestep_spacing", spacings)
+  to_zero = _last(config, "sigma_min") == 0
+  stays = kind in ("DEISMultistepScheduler", "UniPCMultistepScheduler")
+
+  def spaced(S):
+    first, lowest = config.get("sigma_max") or table[-1], config.get("sigma_min") or table[0]
+    ramp = _ramp(config, first, lowest, S)
+    if ramp is None:
+      whole = timesteps.explicit(T, levels(S).astype(int))
+      return whole if to_zero else np.maximum(whole, 1)
+    final = 0.0 if to_zero else (ramp[-1] if stays else table[0])
+    return to_levels(schedule, np.append(ramp, final))
+
+  return spaced
+
+
+def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) -> Spacing:
+  """Levels of a multistep scheduler with ``use_flow_sigmas``.
+
+  Args:
+    config: Of the scheduler.
+    schedule: `ddim_jax.flow_schedule`.
+    lowest: The sigma that "sigma_min" means for DPM-Solver, taken from its betas.
+  """
+  T, shift, kind = schedule.T, config["flow_shift"], config["_class_name"]
+  refuse(config, {"use_dynamic_shifting": "the shift would depend on a number that the caller gives"})
+  shifted = lambda u: shift * u / (1 + (shift - 1) * u)
+  to_zero = _last(config, "sigma_min") == 0
+
+  def spaced(S):
+    if kind == "UniPCMultistepScheduler":
+      u = shifted(np.linspace(1, 1 / T, S + 1)[:-1])
+      if config["shift_terminal"]:
+        u = stretched(u, config["shift_terminal"])
+      u[0] = min(u[0], 1 - 1e-6)
+    else:
+      u = shifted(1 - np.linspace(1, 1 / T, S + 1))[:0:-1]
+    stays = kind in ("DEISMultistepScheduler", "UniPCMultistepScheduler")
+    u = np.append(u, 0.0 if to_zero else (u[-1] if stays else lowest))
+    return to_levels(schedule, u / (1 - u))
+
+  return spaced
+
+
+def stretched(u: np.ndarray, end: float) -> np.ndarray:
+  """Shares of noise stretched so that the last is ``end``."""
+  return 1 - (1 - u) / ((1 - u[-1]) / (1 - end))
+
+
+def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:
+  """Levels of a FlowMatchEulerDiscreteScheduler; it applies ``shift`` to range and values."""
+  T, shift = schedule.T, config["shift"]
+  shifted = lambda u: shift * u / (1 + (shift - 1) * u)
+
+  def spaced(S):
+    u = shifted(np.linspace(1, shifted(1 / T), S))
+    if config["shift_terminal"]:
+      u = stretched(u, config["shift_terminal"])
+    ramp = _ramp(config, u[0], u[-1], S)
+    u = np.append(u if ramp is None else ramp, 0.0)
+    with np.errstate(divide="ignore"):
+      ratio = u / (1 - u)
+    return to_levels(schedule, np.minimum(ratio, np.exp(log_ratios(schedule)[-1])))
+
+  return spaced
+
+
+def of_edm(config: dict[str, Any], schedule: Schedule) -> Spacing:
+  """Levels of an EDMEulerScheduler or EDMDPMSolverMultistepScheduler."""
+  low, high, rho = config["sigma_min"], config["sigma_max"], config["rho"]
+  share = lambda S: np.linspace(0, 1, S)
+  ramps = {
+    "karras": lambda S: (high ** (1 / rho) + share(S) * (low ** (1 / rho) - high ** (1 / rho))) ** rho,
+    "exponential": lambda S: np.exp(np.log(high) + share(S) * (np.log(low) - np.log(high))),
+  }
+  ramp = choose(config, "sigma_schedule", ramps)
+  end = choose(config, "final_sigmas_type", {"zero": 0.0, "sigma_min": low})
+  return lambda S: to_levels(schedule, np.append(ramp(S), end))

@@ -1,0 +1,62 @@
+"""What several files of tests share: processes, random inputs and weights, archives."""
+
+import functools
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+"""The folder of the repository."""
+
+
+def printed(code, environment):
+  """What a Python process prints that runs this code."""
+  command = [sys.executable, "-c", code]
+  return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def draw(*shapes):
+  """Normal numbers, ``f32[shape]`` for every shape."""
+  rng = np.random.default_rng(0)
+  return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
+
+
+@functools.cache
+def shapes(model, shape):
+  """Shapes and dtypes of the variables."""
+  return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape), jnp.ones((), jnp.int32))
+
+
+def random_variables(model, shape):
+  """Variables of ordinary size everywhere, so that every part of the network shows in its output."""
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    noise = rng.standard_normal(leaf.shape).astype(np.float32)
+    return noise / np.float32(np.prod(leaf.shape[:-1]) ** 0.5) if leaf.ndim > 1 else 0.5 + 0.1 * noise
+
+  return jax.tree.map(draw, shapes(model, shape))
+
+
+def cifar_archive(path, batches=2, rows=40, seed=0):
+  """An archive of the official layout; returns the records of each member, ``u8[rows, 3073]``."""
+  rng, records = np.random.default_rng(seed), {}
+  with tarfile.open(path, "w:gz") as archive:
+    names = [f"data_batch_{i + 1}.bin" for i in range(batches)] + ["test_batch.bin"]
+    for name in [*names, "batches.meta.txt", "readme.html"]:
+      if name in names:
+        rows_ = rng.integers(0, 256, (rows, 3073), np.uint8)
+        rows_[:, 0] %= 10
+        records[name], payload = rows_, rows_.tobytes()
+      else:
+        payload = b"airplane\n"
+      member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+      member.size = len(payload)
+      archive.addfile(member, io.BytesIO(payload))
+  return records

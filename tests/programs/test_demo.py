@@ -1,0 +1,38 @@
+"""`make demo` with time for all of its steps: are its samples digits?"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.mark.slow
+def test_the_demos_samples_are_digits(run, tmp_path):
+  from sklearn.datasets import load_digits
+  from sklearn.model_selection import train_test_split
+  from sklearn.neural_network import MLPClassifier
+
+  from ddim_jax import timesteps
+  from ddim_jax.models import drawing, load
+
+  done = run("experiments.demo", "--workdir", tmp_path, "--max-minutes", 20, devices=None, timeout=1500)
+  for steps in (5, 10, 20, 50):
+    for eta in (0, 1):
+      assert f"S = {steps}, eta = {eta}:" in done.stdout
+  with Image.open(tmp_path / "demo.png") as picture:
+    assert picture.size[0] > 700
+
+  digits = load_digits()
+  pixels = digits.images.reshape(-1, 64) / 16
+  train, test, train_labels, test_labels = train_test_split(
+    pixels, digits.target, test_size=0.25, random_state=0, stratify=digits.target
+  )
+  classifier = MLPClassifier((256,), max_iter=600, random_state=0).fit(train, train_labels)
+  assert classifier.score(test, test_labels) >= 0.97
+
+  trained = load(tmp_path)
+  for steps, eta in ((50, 0.0), (50, 1.0)):
+    _, draw = drawing.numbered_pictures(trained, timesteps.uniform(1000, steps), at_once=500)
+    images = draw(np.arange(500), eta).reshape(500, 64) / 255
+    sure = classifier.predict_proba(images).max(axis=1) >= 0.9
+    assert sure.mean() >= 0.85, f"S = {steps}, eta = {eta}: sure of {sure.mean():.0%}"
+    assert set(classifier.predict(images)) == set(range(10))

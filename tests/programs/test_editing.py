@@ -1,0 +1,129 @@
+"""The programs that edit, invert and sample in parallel, in this process, on a tiny untrained network."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddim_jax import checkpoints, load
+from ddim_jax.commands.sample_images import parse, sample
+from ddim_jax.models import build, config, datasets
+from experiments.studies import parallel_rounds, round_trips
+
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A checkpoint of a conditional network for digits, its weights random."""
+  folder = tmp_path_factory.mktemp("tiny")
+  network = config.Network(
+    channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0, groups=4, conditional=True
+  )
+  settings = config.Config(network=network)
+  names = tuple(str(i) for i in range(10))
+  shapes = build.from_config(settings, (SIDE, SIDE, 1), names).template()
+  random = np.random.default_rng(0)
+  params = jax.tree.map(lambda leaf: 0.2 * random.normal(size=leaf.shape).astype(np.float32), shapes)
+  saved = {"config": build.to_json(settings), "image": [SIDE, SIDE, 1], "classes": list(names)}
+  with checkpoints.open_manager(folder / "checkpoints") as manager:
+    checkpoints.save(manager, 1, {"ema": params}, saved)
+  left = np.zeros((SIDE, SIDE), np.uint8)
+  left[:, SIDE // 2 :] = 255
+  Image.fromarray(left).save(folder / "mask.png")
+  Image.fromarray(np.full((SIDE, SIDE), 60, np.uint8)).save(folder / "grey.png")
+  Image.new("L", (SIDE + 1, SIDE)).save(folder / "wide.png")
+  Image.new("L", (SIDE, SIDE)).save(folder / "black.png")
+  (folder / "text.png").write_text("no picture")
+  return folder
+
+
+def rows(path, count):
+  """The pictures of a grid, ``u8[rows, columns, H, W]``."""
+  with Image.open(path) as image:
+    pixels = np.asarray(image)
+  factor = round(pixels.shape[0] / (count * (SIDE + 1) - 1))
+  pixels = np.pad(pixels[::factor, ::factor], ((0, 1), (0, 1)))
+  cells = pixels.reshape(count, SIDE + 1, -1, SIDE + 1).swapaxes(1, 2)
+  return cells[:, :, :SIDE, :SIDE].astype(int)
+
+
+def draw(workdir, out, *options):
+  sample(parse([str(o) for o in (workdir, "--out", out, "--steps", 6, *options)]))
+
+
+def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir, tmp_path):
+  out = tmp_path / "inpainted.png"
+  options = ("--num", 3, "--inpaint", workdir / "mask.png", "--eta", 1, "--guidance", 2, "--jump", 2)
+  draw(workdir, out, *options)
+  original, kept, result = rows(out, 3)
+  known = np.s_[:, :, : SIDE // 2]
+  assert np.abs(result[known] - original[known]).max() <= 1  # a unit of rounding
+  np.testing.assert_array_equal(kept[known], original[known])
+  assert np.all(kept[:, :, SIDE // 2 :] == 128)
+  assert np.abs(result - original)[:, :, SIDE // 2 :].mean() > 5
+  images, _ = datasets.real_images(load(workdir), 3)
+  np.testing.assert_array_equal(original, images[..., 0])
+
+
+def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
+  far = []
+  for strength in (0.17, 1.0):
+    out = tmp_path / f"{strength}.png"
+    draw(workdir, out, "--num", 2, "--image", workdir / "grey.png", "--strength", strength, "--class", 7)
+    original, result = rows(out, 2)
+    assert np.all(original == 60)
+    assert np.any(result[0] != result[1])  # another seed for every result
+    far.append(np.abs(result - original).mean())
+  assert 0 < far[0] < 0.3 * far[1]
+
+
+def test_class_is_label(workdir):
+  parsed = lambda name: parse([str(workdir), name, "3"])
+  assert parsed("--class") == parsed("--label")
+  assert parsed("--class").label == "3"
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (("--inpaint", "wide.png"), "wide.png must be 8x8 pixels, got 9x8"),
+    (("--inpaint", "black.png"), "black.png must have white pixels"),
+    (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
+    (("--inpaint", "mask.png", "--image", "wide.png"), "wide.png must be 8x8 pixels"),
+    (("--inpaint", "mask.png", "--resample", "0"), "resample and jump must be positive, got 0 and 5"),
+    (("--image", "grey.png"), "--image is for --inpaint and --strength"),
+    (("--strength", "0"), "strength must be in"),
+    (("--strength", "0.5", "--trajectory"), "exclude each other"),
+  ],
+)
+def test_bad_input(workdir, options, message):
+  options = [str(workdir / o) if o.endswith(".png") else o for o in options]
+  with pytest.raises(ValueError, match=message):
+    draw(workdir, workdir / "out.png", *options)
+
+
+def test_the_inversion_study(workdir, tmp_path, capsys):
+  out = tmp_path / "curve.png"
+  round_trips.round_trips(str(workdir), steps=(5,), refine=(0, 8), num=2, out=out)
+  printed = capsys.readouterr().out
+  error = {n: float(e) for n, e in re.findall(r"^(k = \d|bijective, \w+) +(\S+) \(", printed, re.MULTILINE)}
+  assert error["k = 8"] < error["k = 0"] / 10
+  assert error["bijective, bdia"] < 1e-6
+  assert out.stat().st_size > 1000
+  with pytest.raises(ValueError, match=r"damping in \(0, 1\], got \(0,\) and 0.0"):
+    round_trips.round_trips(str(workdir), refine=(0,), damping=0.0)
+
+
+def test_the_parallel_study_on_four_devices(workdir, capsys):
+  parallel_rounds.parallel_rounds(str(workdir), steps=(10,), tolerances=(0.1, 0.0), num=2)
+  lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+  (_, window, _, loose, *_), (_, _, _, rounds, _, evaluations, difference, _) = lines
+  assert int(window) == 8  # 10 rounded to what four devices can share
+  assert int(loose) < int(rounds) <= 10
+  assert int(evaluations) == 8 * int(rounds)
+  assert float(difference) < 1e-4
+  with pytest.raises(ValueError, match="at least the number of devices, 4, got 3"):
+    parallel_rounds.parallel_rounds(str(workdir), steps=(3,))
