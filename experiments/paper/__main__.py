@@ -18,7 +18,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax.commands import cli, options, outputs
 from ddim_jax.models import tables
-from experiments.paper import cells, report, study
+from experiments.paper import cells, page, study
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def main(args: Args) -> None:
   current = {c["name"]: c for c in made if c["settings"]["weights_sha256"] == task.weights_sha256}
   model = {"step": trained.step, "weights_sha256": task.weights_sha256, **task.description}
   outputs.write_json(folder / "results.json", {"model": model, "cells": current})
-  page = report.page(model, current)
-  (folder / "README.md").write_text(page)
+  text = page.page(model, current)
+  (folder / "README.md").write_text(text)
   print(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of these weights")
 
 

@@ -18,7 +18,7 @@ from ddim_jax.models import build, datasets, drawing, exported, load, packaged
 from ddim_jax.models import config as configs
 from ddim_jax.runs import evaluation, objective, quality
 from experiments.paper import __main__ as paper
-from experiments.paper import cells, report, study
+from experiments.paper import cells, page, study
 
 T = 12
 PACKAGED, WITH_CLASSES = packaged().values()
@@ -268,22 +268,22 @@ def test_table_2_is_the_round_trip(whole, workdir):
 
 def test_the_papers_numbers_stand_beside_its_own_data_sets():
   cifar10 = {"data": "cifar10", "image_size": None}
-  assert report.published(cifar10) == "cifar10"
-  assert report.published({"data": "tfds:celeb_a", "image_size": 64}) == "celeb_a"
-  assert report.published({"data": "tfds:celeb_a", "image_size": 32}) is None
+  assert page.published(cifar10) == "cifar10"
+  assert page.published({"data": "tfds:celeb_a", "image_size": 64}) == "celeb_a"
+  assert page.published({"data": "tfds:celeb_a", "image_size": 32}) is None
   settings = {"judge": "FID", "judge_sha256": "f" * 64, "seed": 0}
   result = {"frechet": 20.0, "kernel": 0.001, "score": 8, "precision": 0.5, "recall": 0.25, "N": 50_000}
   result |= {"reference_sha256": "e" * 64, "reference_N": 50_000}
   cell = {"settings": settings, "result": result, "versions": {}}
   model = {"step": 3, "weights_sha256": "a" * 64, "data": cifar10, "optimisation": {"batch_size": 128}}
-  text = report.page(model, {"table1/eta=0/S=10": cell})
+  text = page.page(model, {"table1/eta=0/S=10": cell})
   assert "| eta=0 | 20 (N = 50,000) |" in text
   assert "| eta=1 | 41.07 | 18.36 | 8.01 | 5.78 | 4.73 |" in text
   rows = ("sigma-hat", "eta=1", "eta=0.2", "eta=0")
-  text = report.page(model, {f"table1/{row}/S=10": cell for row in rows}).partition("The paper's")[0]
+  text = page.page(model, {f"table1/{row}/S=10": cell for row in rows}).partition("The paper's")[0]
   assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == ["eta=0", "eta=0.2", "eta=1", "sigma-hat"]
   cell["settings"] = settings | {"judge": "FID (clean-fid resizing)"}
-  assert "41.07" not in report.page(model, {"table1/eta=0/S=10": cell})
+  assert "41.07" not in page.page(model, {"table1/eta=0/S=10": cell})
 
 
 @pytest.mark.parametrize(
