@@ -1,11 +1,11 @@
 """Trains the paper's model of CIFAR-10: ``python -m experiments.train_cifar --workdir DIR``.
 
-The same as ``python -m experiments.train cifar10``; every option of it works here too.
+The same as ``ddim train cifar10``; every option of it works here too.
 """
 
 import sys
 
-from experiments.train import main
+from ddim_jax.commands.train_model import main
 
 if __name__ == "__main__":
   main(["cifar10", *sys.argv[1:]])

@@ -78,7 +78,7 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def spawn(compilation_cache, data_dir):
-  """Starts a program in a process of its own: ``spawn("experiments.train", "digits", ..., devices=4)``.
+  """Starts a program in a process of its own: ``spawn("ddim_jax", "train", "digits", devices=4)``.
 
   With None for devices, it has as many as for a user, and is compiled as for a user.
   """

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
+from ddim_jax.commands.main import COMMANDS
 from tests.helpers import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
@@ -50,9 +51,10 @@ def test_weights_from_elsewhere_run_and_go_back(tmp_path, monkeypatch):
 def test_pictures_files_and_programs_exist():
   for picture in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
     assert (ROOT / picture).is_file(), picture
-  for program in re.findall(r"python -m experiments\.(\w+)", TEXT):
-    names = (f"{program}.py", f"{program}/__main__.py")
-    assert any((ROOT / "experiments" / name).is_file() for name in names), program
+  for program in re.findall(r"python -m (experiments[\w.]+\w)", TEXT):
+    path = program.replace(".", "/")
+    assert any((ROOT / name).is_file() for name in (f"{path}.py", f"{path}/__main__.py")), program
+  assert set(re.findall(r"^ddim (\w+)", TEXT, re.MULTILINE)) <= set(COMMANDS)
   tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
   for test in re.findall(r"`(test_\w+)`", TEXT):
     assert f"def {test}(" in tests, test

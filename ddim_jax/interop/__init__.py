@@ -5,8 +5,8 @@ imported where they are used.
 """
 
 from ddim_jax.interop.assembly import describe
-from ddim_jax.interop.ddim import load_ddim
 from ddim_jax.interop.diffusers import load_diffusers, save_diffusers
+from ddim_jax.interop.original import load_ddim
 from ddim_jax.interop.ours import from_ours
 from ddim_jax.interop.pretrained import Pretrained, like_diffusers
 

@@ -90,7 +90,7 @@ class Optimisation:
   ema: float = 0.9999
   """Decay of the EMA of the parameters, in [0, 1)."""
   emas: tuple[float, ...] = ()
-  """Decays of further EMAs, to be chosen from after training (--ema of the other commands)."""
+  """Decays of further EMAs, to be chosen from after training."""
   seed: int = 0
   """Decides initialisation, noise, order and flips."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ddim_jax import data, timesteps
+from ddim_jax import timesteps
 from ddim_jax.inversion import invert
 from ddim_jax.models import tables
 from ddim_jax.sampling import image_keys, initial_noise, sample
@@ -45,6 +45,8 @@ def everywhere(sharing: jax.sharding.NamedSharding) -> jax.sharding.NamedShardin
 
 def on_devices(images: np.ndarray) -> jax.Array:
   """``u8[B, H, W, C]`` as data in [-1, 1], laid out `by_example`."""
+  from ddim_jax import data  # it needs Pillow, which drawing does not
+
   return jax.device_put(data.from_uint8(images), by_example(len(images)))
 
 
@@ -162,6 +164,8 @@ def numbered_images(
 
 def numbered_pictures(model: "Model", ts: np.ndarray, **options: Any) -> tuple[int, Draw]:
   """`numbered_images` whose images are pixels, ``u8[size, H, W, C]``."""
+  from ddim_jax import data
+
   size, draw = numbered_images(model, ts, **options)
   return size, lambda *arguments, **more: data.to_uint8(draw(*arguments, **more))
 

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ddim_jax.atomic import replacing
 from ddim_jax.models.model import Model
 
 SUFFIX = ".safetensors"
@@ -52,11 +53,9 @@ def write(path: Path, params: Any, description: dict[str, Any], half: bool = Tru
   arrays = {
     name: np.ascontiguousarray(value, np.float16 if half else np.float32) for name, value in flat.items()
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
-  save_file(arrays, str(partial), metadata={"format": _FORMAT, "description": json.dumps(description)})
-  partial.chmod(0o644)  # the library makes files that only their owner can read
-  partial.replace(path)
+  with replacing(path) as partial:
+    save_file(arrays, str(partial), metadata={"format": _FORMAT, "description": json.dumps(description)})
+    partial.chmod(0o644)  # the library makes files that only their owner can read
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

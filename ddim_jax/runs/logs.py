@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ddim_jax.atomic import replacing
+
 _FLUSH_SECONDS = 10.0
 
 
@@ -105,9 +107,8 @@ class Metrics:
 
     self._path = workdir / "metrics.jsonl"
     kept = [line for values, line in read_metrics(self._path) if values["step"] <= step]
-    partial = self._path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(self._path)
+    with replacing(self._path) as partial:
+      partial.write_text("".join(kept))
     self._events_path = workdir / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.ddim_jax"
     self._events_path.parent.mkdir(exist_ok=True)
     start = Event(step=step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))

@@ -11,6 +11,7 @@ import numpy as np
 import tqdm
 
 from ddim_jax import data, metrics
+from ddim_jax.atomic import replacing
 from ddim_jax.metrics import classifier, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
@@ -84,13 +85,11 @@ def add(seen: Seen | None, features: np.ndarray, logits: np.ndarray) -> Seen:
 
 def save(path: Path, seen: Seen) -> None:
   """Writes what was seen; an interruption leaves the file as it was."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix(".partial.npz")
-  np.savez(
-    partial, count=seen.moments.num, mean=seen.moments.mean, scatter=seen.moments.scatter,
-    probabilities=seen.scores.probabilities, information=seen.scores.information, features=seen.features,
-  )  # fmt: skip
-  partial.replace(path)
+  with replacing(path) as partial, partial.open("wb") as file:
+    np.savez(
+      file, count=seen.moments.num, mean=seen.moments.mean, scatter=seen.moments.scatter,
+      probabilities=seen.scores.probabilities, information=seen.scores.information, features=seen.features,
+    )  # fmt: skip
 
 
 def load(path: Path) -> Seen:

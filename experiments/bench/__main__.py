@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tyro
 
-from experiments import cli
+from ddim_jax.commands import cli
 from experiments.bench.accelerator import accelerator
 from experiments.bench.checkpoint import checkpoint
 from experiments.bench.compile import compile

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax import interop
+from ddim_jax.commands import cli
 from ddim_jax.models.config import Network
-from experiments import cli
 from experiments.bench import noise, peers, programs, tasks
 from experiments.bench.sample import sampler
 

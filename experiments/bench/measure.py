@@ -19,7 +19,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import convolution, plots
-from experiments import cli
+from ddim_jax.commands import cli
 
 OUT = Path("experiments/results/bench")
 _CALLS = 10  # of a probe, so that caches and threads are as warm for it as within a network

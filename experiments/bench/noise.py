@@ -10,11 +10,11 @@ import numpy as np
 import optax
 
 from ddim_jax import data, training
+from ddim_jax.commands import presets
 from ddim_jax.models import build
 from ddim_jax.models.config import Network
 from ddim_jax.runs import evaluation, objective, update
 from ddim_jax.runs.start import start
-from experiments import presets
 
 SHAPES = {
   "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),

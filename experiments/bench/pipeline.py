@@ -20,7 +20,7 @@ def pipeline(
   """Images a second of the pipeline alone and of training on it, and how long training waits for a batch.
 
   Args:
-    preset: Preset of experiments.train whose network and batches are measured, on images of noise.
+    preset: Preset of ddim train whose network and batches are measured, on images of noise.
     batch_size: Images a batch.
     steps: Batches a measurement.
     rounds: How often each side is measured, in turn.

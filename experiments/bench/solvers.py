@@ -9,7 +9,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax.models import drawing, tables
 from experiments.bench import measure, peers
-from experiments.solvers import STEPS
+from experiments.studies.solver_errors import STEPS
 
 
 def solvers(

@@ -1,6 +1,7 @@
 """Distances between sets of images, against scipy, closed forms and brute force."""
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from ddim_jax import metrics
 from ddim_jax.data import load_builtin
 from ddim_jax.metrics import classifier, resize
 from ddim_jax.metrics.extract import gather, over_devices
-from experiments import classifier as program
+from experiments.studies import train_classifier as program
 
 
 def features(seed, num, size, scale=1.0):
@@ -203,10 +204,12 @@ def test_shipped_weights_are_small():
 
 @pytest.mark.slow
 def test_the_training_program_learns(data_dir, tmp_path, capsys):
-  args = program.Args("digits", data_dir, tmp_path / "c.safetensors", steps=60, batch_size=64)
+  options = {"data_dir": data_dir, "out": tmp_path / "c.safetensors", "steps": 60, "batch_size": 64}
   with jax.numpy_dtype_promotion("standard"):  # optax's bias correction
-    assert program.train(args) > 0.5  # chance is 0.1
-  assert "360 images" in capsys.readouterr().out
+    program.train("digits", **options)
+  said = capsys.readouterr().out
+  assert "360 images" in said
+  assert float(re.search(r"test accuracy ([\d.]+)%", said)[1]) > 50  # chance is 10
   assert (tmp_path / "c.safetensors").stat().st_size < 500_000
 
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ddim_jax import checkpoints, load
+from ddim_jax.commands.sample_images import parse, sample
 from ddim_jax.models import build, config, datasets
-from experiments import inversion, parallel, sample
+from experiments.studies import parallel_rounds, round_trips
 
 SIDE = 8
 
@@ -50,7 +51,7 @@ def rows(path, count):
 
 
 def draw(workdir, out, *options):
-  sample.main(sample.parse([str(o) for o in ("--workdir", workdir, "--out", out, "--steps", 6, *options)]))
+  sample(parse([str(o) for o in (workdir, "--out", out, "--steps", 6, *options)]))
 
 
 def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir, tmp_path):
@@ -80,9 +81,9 @@ def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
 
 
 def test_class_is_label(workdir):
-  parse = lambda name: sample.parse(["--workdir", str(workdir), name, "3"])
-  assert parse("--class") == parse("--label")
-  assert parse("--class").label == 3
+  parsed = lambda name: parse([str(workdir), name, "3"])
+  assert parsed("--class") == parsed("--label")
+  assert parsed("--class").label == "3"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_class_is_label(workdir):
     (("--inpaint", "black.png"), "black.png must have white pixels"),
     (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
     (("--inpaint", "mask.png", "--image", "wide.png"), "wide.png must be 8x8 pixels"),
-    (("--inpaint", "mask.png", "--resample", "0"), "--resample and --jump must be positive, got 0 and 5"),
+    (("--inpaint", "mask.png", "--resample", "0"), "resample and jump must be positive, got 0 and 5"),
     (("--image", "grey.png"), "--image is for --inpaint and --strength"),
     (("--strength", "0"), "strength must be in"),
     (("--strength", "0.5", "--trajectory"), "exclude each other"),
@@ -106,18 +107,18 @@ def test_bad_input(workdir, options, message):
 
 def test_the_inversion_study(workdir, tmp_path, capsys):
   out = tmp_path / "curve.png"
-  inversion.main(inversion.Args(workdir, steps=(5,), refine=(0, 8), num=2, out=out))
+  round_trips.round_trips(str(workdir), steps=(5,), refine=(0, 8), num=2, out=out)
   printed = capsys.readouterr().out
   error = {n: float(e) for n, e in re.findall(r"^(k = \d|bijective, \w+) +(\S+) \(", printed, re.MULTILINE)}
   assert error["k = 8"] < error["k = 0"] / 10
   assert error["bijective, bdia"] < 1e-6
   assert out.stat().st_size > 1000
-  with pytest.raises(ValueError, match=r"--damping in \(0, 1\], got \(0,\) and 0.0"):
-    inversion.main(inversion.Args(workdir, refine=(0,), damping=0.0))
+  with pytest.raises(ValueError, match=r"damping in \(0, 1\], got \(0,\) and 0.0"):
+    round_trips.round_trips(str(workdir), refine=(0,), damping=0.0)
 
 
 def test_the_parallel_study_on_four_devices(workdir, capsys):
-  parallel.main(parallel.Args(workdir, steps=(10,), tolerances=(0.1, 0.0), num=2))
+  parallel_rounds.parallel_rounds(str(workdir), steps=(10,), tolerances=(0.1, 0.0), num=2)
   lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
   (_, window, _, loose, *_), (_, _, _, rounds, _, evaluations, difference, _) = lines
   assert int(window) == 8  # 10 rounded to what four devices can share
@@ -125,4 +126,4 @@ def test_the_parallel_study_on_four_devices(workdir, capsys):
   assert int(evaluations) == 8 * int(rounds)
   assert float(difference) < 1e-4
   with pytest.raises(ValueError, match="at least the number of devices, 4, got 3"):
-    parallel.main(parallel.Args(workdir, steps=(3,)))
+    parallel_rounds.parallel_rounds(str(workdir), steps=(3,))

@@ -3,28 +3,16 @@
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
-import tyro
 
 from ddim_jax import checkpoints
+from ddim_jax.commands import convert, options, sample_images, train_model
 from ddim_jax.models import load
 from ddim_jax.runs import start
-from experiments import (
-  compare,
-  convert,
-  export,
-  inversion,
-  paper,
-  parallel,
-  sample,
-  solvers,
-  train,
-)
 
 torch = pytest.importorskip("torch", reason="the weights come from torch")
 diffusers = pytest.importorskip("diffusers", reason="the folders come from diffusers")
@@ -59,19 +47,30 @@ def place(tmp_path_factory):
 
 def run(command, *more):
   """A program of the README in this process."""
-  program, *argv = shlex.split(command.removeprefix("python -m experiments."))
+  program, *argv = shlex.split(command.removeprefix("ddim "))
   argv += more
   if program == "train":
-    return train.train(train.parse(argv))
-  module = {"sample": sample, "convert": convert}[program]
-  return module.main(module.parse(argv))
+    return train_model.train(train_model.parse(argv))
+  if program == "sample":
+    return sample_images.sample(sample_images.parse(argv))
+  return options.parse(convert.convert, argv, "ddim convert")
+
+
+def train(argv):
+  """``ddim train`` in this process."""
+  return run("ddim train", *argv)
+
+
+def sample(*argv):
+  """``ddim sample`` in this process."""
+  return run("ddim sample", *map(str, argv))
 
 
 def rows():
   """``(what you have, what you type)`` of the README."""
   text = (ROOT / "README.md").read_text()
   table = re.search(r"\| What you have \| What you type \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text)[1]
-  return re.findall(r"\| (.*?) \| `(python -m .*?)` \|\n", table)
+  return re.findall(r"\| (.*?) \| `(ddim .*?)` \|\n", table)
 
 
 @pytest.mark.slow
@@ -80,26 +79,17 @@ def test_every_row_of_the_readmes_table(place, monkeypatch, capsys):
   monkeypatch.chdir(place)
   commands = [command for _, command in rows()]
   assert len(commands) >= 6
-  assert {shlex.split(command)[2] for command in commands} == {
-    "experiments.sample", "experiments.train", "experiments.convert",
-  }  # fmt: skip
+  assert {shlex.split(command)[1] for command in commands} == {"sample", "train", "convert"}
   files = lambda: {(path, path.stat().st_mtime_ns) for path in place.rglob("*") if path.is_file()}
   for command in commands:
     before = files()
     small = {"sample": ["--num", "4", "--steps", "4"], "train": SHORT, "convert": []}
-    assert not run(command, *small[command.split()[2].removeprefix("experiments.")]), command
+    assert not run(command, *small[command.split()[1]]), command
     assert files() - before, command
   exact = capsys.readouterr().out.count("largest difference after a round trip 0\n")
-  assert exact == sum("experiments.convert" in command for command in commands) == 3
+  assert exact == sum("ddim convert" in command for command in commands) == 3
   for index in place.glob("*/model_index.json"):
     diffusers.DDIMPipeline.from_pretrained(index.parent)
-
-
-@pytest.mark.parametrize("program", [compare, export, inversion, paper, parallel, sample, solvers])
-def test_every_program_that_uses_a_model_takes_it_by_either_name(program):
-  required = ["--out", "x.safetensors"] if program is export else []
-  for option in ("--from", "--workdir"):
-    assert tyro.cli(program.Args, args=[option, "here", *required]).workdir == Path("here")
 
 
 def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
@@ -110,7 +100,7 @@ def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
   assert trained.levels(4).tolist() == [100, 75, 50, 25, 0]
   assert trained.levels(4, "leading").tolist() == [76, 51, 26, 1, 0]
   short = ["--num", "4", "--steps", "4"]
-  sample.main(sample.parse(["--from", str(tmp_path / "in"), "--out", str(tmp_path / "a.png"), *short]))
+  sample(tmp_path / "in", "--out", tmp_path / "a.png", *short)
   assert "levels 100 75 50 25 0" in capsys.readouterr().out
   assert (tmp_path / "a.png").is_file()
   assert load(tmp_path / "in", size=16).shape == (16, 16, 3)
@@ -123,7 +113,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
   source = load(tmp_path / "in").params
   argv = ["digits", "--from", str(tmp_path / "in"), "--workdir", str(tmp_path / "run"), "--ema", "0.9"]
   quiet = ["--batch-size", "8", "--sample-every", "0", "--warmup", "0", "--save-every", "1"]
-  assert train.train(train.parse([*argv, *quiet, "--steps", "1"])) == 0
+  assert train([*argv, *quiet, "--steps", "1"]) == 0
   restored = checkpoints.restore_latest(tmp_path / "run" / "checkpoints")
   flat = checkpoints.flatten(source)
   moved = 0.0
@@ -135,22 +125,22 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
 
   # The source may go once there is a checkpoint; the same command goes on.
   shutil.move(tmp_path / "in", tmp_path / "gone")
-  assert train.train(train.parse([*argv, *quiet, "--steps", "2"])) == 0
+  assert train([*argv, *quiet, "--steps", "2"]) == 0
   tuned = load(tmp_path / "run")
   assert tuned.step == 2
   assert len(tuned.classes) == 10
   assert tuned.config.imported["config"]["num_class_embeds"] == 11
   assert tuned.config.imported["config"]["sample_size"] == 8
   out = ["--num", "4", "--steps", "3", "--out", str(tmp_path / "guided.png")]
-  sample.main(sample.parse(["--workdir", str(tmp_path / "run"), "--class", "3", "--guidance", "2", *out]))
+  sample(tmp_path / "run", "--class", "3", "--guidance", "2", *out)
   with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on without it"):
-    train.train(train.parse(["digits", "--workdir", str(tmp_path / "run"), *quiet]))
+    train(["digits", "--workdir", str(tmp_path / "run"), *quiet])
   argv[2] = str(tmp_path / "gone")
   with pytest.raises(ValueError, match=r"began with --from .*/in and cannot go on with --from .*/gone"):
-    train.train(train.parse([*argv, *quiet]))
+    train([*argv, *quiet])
 
   # Back to diffusers: the function of the averaged weights, in torch.
-  convert.main(convert.parse([str(tmp_path / "run"), str(tmp_path / "out")]))
+  convert.convert(str(tmp_path / "run"), tmp_path / "out")
   again = diffusers.UNet2DModel.from_pretrained(tmp_path / "out" / "unet").eval()
   x = np.random.default_rng(1).standard_normal((2, 8, 8, 1)).astype(np.float32)
   t, labels = np.array([3, 900]), np.array([7, 10])
@@ -165,7 +155,7 @@ def digits_run(tmp_path_factory):
   """Two steps of a small unconditional run."""
   workdir = tmp_path_factory.mktemp("digits") / "run"
   small = ["--channels", "8", "--groups", "4", "--multipliers", "1", "2", "--blocks", "1"]
-  assert train.train(train.parse(["digits", "--workdir", str(workdir), *small, *SHORT])) == 0
+  assert train(["digits", "--workdir", str(workdir), *small, *SHORT]) == 0
   return workdir
 
 
@@ -174,7 +164,7 @@ def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, ca
   """The new table of classes is zero: at first, the network of before, whatever the label."""
   argv = ["digits", "--from", str(digits_run), "--workdir", str(tmp_path), "--conditional", *SHORT]
   still = ["--learning-rate", "0", "--warmup", "0", "--ema", "0"]  # others are rounded
-  assert train.train(train.parse([*argv, *still])) == 0
+  assert train([*argv, *still]) == 0
   assert "11 rows, new" in capsys.readouterr().out
   before, after = load(digits_run), load(tmp_path)
   assert len(after.classes) == 10
@@ -193,13 +183,13 @@ def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, ca
 def test_a_run_that_began_otherwise_is_not_taken_for_one_from_weights(digits_run, tmp_path):
   argv = ["digits", "--from", str(tmp_path), "--workdir", str(digits_run), *SHORT]
   with pytest.raises(ValueError, match="was not given a --from and cannot go on with --from"):
-    train.train(train.parse(argv))
+    train(argv)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["diffusers", "checkpoint"])
 def test_runs_convert_exactly(digits_run, tmp_path, to, capsys):
-  convert.main(convert.parse([str(digits_run), str(tmp_path / "out"), "--to", to]))
+  convert.convert(str(digits_run), tmp_path / "out", to=to)
   assert "largest difference after a round trip 0\n" in capsys.readouterr().out
   before, after = load(digits_run), load(tmp_path / "out")
   jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
@@ -208,13 +198,13 @@ def test_runs_convert_exactly(digits_run, tmp_path, to, capsys):
   apply = jax.jit(lambda network, params: network.apply({"params": params}, x, t), static_argnums=0)
   np.testing.assert_array_equal(apply(after.network, after.params), apply(before.network, before.params))
   with pytest.raises(ValueError, match="not an empty folder"):
-    convert.main(convert.parse([str(digits_run), str(tmp_path / "out"), "--to", to]))
+    convert.convert(str(digits_run), tmp_path / "out", to=to)
 
 
 def test_convert_writes_a_pipeline_and_reports_the_round_trip(tmp_path, capsys):
   folder = tmp_path / "in"
   network = saved(folder, TINY)
-  convert.main(convert.parse([str(folder), str(tmp_path / "out")]))
+  convert.convert(str(folder), tmp_path / "out")
   report = capsys.readouterr().out
   assert "largest difference after a round trip 0" in report
   assert "down_0_block_0/conv1/kernel" in report and "down_blocks.0.resnets.0.conv1.weight" in report
@@ -222,7 +212,7 @@ def test_convert_writes_a_pipeline_and_reports_the_round_trip(tmp_path, capsys):
   for key, value in network.state_dict().items():
     np.testing.assert_array_equal(value.numpy(), again[key].numpy())
   with pytest.raises(ValueError, match="not an empty folder"):
-    convert.main(convert.parse([str(folder), str(tmp_path / "out")]))
+    convert.convert(str(folder), tmp_path / "out")
 
 
 def test_an_imported_network_as_one_file(tmp_path):
@@ -248,7 +238,7 @@ def test_an_imported_network_as_one_file(tmp_path):
 def test_what_does_not_fit_the_source_is_one_sentence(place, monkeypatch, argv, message):
   monkeypatch.chdir(place)
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    sample.main(sample.parse(["--from", *argv]))
+    sample(*argv)
 
 
 def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
@@ -261,7 +251,7 @@ def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
   ):
     argv = ["digits", "--from", str(tmp_path / name), "--workdir", str(tmp_path / "run"), *more, *SHORT]
     with pytest.raises(ValueError, match=message):
-      train.train(train.parse(argv))
+      train(argv)
 
 
 def test_start_refuses_weights_of_another_shape():

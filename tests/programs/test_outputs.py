@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import outputs
+from ddim_jax.commands import outputs
 
 SETTINGS = {"seed": 0, "levels": [9, 0]}
 
@@ -57,7 +57,7 @@ def test_pngs_go_on_where_they_were_interrupted_with_another_batch_size(tmp_path
 
 def test_other_settings_are_refused(tmp_path):
   outputs.write_pngs(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS)
-  with pytest.raises(ValueError, match=r"begun with seed 0, not 1: choose another --out"):
+  with pytest.raises(ValueError, match=r"begun with seed 0, not 1: choose another out"):
     outputs.write_pngs(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS | {"seed": 1})
 
 

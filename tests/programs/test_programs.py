@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from ddim_jax import checkpoints, load
+from ddim_jax.commands import presets
 from ddim_jax.models import build
-from experiments import presets
 from tests.helpers import ROOT, cifar_archive
 from tests.programs.draw_floats import draw_floats
 
+PROGRAM = "ddim_jax.__main__"
 SMALL = ("--channels", 16, "--blocks", 1, "--batch-size", 32)
 
 
@@ -22,7 +23,7 @@ SMALL = ("--channels", 16, "--blocks", 1, "--batch-size", 32)
 def workdir(run, tmp_path_factory):
   """A run of 30 steps on digits."""
   folder = tmp_path_factory.mktemp("run")
-  done = run("experiments.train", "digits", "--workdir", folder, "--steps", 30, "--warmup", 5, *SMALL)
+  done = run(PROGRAM, "train", "digits", "--workdir", folder, "--steps", 30, "--warmup", 5, *SMALL)
   for part in (
     "1 x cpu",
     "parameters",
@@ -55,7 +56,7 @@ def test_30_steps_lower_the_loss(workdir):
 
 def test_a_restored_checkpoint_samples_the_same_images(workdir, run):
   """The training process drew its grid from memory; a new process draws it from the checkpoint."""
-  run("experiments.sample", "--workdir", workdir, "--out", workdir / "again.png")
+  run(PROGRAM, "sample", workdir, "--out", workdir / "again.png")
   np.testing.assert_array_equal(
     pixels(workdir / "samples" / "step_00000030.png"), pixels(workdir / "again.png")
   )
@@ -80,7 +81,7 @@ def test_same_images_whatever_batch_size_and_number_of_devices(workdir, run, run
   for start, batch in ((run, 10), (run_here, 2)):
     out = tmp_path / f"{batch}.npz"
     options = ("--num", 10, "--steps", 5, "--eta", eta, "--solver", solver, "--batch-size", batch)
-    start("experiments.sample", "--workdir", workdir, "--out", out, *options)
+    start(PROGRAM, "sample", workdir, "--out", out, *options)
     images.append(np.load(out)["arr_0"])
   assert images[0].shape == (10, 8, 8, 1)
   assert np.abs(images[0].astype(int) - images[1]).max() <= 1  # one unit of rounding
@@ -88,40 +89,38 @@ def test_same_images_whatever_batch_size_and_number_of_devices(workdir, run, run
 
 
 def test_numbered_pngs(workdir, run_here, tmp_path):
-  options = ("--workdir", workdir, "--num", 5, "--steps", 3, "--out", tmp_path / "out")
-  run_here("experiments.sample", *options)
+  options = (workdir, "--num", 5, "--steps", 3, "--out", tmp_path / "out")
+  run_here(PROGRAM, "sample", *options)
   files = sorted((tmp_path / "out").glob("*.png"))
   before = [pixels(f) for f in files]
   files[1].unlink()
-  run_here("experiments.sample", *options)
+  run_here(PROGRAM, "sample", *options)
   for file, old in zip(files, before, strict=True):
     np.testing.assert_array_equal(pixels(file), old)
-  done = run_here("experiments.sample", *options, "--eta", 1, status=2)
+  done = run_here(PROGRAM, "sample", *options, "--eta", 1, status=2)
   assert "begun with eta 0.0, not 1.0" in done.stderr
 
 
 def test_trajectory_interpolation_reconstruction(workdir, run_here, tmp_path):
-  options = ("--workdir", workdir, "--steps", 10, "--num", 3, "--out")
-  done = run_here("experiments.sample", *options, tmp_path / "t.png", "--trajectory")
+  options = (workdir, "--steps", 10, "--num", 3, "--out")
+  done = run_here(PROGRAM, "sample", *options, tmp_path / "t.png", "--trajectory")
   assert "levels 901 801 701 601 501 401 301 201 101 1 0" in done.stdout
   assert all((tmp_path / f"t{suffix}").stat().st_size > 1000 for suffix in (".png", ".gif", ".webp"))
-  run_here("experiments.sample", *options, tmp_path / "i.png", "--interpolate", "--eta", 0.5)
+  run_here(PROGRAM, "sample", *options, tmp_path / "i.png", "--interpolate", "--eta", 0.5)
   assert pixels(tmp_path / "i.png").shape[1] > pixels(tmp_path / "i.png").shape[0]
   errors = []
   for refine in (0, 5):
-    done = run_here("experiments.sample", *options, tmp_path / "r.png", "--reconstruct", "--refine", refine)
+    done = run_here(PROGRAM, "sample", *options, tmp_path / "r.png", "--reconstruct", "--refine", refine)
     errors.append(float(done.stdout.split("images in [0, 1]: ")[1].split()[0]))
   assert 0 < errors[1] < errors[0] < 0.1
 
 
 def test_the_run_goes_on_and_another_configuration_is_refused(workdir, run, run_here):
   options = ("digits", "--workdir", workdir, "--warmup", 5, *SMALL)
-  done = run("experiments.train", *options, "--steps", 32)
+  done = run(PROGRAM, "train", *options, "--steps", 32)
   assert "step 30 of 32" in done.stdout
   assert [line["step"] for line in metrics(workdir)] == list(range(1, 33))
-  done = run_here(
-    "experiments.train", *options, "--steps", 40, "--channels", 32, "--predict", "eps", status=2
-  )
+  done = run_here(PROGRAM, "train", *options, "--steps", 40, "--channels", 32, "--predict", "eps", status=2)
   assert "channels: 16 in the checkpoint, 32 asked for" in done.stderr
   assert "predict: 'v' in the checkpoint, 'eps' asked for" in done.stderr
   assert "Traceback" not in done.stderr
@@ -130,13 +129,13 @@ def test_the_run_goes_on_and_another_configuration_is_refused(workdir, run, run_
 def test_conditional_model_with_guidance_on_four_devices(run_here, tmp_path):
   folder = tmp_path / "run"
   options = ("--steps", 3, "--conditional", *SMALL)
-  done = run_here("experiments.train", "digits", "--workdir", folder, *options)
+  done = run_here(PROGRAM, "train", "digits", "--workdir", folder, *options)
   assert "4 x cpu" in done.stdout
   assert "32 = 4 x 8" in done.stdout
   images = []
   for extra in ((), ("--label", 3), ("--guidance", 3)):
     out = tmp_path / f"{len(images)}.npz"
-    run_here("experiments.sample", "--workdir", folder, "--num", 8, "--steps", 3, "--out", out, *extra)
+    run_here(PROGRAM, "sample", folder, "--num", 8, "--steps", 3, "--out", out, *extra)
     images.append(np.load(out)["arr_0"])
   np.testing.assert_array_equal(images[0][3], images[1][3])  # image 3 is of class 3 by default
 
@@ -148,10 +147,10 @@ def test_folder_of_images(run_here, tmp_path):
     Image.new("RGB", (20, 24), (40 * i, 0, 90)).save(path)
   network = ("--channels", 16, "--multipliers", 1, 2, "--groups", 8, "--attention", 8, "--blocks", 1)
   run_here(
-    "experiments.train", "folder", "--data", f"folder:{tmp_path / 'images'}", "--image-size", 16,
+    PROGRAM, "train", "folder", tmp_path / "images", "--image-size", 16,
     "--workdir", tmp_path / "run", "--steps", 2, "--batch-size", 4, *network,
   )  # fmt: skip
-  run_here("experiments.sample", "--workdir", tmp_path / "run", "--num", 2, "--steps", 2)
+  run_here(PROGRAM, "sample", tmp_path / "run", "--num", 2, "--steps", 2)
   assert (tmp_path / "run" / "sample.png").exists()
 
 
@@ -162,37 +161,38 @@ def test_folder_of_images(run_here, tmp_path):
     (
       "train",
       ("digits", "--batch-size", 0),
-      "batch_size must be a positive multiple of the 4 devices, got 0",
+      "--batch-size must be a positive multiple of the 4 devices, got 0",
     ),
     ("train", ("digits", "--data", "mnist"), "data set must be one of"),
     ("train", ("digits", "--data", "folder:/nowhere", "--image-size", 8), "/nowhere is not a folder"),
     ("train", ("digits", "--dropout", 1), "dropout rates must be in [0, 1), got 1.0"),
     ("train", ("digits", "--attention", 3), "attention at heights [3]"),
     ("train", ("digits", "--process-id", 0), "go together"),
-    ("sample", ("--eta", 2), "eta must be in [0, 1], got 2.0"),
+    ("sample", ("--eta", 2), "--eta must be in [0, 1], got 2.0"),
     ("sample", ("--steps", 1001), "S must be at most T: asked for 1001 steps out of 1000 levels"),
     ("sample", ("--num", 0), "--num and --batch-size must be positive, got 0 and 64"),
     ("sample", ("--num", 5000), "a grid holds at most 1024 images"),
     ("sample", ("--label", 3), "--label needs a conditional model"),
     ("sample", ("--trajectory", "--reconstruct"), "exclude each other"),
     ("sample", ("--reconstruct", "--eta", 1), "--reconstruct is deterministic"),
-    ("sample", ("--trajectory", "--out", "x.gif"), "--out must end in .png here, got x.gif"),
+    ("sample", ("--trajectory", "--out", "x.gif"), "--out must end in .png, got x.gif"),
+    ("sample", ("--out", "grid.jpg"), "--out must end in .png or .npz, or be a folder, got grid.jpg"),
     ("compare", ("--etas", 2.0), "--etas must be in [0, 1]"),
-    ("train", ("digits", "--save-every", 0), "save_every must be at least 1"),
+    ("train", ("digits", "--save-every", 0), "--save-every must be at least 1"),
     ("sample", ("--step", 7), "no checkpoint of step 7"),
     ("sample", ("--solver", "euler"), "ddpm-large"),
   ],
 )
 def test_bad_input_is_one_line_and_status_2(workdir, run_here, tmp_path, program, options, message):
-  folder = tmp_path if program == "train" else workdir
-  done = run_here(f"experiments.{program}", *options, "--workdir", folder, status=2)
+  where = ("--workdir", tmp_path) if program == "train" else (workdir,)
+  done = run_here(PROGRAM, program, *options, *where, status=2)
   assert message in (done.stderr + done.stdout).replace("│", "").replace("\n", " ")
   assert "Traceback" not in done.stderr
 
 
 def test_every_preset_has_its_command_and_result_and_survives_json():
   for name, preset in presets.PRESETS.items():
-    assert f"experiments.train {name} " in preset.__doc__
+    assert f"ddim train {name} " in preset.__doc__
     assert "Result: " in preset.__doc__
     args = preset()
     assert build.from_json(json.loads(json.dumps(build.to_json(args.config)))) == args.config

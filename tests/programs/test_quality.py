@@ -9,20 +9,16 @@ import numpy as np
 import pytest
 
 from ddim_jax import checkpoints, data, metrics
+from ddim_jax.commands import presets
+from ddim_jax.commands.export import export
+from ddim_jax.commands.sample_images import parse, sample
+from ddim_jax.commands.train_model import train
 from ddim_jax.metrics import classifier
 from ddim_jax.models import build, datasets, drawing, exported, load, packaged
 from ddim_jax.models import config as configs
 from ddim_jax.runs import evaluation, objective, quality
-from experiments import (
-  cells,
-  export,
-  paper,
-  presets,
-  report,
-  sample,
-  study,
-  train,
-)
+from experiments.paper import __main__ as paper
+from experiments.paper import cells, page, study
 
 T = 12
 PACKAGED, WITH_CLASSES = packaged().values()
@@ -67,7 +63,7 @@ def equal(a, b, **tolerance):
 
 def test_an_exported_model_is_the_run_rounded(workdir, tmp_path, capsys):
   out = tmp_path / "model.safetensors"
-  export.main(export.Args(workdir, out))
+  export(str(workdir), out)
   trained, again = load(workdir), load(out)
   equal(again.params, trained.params, rtol=2**-11, atol=2**-25)
   assert (again.step, again.shape, again.classes) == (7, (8, 8, 1), ())
@@ -85,12 +81,12 @@ def test_any_average_can_be_chosen(workdir):
 
 def test_sampling_without_arguments_uses_the_packaged_model(workdir, tmp_path, monkeypatch, capsys):
   packaged = tmp_path / "packaged.safetensors"
-  export.main(export.Args(workdir, packaged))
+  export(str(workdir), packaged)
   monkeypatch.chdir(tmp_path)
-  assert str(sample.parse([]).workdir) == "fashion_mnist"
-  assert str(sample.parse(["--class", "3"]).workdir) == "fashion_mnist_classes"
-  assert str(sample.parse(["--class", "3", "--from", "fashion_mnist"]).workdir) == "fashion_mnist"
-  sample.main(dataclasses.replace(sample.parse(["--num", "4", "--steps", "2"]), workdir=packaged))
+  assert parse([]).model == "fashion_mnist"
+  assert parse(["--class", "3"]).model == "fashion_mnist_classes"
+  assert parse(["fashion_mnist", "--class", "3"]).model == "fashion_mnist"
+  sample(dataclasses.replace(parse(["--num", "4", "--steps", "2"]), model=str(packaged)))
   assert (tmp_path / "sample.png").is_file()
 
 
@@ -109,7 +105,7 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
   with pytest.raises(ValueError, match="leave out step"):
     load(tmp_path / "other.safetensors", step=3)
   with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-    export.main(export.Args(workdir, tmp_path / "x.npz"))
+    export(str(workdir), tmp_path / "x.npz")
   with pytest.raises(ValueError, match="a has values that float16 cannot hold"):
     exported.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
 
@@ -128,7 +124,7 @@ def test_the_packaged_models_are_small_and_trained(path):
 def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
   """By the classifier that comes along; without labels one in ten would be right."""
   options = ["--num", "20", "--steps", "10", "--guidance", "3", "--out", str(tmp_path / "drawn.npz")]
-  sample.main(sample.parse(options))
+  sample(parse(options))
   images = np.load(tmp_path / "drawn.npz")["arr_0"]
   _, logits = classifier.extractor("fashion_mnist").apply(images)
   assert np.mean(np.argmax(logits, -1) == np.arange(20) % 10) >= 0.7
@@ -165,7 +161,7 @@ def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_
   monkeypatch.setattr(objective, "losses", counted)
   run = presets.Run(tmp_path, steps=10, eval_every=3, keep=1, sample_every=0)
   with jax.numpy_dtype_promotion("standard"):
-    assert train.train(dataclasses.replace(settings, run=run)) == 0
+    assert train(dataclasses.replace(settings, run=run)) == 0
   assert len(traces) == 1  # what comes out of an update goes into the next without another compilation
   assert checkpoints.steps(tmp_path / "checkpoints") == [6, 10]
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -188,8 +184,8 @@ def test_mean_losses_by_level():
 
 def arguments(workdir, out, *chosen):
   return paper.Args(
-      workdir, out, chosen, steps=(2, 4), etas=(0.0,), inversion_steps=(2, 4), num_samples=24, num_test=8,
-      num_bits=4, batch_size=2,
+      str(workdir), out, chosen, steps=(2, 4), etas=(0.0,), inversion_steps=(2, 4), num_samples=24,
+      num_test=8, num_bits=4, batch_size=2,
   )  # fmt: skip
 
 
@@ -272,31 +268,31 @@ def test_table_2_is_the_round_trip(whole, workdir):
 
 def test_the_papers_numbers_stand_beside_its_own_data_sets():
   cifar10 = {"data": "cifar10", "image_size": None}
-  assert report.published(cifar10) == "cifar10"
-  assert report.published({"data": "tfds:celeb_a", "image_size": 64}) == "celeb_a"
-  assert report.published({"data": "tfds:celeb_a", "image_size": 32}) is None
+  assert page.published(cifar10) == "cifar10"
+  assert page.published({"data": "tfds:celeb_a", "image_size": 64}) == "celeb_a"
+  assert page.published({"data": "tfds:celeb_a", "image_size": 32}) is None
   settings = {"judge": "FID", "judge_sha256": "f" * 64, "seed": 0}
   result = {"frechet": 20.0, "kernel": 0.001, "score": 8, "precision": 0.5, "recall": 0.25, "N": 50_000}
   result |= {"reference_sha256": "e" * 64, "reference_N": 50_000}
   cell = {"settings": settings, "result": result, "versions": {}}
   model = {"step": 3, "weights_sha256": "a" * 64, "data": cifar10, "optimisation": {"batch_size": 128}}
-  text = report.page(model, {"table1/eta=0/S=10": cell})
+  text = page.page(model, {"table1/eta=0/S=10": cell})
   assert "| eta=0 | 20 (N = 50,000) |" in text
   assert "| eta=1 | 41.07 | 18.36 | 8.01 | 5.78 | 4.73 |" in text
   rows = ("sigma-hat", "eta=1", "eta=0.2", "eta=0")
-  text = report.page(model, {f"table1/{row}/S=10": cell for row in rows}).partition("The paper's")[0]
+  text = page.page(model, {f"table1/{row}/S=10": cell for row in rows}).partition("The paper's")[0]
   assert sorted(rows, key=lambda row: text.index(f"| {row} |")) == ["eta=0", "eta=0.2", "eta=1", "sigma-hat"]
   cell["settings"] = settings | {"judge": "FID (clean-fid resizing)"}
-  assert "41.07" not in report.page(model, {"table1/eta=0/S=10": cell})
+  assert "41.07" not in page.page(model, {"table1/eta=0/S=10": cell})
 
 
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"cells": ("table3",)}, "--cells table3 matches none of figure3"),
-    ({"num_samples": 2}, "--num-samples must be at least 5, got 2"),
-    ({"etas": (2.0,)}, r"--etas must be in \[0, 1\]"),
-    ({"clean_fid": True}, "--clean-fid needs --inception"),
+    ({"cells": ("table3",)}, "cells: table3 matches none of figure3"),
+    ({"num_samples": 2}, "num_samples must be at least 5, got 2"),
+    ({"etas": (2.0,)}, r"etas must be in \[0, 1\]"),
+    ({"clean_fid": True}, "clean_fid needs inception"),
     ({"steps": (40,)}, "asked for 40 steps out of 12"),
   ],
 )

@@ -1,4 +1,4 @@
-"""``python -m experiments.solvers``, and the solvers and spacings of ``experiments.sample``."""
+"""The study of solvers, and the solvers and spacings that have names."""
 
 import json
 from typing import get_args
@@ -10,7 +10,7 @@ import pytest
 import ddim_jax
 from ddim_jax import checkpoints
 from ddim_jax.models import build, config, tables
-from experiments import solvers
+from experiments.studies import solver_errors as solvers
 
 
 def test_every_name_is_a_solver():
@@ -46,7 +46,7 @@ def workdir(tmp_path_factory):
 def test_the_program_measures_mixture_and_model(workdir, tmp_path, monkeypatch, capsys):
   chosen = {name: solvers.STEPS[name] for name in ("ddim", "dpmpp-2m", "unipc3")}
   monkeypatch.setattr(solvers, "STEPS", chosen)  # every solver compiles the network
-  solvers.compare(solvers.Args(out=tmp_path, workdir=workdir, evaluations=(10, 50), num=32, images=2))
+  solvers.solver_errors(str(workdir), out=tmp_path, evaluations=(10, 50), num=32, images=2)
   found = json.loads((tmp_path / "solvers.json").read_text())["errors"]
   assert len(found) == 2
   mixture = found["mixture"]
@@ -77,5 +77,5 @@ def test_the_mixture_denoiser_is_the_posterior_mean():
 
 
 def test_the_program_refuses(tmp_path):
-  with pytest.raises(ValueError, match="--evaluations"):
-    solvers.compare(solvers.Args(out=tmp_path, evaluations=()))
+  with pytest.raises(ValueError, match="evaluations"):
+    solvers.solver_errors(out=tmp_path, evaluations=())

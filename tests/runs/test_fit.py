@@ -172,7 +172,7 @@ def test_any_optimiser_and_schedule(tmp_path):
     optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate)),
     **QUICK,
   )
-  # A finished optimiser may look at single arrays, so its state is no vector and sums have another order.
+  # A finished optimiser may look at single arrays: its state is no vector, and sums have another order.
   assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
 
 

@@ -19,7 +19,7 @@ TINY = (*NETWORK, "--batch-size", 16, "--warmup", 5, "--sample-every", 0)
 
 
 def options(workdir, steps, *more):
-  return ("experiments.train", "digits", "--workdir", workdir, "--steps", steps, *TINY, *more)
+  return ("ddim_jax.__main__", "train", "digits", "--workdir", workdir, "--steps", steps, *TINY, *more)
 
 
 def arrays(workdir, step=None):
@@ -256,13 +256,13 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(short, run,
     newest.mkdir()
   else:
     harm(max((newest / "state").rglob("*"), key=lambda f: f.stat().st_size * f.is_file()), how)
-  assert "DAMAGED" in run_here("experiments.inspect", workdir, status=1).stdout
+  assert "DAMAGED" in run_here("ddim_jax.__main__", "inspect", workdir, status=1).stdout
   done = run(*options(workdir, 6, "--save-every", 3))
   assert "warning: step 6 " in done.stdout
   assert "step 3 of 6" in done.stdout
   assert_same_state(arrays(workdir), arrays(short))
   assert (workdir / "metrics.jsonl").read_bytes() == (short / "metrics.jsonl").read_bytes()
-  report = run_here("experiments.inspect", workdir).stdout
+  report = run_here("ddim_jax.__main__", "inspect", workdir).stdout
   assert re.search(r"step +6 .*MB +sound", report)
   assert "channels 16" in report
   assert "last metrics: step 6, " in report

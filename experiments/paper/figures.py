@@ -11,9 +11,8 @@ import tqdm
 
 import ddim_jax
 from ddim_jax import data, likelihood, metrics, plots
-from ddim_jax.models import drawing
-from experiments import roundtrip
-from experiments.study import Task, eta_of
+from ddim_jax.models import drawing, roundtrip
+from experiments.paper.study import Task, eta_of
 
 _SIDE = 5
 _ROWS = 8

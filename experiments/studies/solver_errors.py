@@ -1,26 +1,24 @@
-"""How many network evaluations each solver needs for a given error: ``python -m experiments.solvers``."""
+"""Errors of all solvers by network evaluations (NFE): ``python -m experiments.studies.solver_errors``."""
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-import tyro
 
 import ddim_jax
 from ddim_jax import plots, timesteps
+from ddim_jax.commands import options
 from ddim_jax.models import Model, drawing, tables
 from ddim_jax.schedules import coefficients
-from experiments import cli, options
 
 # Steps that a number of network evaluations pays for, down to level 0. The stochastic solvers have no place
 # here: their samples are not meant to come near the deterministic solution.
-STEPS: dict[tables.SolverName, Callable[[int], int]] = {
+STEPS: dict[str, Callable[[int], int]] = {
   "ddim": lambda n: n,
   "dpmpp-2m": lambda n: n,
   "dpmpp-3m": lambda n: n,
@@ -36,37 +34,10 @@ STEPS: dict[tables.SolverName, Callable[[int], int]] = {
 _EXACT = 1000  # steps of the reference
 _MODES, _STD = 8, 0.15
 
-Draw = Callable[[tables.SolverName, np.ndarray], np.ndarray]
+Draw = Callable[[str, np.ndarray], np.ndarray]
 """``(solver, ts) -> samples``, from the same noise every time; compiled once for each solver."""
 Errors = dict[str, dict[int, float]]
 """Solver -> evaluations -> error."""
-
-
-@dataclass(frozen=True)
-class Args:
-  """Measures the error of every deterministic solver against the number of network evaluations.
-
-  The error is the root mean square difference from the exact solution of the same deterministic process
-  from the same noise, per dimension, the median over the samples. On a mixture of normal distributions,
-  whose denoiser is known exactly (in float64), and with --workdir on a trained model. The exact solution is
-  that of 1,000 steps of UniPC-3 (mixture) or of DPM-Solver++(2M) (model). Writes solvers.png, solvers.json
-  and solvers.md.
-  """
-
-  out: Path = Path("solvers")
-  """Folder for the results; created."""
-  workdir: options.MaybeWhere = None
-  evaluations: tuple[int, ...] = (5, 6, 8, 10, 15, 20, 30, 50, 100)
-  """Numbers of network evaluations. A solver that asks twice a step takes half as many steps."""
-  spacing: tables.SpacingName = "log-snr"
-  """Which levels to visit. The exact solution starts at level T: spacings that start below it (uniform,
-  leading, quadratic) carry that as an error."""
-  num: int = 256
-  """How many samples of the mixture."""
-  images: int = 16
-  """How many samples of the model."""
-  seed: int = 0
-  """Decides the noise to start from."""
 
 
 def mixture_denoiser(schedule: ddim_jax.Schedule) -> ddim_jax.Denoiser:
@@ -99,11 +70,11 @@ def _padded(longest: int, run: Callable) -> Draw:
   return draw
 
 
-def on_mixture(args: Args, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
+def on_mixture(num: int, seed: int, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
   """Samples of the mixture under the linear schedule, in the precision that JAX is set to."""
-  schedule, key = ddim_jax.linear_schedule(), jax.random.key(args.seed)
+  schedule, key = ddim_jax.linear_schedule(), jax.random.key(seed)
   denoise = mixture_denoiser(schedule)
-  x_T = ddim_jax.initial_noise(key, (args.num, 2), dtype=schedule.log_snr.dtype)
+  x_T = ddim_jax.initial_noise(key, (num, 2), dtype=schedule.log_snr.dtype)
 
   def run(solver, ts, count):
     return ddim_jax.sample(key, denoise, schedule, x_T, ts, solver=solver, count=count)[0]
@@ -111,12 +82,12 @@ def on_mixture(args: Args, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
   return schedule, _padded(longest, run)
 
 
-def on_model(args: Args, trained: Model, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
+def on_model(trained: Model, num: int, seed: int, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
   """Samples of a trained model, unclipped; image i of class i modulo their number."""
-  keys = ddim_jax.image_keys(jax.random.key(args.seed), np.arange(args.images))
-  x_T = ddim_jax.initial_noise(keys, (args.images, *trained.shape))
-  x_T = jax.device_put(x_T, drawing.by_example(args.images))
-  labels = jnp.arange(args.images) % len(trained.classes) if trained.classes else None
+  keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(num))
+  x_T = ddim_jax.initial_noise(keys, (num, *trained.shape))
+  x_T = jax.device_put(x_T, drawing.by_example(num))
+  labels = jnp.arange(num) % len(trained.classes) if trained.classes else None
   denoise = trained.denoiser(label=labels, clip=False)
 
   def run(solver, ts, count):
@@ -126,15 +97,14 @@ def on_model(args: Args, trained: Model, longest: int) -> tuple[ddim_jax.Schedul
 
 
 def measure(
-  args: Args, schedule: ddim_jax.Schedule, draw: Draw, exact: np.ndarray
+  draw: Draw, spacing: tables.Spacing, T: int, exact: np.ndarray, evaluations: Sequence[int]
 ) -> Iterator[tuple[str, int, float]]:
-  """Yields ``(solver, evaluations, error)``; what cannot be paid for is left out."""
+  """Yields ``(solver, NFE, error)``; what cannot be paid for is left out."""
   for name, steps_for in STEPS.items():
-    for n in args.evaluations:
+    for n in evaluations:
       steps = steps_for(n)
-      if 1 <= steps <= schedule.T:
-        got = draw(name, tables.spacing(args.spacing, schedule)(steps))
-        squares = np.mean((got - exact) ** 2, axis=tuple(range(1, exact.ndim)))
+      if 1 <= steps <= T:
+        squares = np.mean((draw(name, spacing(steps)) - exact) ** 2, axis=tuple(range(1, exact.ndim)))
         yield name, n, float(np.median(np.sqrt(squares)))
 
 
@@ -167,52 +137,79 @@ def verdict(errors: Errors) -> str:
   )
 
 
-def compare(args: Args) -> None:
-  """Measures, prints the tables, writes the figure, the numbers and the Markdown."""
-  if not args.evaluations or min(args.evaluations) < 1 or args.num < 1 or args.images < 1:
-    raise ValueError("--evaluations, --num and --images must be positive, and --evaluations not empty")
-  trained = None if args.workdir is None else options.model(args.workdir)
-  results: dict[str, Errors] = {}
-  longest = max(args.evaluations)
+def solver_errors(
+  model: str | None = None,
+  *,
+  out: Path = Path("solvers"),
+  evaluations: tuple[int, ...] = (5, 6, 8, 10, 15, 20, 30, 50, 100),
+  spacing: tables.SpacingName = "log-snr",
+  num: int = 256,
+  images: int = 16,
+  seed: int = 0,
+) -> None:
+  """Measures the error of every deterministic solver against the number of network evaluations.
 
-  def collect(title, schedule, draw, reference: tables.SolverName):
+  The error is the root mean square difference from the exact solution of the same deterministic process
+  from the same noise, per dimension, the median over the samples. On a mixture of normal distributions,
+  whose denoiser is known exactly (in float64), and with --model on a trained model. The exact solution is
+  that of 1,000 steps of UniPC-3 (mixture) or of DPM-Solver++(2M) (model). Writes solvers.png, solvers.json
+  and solvers.md.
+
+  Args:
+    model: A model to measure on too.
+    out: Folder for the results; created.
+    evaluations: Numbers of network evaluations. A solver that asks twice a step takes half as many steps.
+    spacing: Which levels to visit. The exact solution starts at level T: spacings that start below it
+      (uniform, leading, quadratic) carry that as an error.
+    num: How many samples of the mixture.
+    images: How many samples of the model.
+    seed: Decides the noise to start from.
+  """
+  if not evaluations or min(evaluations) < 1 or num < 1 or images < 1:
+    raise ValueError("evaluations, num and images must be positive, and evaluations not empty")
+  trained = None if model is None else options.model(model)
+  results: dict[str, Errors] = {}
+  longest = max(evaluations)
+
+  def collect(title: str, schedule: ddim_jax.Schedule, draw: Draw, reference: str) -> None:
     exact = draw(reference, timesteps.log_snr(schedule, min(_EXACT, schedule.T)))
     errors: Errors = {name: {} for name in STEPS}
-    total = sum(1 <= steps(n) <= schedule.T for steps in STEPS.values() for n in args.evaluations)
+    total = sum(1 <= steps(n) <= schedule.T for steps in STEPS.values() for n in evaluations)
+    levels = tables.spacing(spacing, schedule)
     with tqdm.tqdm(total=total, desc=title, dynamic_ncols=True) as bar:
-      for name, n, error in measure(args, schedule, draw, exact):
+      for name, n, error in measure(draw, levels, schedule.T, exact, evaluations):
         errors[name][n] = error
         bar.set_postfix_str(f"{name}, {n} evaluations", refresh=False)
         bar.update()
     results[title] = {name: row for name, row in errors.items() if row}
 
   with jax.enable_x64(True):
-    collect("mixture", *on_mixture(args, longest), "unipc3")
-  if args.workdir is not None and trained is not None:
-    collect(f"model {args.workdir.name}, step {trained.step}", *on_model(args, trained, longest), "dpmpp-2m")
+    collect("mixture", *on_mixture(num, seed, longest), "unipc3")
+  if model is not None and trained is not None:
+    title = f"model {Path(model).name}, step {trained.step}"
+    collect(title, *on_model(trained, images, seed, longest), "dpmpp-2m")
 
   head = (
     "Root mean square difference of a sample from the exact solution, the median over the samples: the few"
     " that lie between two ends, of which each solver may take another, do not count."
-    f" Levels: {args.spacing}."
+    f" Levels: {spacing}."
   )
   parts = ["# Error against network evaluations", head]
   for title, errors in results.items():
-    parts += [table(title, errors, args.evaluations), verdict(errors)]
+    parts += [table(title, errors, evaluations), verdict(errors)]
   text = "\n\n".join(part for part in parts if part) + "\n"
-  args.out.mkdir(parents=True, exist_ok=True)
-  (args.out / "solvers.md").write_text(text)
-  settings = {"spacing": args.spacing, "num": args.num, "images": args.images, "seed": args.seed}
-  (args.out / "solvers.json").write_text(json.dumps({"settings": settings, "errors": results}, indent=1))
+  out.mkdir(parents=True, exist_ok=True)
+  (out / "solvers.md").write_text(text)
+  settings = {"spacing": spacing, "num": num, "images": images, "seed": seed}
+  (out / "solvers.json").write_text(json.dumps({"settings": settings, "errors": results}, indent=1))
   panels = {
     title: {name: (list(row), list(row.values())) for name, row in errors.items()}
     for title, errors in results.items()
   }
-  plots.save_lines(args.out / "solvers.png", panels, "network evaluations", "error")
+  plots.save_lines(out / "solvers.png", panels, "network evaluations", "error")
   print(text)
-  print(f"wrote {args.out}/solvers.png, solvers.json and solvers.md")
+  print(f"wrote {out}/solvers.png, solvers.json and solvers.md")
 
 
 if __name__ == "__main__":
-  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.solvers")
-  cli.run(lambda: compare(arguments))
+  options.run(solver_errors, sys.argv[1:], "solver_errors")

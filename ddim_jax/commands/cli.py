@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import jax
 
-import ddim_jax
 from ddim_jax.cpu import devices, heap
 
-_OURS = (Path(ddim_jax.__file__).parent, Path(__file__).parent)
+_OURS = Path(__file__).parent.parent
+_PROGRAMS = _OURS.parent / "experiments"
 
 
 def use_compilation_cache() -> None:
@@ -47,7 +48,18 @@ def _quieten() -> None:
   sys.unraisablehook = hook
 
 
-def run(program: Callable[[], int | None], batch_size: int = 0) -> None:
+def in_words_of_the_command(message: str, options: frozenset[str]) -> str:
+  """A message that begins with names of arguments, with the options of these names instead."""
+  begin = re.match(r"(\w+(?:(?:, | and )\w+)*) (?=must|needs|goes|go together)", message)
+  if begin is None:
+    return message
+  as_option = lambda match: "--" + match[0].replace("_", "-") if match[0] in options else match[0]
+  return re.sub(r"\w+", as_option, begin[0]) + message[begin.end() :]
+
+
+def run(
+  program: Callable[[], int | None], batch_size: int = 0, options: frozenset[str] = frozenset()
+) -> None:
   """Runs a program and exits with its status; bad input is one line and status 2.
 
   An error is bad input if this project raised it to say so, or if a file could not be read or written.
@@ -56,6 +68,7 @@ def run(program: Callable[[], int | None], batch_size: int = 0) -> None:
   Args:
     program: Returns its status, None for 0.
     batch_size: See `devices.use_every_core`.
+    options: Names of arguments that are options of the command.
   """
   prepare(batch_size)
   _quieten()
@@ -63,12 +76,15 @@ def run(program: Callable[[], int | None], batch_size: int = 0) -> None:
     status = program()
   except (ValueError, OSError) as error:
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    ours = any(raised_in.is_relative_to(folder) for folder in _OURS)
+    ours = any(raised_in.is_relative_to(folder) for folder in (_OURS, _PROGRAMS))
     if not ours and (not isinstance(error, OSError) or error.filename is None):
       raise
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {in_words_of_the_command(str(error), options)}\n")
     status = 2
   except FloatingPointError as error:
     sys.stderr.write(f"error: {error}\n")
     status = 1
+  except KeyboardInterrupt:
+    sys.stderr.write("\ninterrupted\n")
+    status = 130
   sys.exit(status or 0)

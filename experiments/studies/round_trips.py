@@ -1,44 +1,16 @@
-"""How well real images survive encoding and decoding: ``python -m experiments.inversion --workdir DIR``."""
+"""How well real images survive encoding and decoding: ``python -m experiments.studies.round_trips MODEL``."""
 
 import sys
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import ddim_jax
 from ddim_jax import bijective, inversion, metrics, plots
-from ddim_jax.models import Model, datasets, drawing, tables
-from experiments import cli, options, roundtrip
-
-
-@dataclass(frozen=True)
-class Args:
-  """Prints and draws the mean squared round-trip error against the number of steps S and refinements k."""
-
-  workdir: options.Where
-  steps: tuple[int, ...] = (10, 20, 50, 100)
-  """Numbers of steps S."""
-  refine: tuple[int, ...] = (0, 1, 5, 10, 100)
-  """Largest numbers of refinements a step, k; a step that is exact to rounding before takes no more."""
-  damping: float = 1.0
-  """Damping of the fixed point, in (0, 1]; 1 is undamped."""
-  spacing: tables.SpacingName = "uniform"
-  """Which levels to visit."""
-  num: int = 64
-  """How many images, from the test split where there is one."""
-  batch_size: int = 64
-  """Images at a time."""
-  out: Path | None = None
-  """The picture; WORKDIR/inversion.png by default."""
-  size: int | None = None
-  """Height of the images in pixels, where another project's files do not say."""
-  data: str | None = None
-  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
+from ddim_jax.commands import options, outputs
+from ddim_jax.models import Model, datasets, drawing, roundtrip, tables
 
 
 def measurement(images, labels, size: int, way):
@@ -94,46 +66,66 @@ def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
 
 
-def main(args: Args) -> None:
-  """Prints the table, line by line, and draws it."""
-  if args.num < 1 or args.batch_size < 1 or not args.steps or not args.refine:
-    raise ValueError("--num and --batch-size must be positive, --steps and --refine not empty")
-  if min(args.refine) < 0 or not 0 < args.damping <= 1:
-    raise ValueError(
-      f"--refine must be at least 0 and --damping in (0, 1], got {args.refine} and {args.damping}"
-    )
-  trained = options.model(args.workdir, size=args.size, data_set=args.data)
-  spacings = [trained.levels(steps, args.spacing) for steps in args.steps]
-  images, labels = datasets.real_images(trained, args.num)
+def round_trips(
+  model: options.Where = options.DEFAULT,
+  *,
+  steps: tuple[int, ...] = (10, 20, 50, 100),
+  refine: tuple[int, ...] = (0, 1, 5, 10, 100),
+  damping: float = 1.0,
+  spacing: tables.SpacingName = "uniform",
+  num: int = 64,
+  batch_size: int = 64,
+  out: Path | None = None,
+  size: int | None = None,
+  data: str | None = None,
+) -> None:
+  """Prints and draws the mean squared round-trip error against the number of steps S and refinements k.
+
+  Args:
+    model: The model.
+    steps: Numbers of steps S.
+    refine: Largest numbers of refinements a step, k; a step that is exact to rounding before takes no more.
+    damping: Damping of the fixed point, in (0, 1]; 1 is undamped.
+    spacing: Which levels to visit.
+    num: How many images, from the test split where there is one.
+    batch_size: Images at a time.
+    out: The picture; by default inversion.png in the folder of the run, or here.
+    size: Height of the images in pixels, where another project's files do not say.
+    data: What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits.
+  """
+  if num < 1 or batch_size < 1 or not steps or not refine:
+    raise ValueError("num and batch_size must be positive, steps and refine not empty")
+  if min(refine) < 0 or not 0 < damping <= 1:
+    raise ValueError(f"refine must be at least 0 and damping in (0, 1], got {refine} and {damping}")
+  place = outputs.place(out, model, "inversion.png")
+  trained = options.model(model, size=size, data=data)
+  spacings = [trained.levels(S, spacing) for S in steps]
+  images, labels = datasets.real_images(trained, num)
   fixed_point, bdia, belm = (
-    measurement(images, labels, args.batch_size, roundtrip.through_noise(trained, way))
+    measurement(images, labels, batch_size, roundtrip.through_noise(trained, way))
     for way in (roundtrip.refined, roundtrip.exact(bijective.bdia()), roundtrip.exact(bijective.belm))
   )
-  ways = {f"k = {k}": (fixed_point, k) for k in args.refine}
+  ways = {f"k = {k}": (fixed_point, k) for k in refine}
   ways |= {"bijective, bdia": (bdia, 0), "bijective, belm": (belm, 0)}
 
-  print(
-    f"checkpoint of step {trained.step:,}; {len(images)} images; {args.spacing}; damping {args.damping:g}"
-  )
+  print(f"checkpoint of step {trained.step:,}; {len(images)} images; {spacing}; damping {damping:g}")
   print("mean squared error of the round trip, images in [0, 1] (root mean square of x_T)")
   print(f"{'':18}" + "".join(f"{f'S = {len(ts) - 1}':>20}" for ts in spacings))
   lines: dict[str, list[float]] = {}
-  for name, (measure, refine) in ways.items():
-    found = [measure(ts, refine, args.damping) for ts in spacings]
+  for name, (measure, k) in ways.items():
+    found = [measure(ts, k, damping) for ts in spacings]
     lines[name] = [error for error, _ in found]
     print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
-  out = args.out or options.results_folder(args.workdir) / "inversion.png"
-  draw(out, [len(ts) - 1 for ts in spacings], lines)
+  draw(place, [len(ts) - 1 for ts in spacings], lines)
 
-  few, most = min(args.num, args.batch_size), max(args.refine)
+  few, most = min(num, batch_size), max(refine)
   print(f"refinements that the steps take, of at most {most}, until {few} images land where they should")
   for ts in spacings:
-    counts = iterations(trained, ts, images[:few], labels[:few], most, args.damping)
+    counts = iterations(trained, ts, images[:few], labels[:few], most, damping)
     longest = ", ".join(f"{ts[-2 - i]} to {ts[-1 - i]}: {counts[i]}" for i in np.argsort(-counts)[:4])
     print(f"S = {len(ts) - 1:<4} {counts.mean():.1f} a step; most for {longest}", flush=True)
-  print(f"curve: {out}")
+  print(f"curve: {place}")
 
 
 if __name__ == "__main__":
-  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.inversion")
-  cli.run(partial(main, arguments))
+  options.run(round_trips, sys.argv[1:], "round_trips")

@@ -1,8 +1,7 @@
-"""Trains the classifier of FD-classifier: ``python -m experiments.classifier --data fashion_mnist``."""
+"""Trains the classifier of FD-classifier: ``python -m experiments.studies.train_classifier``."""
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,39 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from ddim_jax import data
+from ddim_jax.commands import options
 from ddim_jax.metrics import classifier
-from experiments import cli
 
 
-@dataclass(frozen=True)
-class Args:
-  """Trains on the training images, prints the accuracy on the test images, writes safetensors."""
-
-  data: Literal["fashion_mnist", "digits"] = "fashion_mnist"
-  """Data set."""
-  data_dir: Path | None = None
-  """Where TFDS keeps data sets."""
-  out: Path = Path("classifier.safetensors")
-  """File to write; the one in ddim_jax/metrics is classifier_DATA.safetensors."""
-  steps: int = 2000
-  """Updates."""
-  batch_size: int = 128
-  """Images an update."""
-  learning_rate: float = 2e-3
-  """Of Adam, falling to 0 along a cosine."""
-  seed: int = 0
-  """Decides initialisation, order and shifts."""
-
-
-def _sources(args: Args) -> tuple[data.Source, data.Source]:
+def _sources(name: str, directory: Path) -> tuple[data.Source, data.Source]:
   """Training and test images; every fifth digit is for the test, since that set has no split."""
-  directory = args.data_dir or data.default_data_dir()
-  train = data.load_builtin(args.data, "train", directory)
-  if args.data != "digits":
-    return train, data.load_builtin(args.data, "test", directory)
+  train = data.load_builtin(name, "train", directory)
+  if name != "digits":
+    return train, data.load_builtin(name, "test", directory)
   images, labels = train.read(np.arange(train.size))
   test = np.arange(train.size) % 5 == 0
   part = lambda name, chosen: data.in_memory(name, images[chosen], labels[chosen], train.classes)
@@ -59,15 +36,34 @@ def _shifted(key, images):
   return jax.vmap(cut)(padded, offsets)
 
 
-def train(args: Args) -> float:
-  """Trains and writes the weights; returns the accuracy on the test images."""
-  if args.steps < 1 or args.batch_size < 1:
-    raise ValueError(f"--steps and --batch-size must be positive, got {args.steps} and {args.batch_size}")
-  source, test = _sources(args)
+def train(
+  data_set: Literal["fashion_mnist", "digits"] = "fashion_mnist",
+  *,
+  data_dir: Path | None = None,
+  out: Path = Path("classifier.safetensors"),
+  steps: int = 2000,
+  batch_size: int = 128,
+  learning_rate: float = 2e-3,
+  seed: int = 0,
+) -> None:
+  """Trains on the training images, prints the accuracy on the test images, writes safetensors.
+
+  Args:
+    data_set: Data set.
+    data_dir: Where TFDS keeps data sets.
+    out: File to write; the one in ddim_jax/metrics is classifier_DATA.safetensors.
+    steps: Updates.
+    batch_size: Images an update.
+    learning_rate: Of Adam, falling to 0 along a cosine.
+    seed: Decides initialisation, order and shifts.
+  """
+  if steps < 1 or batch_size < 1:
+    raise ValueError(f"steps and batch_size must be positive, got {steps} and {batch_size}")
+  source, test = _sources(data_set, data_dir or data.default_data_dir())
   model = classifier.Classifier(len(source.classes))
-  key = jax.random.key(args.seed)
+  key = jax.random.key(seed)
   params = model.init(key, jnp.zeros((1, *source.shape), jnp.uint8))["params"]
-  optimizer = optax.adamw(optax.cosine_decay_schedule(args.learning_rate, args.steps), weight_decay=1e-3)
+  optimizer = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=1e-3)
   state = optimizer.init(params)
 
   @jax.jit
@@ -83,25 +79,19 @@ def train(args: Args) -> float:
     return optax.apply_updates(params, updates), state, value
 
   began = time.monotonic()
-  make = lambda step: data.batch_at(source, step, batch_size=args.batch_size, seed=args.seed)
-  for step, (images, labels, _) in enumerate(data.prefetch(make, 0, args.steps)):
+  make = lambda step: data.batch_at(source, step, batch_size=batch_size, seed=seed)
+  for step, (images, labels, _) in enumerate(data.prefetch(make, 0, steps)):
     params, state, value = update(params, state, jnp.int32(step), images, labels)
     if (step + 1) % 200 == 0:
       print(f"step {step + 1:,}: loss {float(value):.3f}, {time.monotonic() - began:.0f} s", flush=True)
   meta = {
     "data": source.name,
-    "steps": str(args.steps),
-    "licence": "MIT" if args.data != "digits" else "CC BY 4.0",
+    "steps": str(steps),
+    "licence": "MIT" if data_set != "digits" else "CC BY 4.0",
   }
-  classifier.save(args.out, params, meta)
-  accuracy = _accuracy(model, classifier.load(args.out), test)
-  print(f"test accuracy {accuracy:.2%} of {test.size:,} images of {test.name}; wrote {args.out}")
-  return accuracy
-
-
-def main(args: Args) -> None:
-  """Trains; what there is to say is printed."""
-  train(args)
+  classifier.save(out, params, meta)
+  accuracy = _accuracy(model, classifier.load(out), test)
+  print(f"test accuracy {accuracy:.2%} of {test.size:,} images of {test.name}; wrote {out}")
 
 
 def _accuracy(model, params, test: data.Source) -> float:
@@ -114,5 +104,4 @@ def _accuracy(model, params, test: data.Source) -> float:
 
 
 if __name__ == "__main__":
-  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.classifier")
-  cli.run(lambda: main(arguments))
+  options.run(train, sys.argv[1:], "train_classifier")

@@ -1,4 +1,4 @@
-"""The paper's tables and figures for any model: ``python -m experiments.paper --workdir DIR``.
+"""The paper's tables and figures for any model: ``python -m experiments.paper MODEL``.
 
 Cell by cell: what is done is in OUT/cells, and a run that was killed goes on in the cell it was in.
 """
@@ -10,25 +10,24 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import flax
 import jax
 import numpy as np
-import tyro
 
 import ddim_jax
+from ddim_jax.commands import cli, options, outputs
 from ddim_jax.models import tables
-from experiments import cells, cli, options, report, study
+from experiments.paper import cells, page, study
 
 
 @dataclass(frozen=True)
 class Args:
   """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json."""
 
-  workdir: options.Where
+  model: options.Where = options.DEFAULT
   out: Path | None = None
-  """Folder for the results; WORKDIR/paper by default, or NAME_paper here if the model is no run."""
+  """Folder for the results; by default NAME_paper in the folder of the run, or here."""
   cells: tuple[str, ...] = ()
   """Which to make, by name or its beginning: table1, table1/eta=0/S=10, figure4; * matches anything. All by
   default."""
@@ -69,15 +68,15 @@ class Args:
 def _check(args: Args) -> None:
   for name in ("num_samples", "num_test", "num_bits", "batch_size"):
     if getattr(args, name) < (low := 5 if name == "num_samples" else 1):
-      raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
+      raise ValueError(f"{name} must be at least {low}, got {getattr(args, name)}")
   if args.num_samples_long is not None and args.num_samples_long < 5:
-    raise ValueError(f"--num-samples-long must be at least 5, got {args.num_samples_long}")
+    raise ValueError(f"num_samples_long must be at least 5, got {args.num_samples_long}")
   if not all(0 <= eta <= 1 for eta in args.etas):
-    raise ValueError(f"--etas must be in [0, 1], got {args.etas}")
+    raise ValueError(f"etas must be in [0, 1], got {args.etas}")
   if not args.steps or not args.inversion_steps:
-    raise ValueError("--steps and --inversion-steps must not be empty")
+    raise ValueError("steps and inversion_steps must not be empty")
   if args.clean_fid and args.inception is None:
-    raise ValueError("--clean-fid needs --inception FILE")
+    raise ValueError("clean_fid needs inception")
 
 
 def _versions() -> dict[str, str]:
@@ -96,23 +95,15 @@ def _chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:
   matches = lambda name, pattern: fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}/*")
   for pattern in patterns:
     if not any(matches(name, pattern) for name in names):
-      raise ValueError(f"--cells {pattern} matches none of {', '.join(names)}")
+      raise ValueError(f"cells: {pattern} matches none of {', '.join(names)}")
   return [name for name in names if not patterns or any(matches(name, p) for p in patterns)]
-
-
-def _write_json(path: Path, content: Any) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(json.dumps(content, indent=1) + "\n")
-  partial.replace(path)
 
 
 def main(args: Args) -> None:
   """Makes the cells that are not there, then the page."""
   _check(args)
-  trained = options.model(args.workdir, args.step, args.ema, args.size, args.data)
-  beside = options.results_folder(args.workdir)
-  folder = args.out or beside / ("paper" if beside == args.workdir else f"{args.workdir.stem}_paper")
+  trained = options.model(args.model, args.step, args.ema, args.size, args.data)
+  folder = args.out or outputs.place(None, args.model, f"{Path(args.model).stem}_paper")
   task = study.Task(
       trained, folder, args.spacing or ("quadratic" if trained.config.data.data == "cifar10" else "uniform"),
       args.seed, args.batch_size, args.inception, args.clean_fid,
@@ -137,16 +128,16 @@ def main(args: Args) -> None:
     began = time.monotonic()
     result = plan[name].make()
     print(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s", flush=True)
-    _write_json(path, {"name": name, "settings": settings, "result": result, "versions": _versions()})
+    outputs.write_json(path, {"name": name, "settings": settings, "result": result, "versions": _versions()})
   made = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
   current = {c["name"]: c for c in made if c["settings"]["weights_sha256"] == task.weights_sha256}
   model = {"step": trained.step, "weights_sha256": task.weights_sha256, **task.description}
-  _write_json(folder / "results.json", {"model": model, "cells": current})
-  page = report.page(model, current)
-  (folder / "README.md").write_text(page)
+  outputs.write_json(folder / "results.json", {"model": model, "cells": current})
+  text = page.page(model, current)
+  (folder / "README.md").write_text(text)
   print(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of these weights")
 
 
 if __name__ == "__main__":
-  arguments = tyro.cli(Args, args=sys.argv[1:], prog="experiments.paper")
-  cli.run(lambda: main(arguments))
+  arguments = options.parse(Args, sys.argv[1:], "paper")
+  cli.run(lambda: main(arguments), options=options.names(Args))

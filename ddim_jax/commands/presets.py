@@ -15,11 +15,11 @@ class Run:
 
   workdir: Path
   """Folder of the run: checkpoints, metrics, samples. A run that is already there goes on."""
-  origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-  """Start from these weights instead of random ones: folder of a run, file of experiments.export, folder or
-  hub id of diffusers, or .ckpt or .pth file of the original DDIM code. Network, noise levels and what is
-  predicted are then theirs, whatever the options say, and the average begins with their weights. Once the
-  run has a checkpoint, they are not needed any more."""
+  origin: Annotated[str | None, tyro.conf.arg(name="from")] = None
+  """Start from these weights instead of random ones: folder of a run, .safetensors file, folder or
+  hub id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
+  levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
+  weights. Once the run has a checkpoint, they are not needed any more."""
   steps: int = 800_000
   """Train until this many updates."""
   max_minutes: float | None = None
@@ -59,6 +59,8 @@ class Args:
   network: Network = field(default_factory=Network)
   diffusion: Diffusion = field(default_factory=Diffusion)
   optimisation: Optimisation = field(default_factory=Optimisation)
+  suited: tyro.conf.Suppress[bool] = False
+  """Whether image size and network are chosen to suit the machine where the options leave them open."""
 
   @property
   def config(self) -> Config:
@@ -69,7 +71,7 @@ class Args:
 def cifar10() -> Args:
   """The paper's recipe on CIFAR-10: 35.7 M parameters, 800,000 steps of 128 images.
 
-  python -m experiments.train cifar10 --workdir runs/cifar10. Result: not yet measured.
+  ddim train cifar10 --workdir runs/cifar10. Result: not yet measured.
   """
   return Args(Run(Path("runs/cifar10")), Data("cifar10", flip=True))
 
@@ -77,7 +79,7 @@ def cifar10() -> Args:
 def celeba64() -> Args:
   """The paper's network for CelebA at 64x64, on a data set prepared with TFDS.
 
-  python -m experiments.train celeba64 --workdir runs/celeba64. Result: not yet measured.
+  ddim train celeba64 --workdir runs/celeba64. Result: not yet measured.
   """
   return Args(
     Run(Path("runs/celeba64"), steps=500_000),
@@ -89,7 +91,7 @@ def celeba64() -> Args:
 def fashion_mnist() -> Args:
   """A small network on Fashion-MNIST at 28x28: 1.8 M parameters, for two CPU cores.
 
-  python -m experiments.train fashion_mnist --workdir runs/fashion_mnist. Result: see the README.
+  ddim train fashion_mnist --workdir runs/fashion_mnist. Result: see the README.
   """
   return Args(
     Run(Path("runs/fashion_mnist"), steps=20_000, save_every=250, sample_every=1000, keep_every=5000),
@@ -103,7 +105,7 @@ def fashion_mnist() -> Args:
 def digits() -> Args:
   """A small network on scikit-learn's 8x8 digits: 0.7 M parameters, minutes on two CPU cores.
 
-  python -m experiments.train digits --workdir runs/digits. Result: see the README (make demo).
+  ddim train digits --workdir runs/digits. Result: see the README (make demo).
   """
   return Args(
     Run(Path("runs/digits"), steps=1_400, save_every=250, sample_every=500),
@@ -115,14 +117,42 @@ def digits() -> Args:
 
 
 def folder() -> Args:
-  """Your own folder of images; classes are its subfolders, if it has any. The paper's network at 64x64.
+  """Your own folder of images; classes are its subfolders, if it has any.
 
-  python -m experiments.train folder --data folder:PATH --image-size 64 --workdir runs/mine.
-  Result: depends on the folder.
+  ddim train folder PHOTOS --workdir runs/mine. The network fits the size of the images (--image-size) and
+  the machine, unless you say what it is to be. Result: depends on the folder.
   """
-  return Args(
-    Run(Path("runs/folder")), Data("folder:images", image_size=64), Network(multipliers=(1, 2, 2, 2, 4))
-  )
+  return Args(Run(Path("runs/folder")), Data("folder:images"), suited=True)
+
+
+FITTED = ("channels", "multipliers", "blocks", "attention", "dropout", "groups")
+"""Fields of the network that `suited` decides."""
+
+
+def suited(size: int, accelerated: bool) -> Network:
+  """A network for square images of so many pixels a side: the paper's, or on a CPU a small one.
+
+  Args:
+    size: Height of the images.
+    accelerated: Whether there is a TPU or GPU.
+
+  Raises:
+    ValueError: If the size cannot be halved often enough.
+  """
+  halvings = 0
+  while size % 2 ** (halvings + 1) == 0 and size >> (halvings + 1) >= (4 if accelerated else 7):
+    halvings += 1
+  lowest = size >> halvings
+  if lowest > 32:
+    near = size // 32 * 32
+    raise ValueError(f"image_size must be a multiple of a larger power of 2, such as {near}, got {size}")
+  if accelerated:
+    multipliers = {0: (1,), 1: (1, 2), 2: (1, 2, 2), 3: (1, 2, 2, 2), 4: (1, 2, 2, 2, 4)}
+    wide = multipliers.get(halvings, (1,) * (halvings - 3) + (2, 2, 4, 4))
+    heights = [size >> i for i in range(halvings + 1)]
+    return Network(multipliers=wide, attention=(min(heights, key=lambda height: abs(height - 16)),))
+  wide = (1, 2, 3, 3, 4, 4, 4)[: halvings + 1]
+  return Network(channels=32, multipliers=wide, blocks=1, attention=(lowest,), dropout=0.0, groups=8)
 
 
 PRESETS = {f.__name__: f for f in (cifar10, celeba64, fashion_mnist, digits, folder)}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.study import SIGMA_HAT
+from experiments.paper.study import SIGMA_HAT
 
 _TABLE1 = {
   "cifar10": (

@@ -11,8 +11,8 @@ import numpy as np
 import tqdm
 
 from ddim_jax.runs import quality
-from experiments import figures
-from experiments.study import SIGMA_HAT, Task, eta_of
+from experiments.paper import figures
+from experiments.paper.study import SIGMA_HAT, Task, eta_of
 
 _SAVE_SECONDS = 30.0
 

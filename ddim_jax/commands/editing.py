@@ -1,7 +1,8 @@
-"""Pictures made from pictures: inpainting and image to image, as modes of ``experiments.sample``."""
+"""Pictures made from pictures: inpainting and image to image, as modes of ``ddim sample``."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import data, plots, timesteps
-from ddim_jax.models import Model, datasets
+from ddim_jax.commands.outputs import save_png
+from ddim_jax.commands.sequences import How
+from ddim_jax.models import datasets, drawing
 
 _COLUMNS = 16
 
@@ -40,7 +43,7 @@ class Edit:
     if self.image is not None and not self.asked_for:
       raise ValueError("--image is for --inpaint and --strength: give one of them, or both")
     if self.resample < 1 or self.jump < 1:
-      raise ValueError(f"--resample and --jump must be positive, got {self.resample} and {self.jump}")
+      raise ValueError(f"resample and jump must be positive, got {self.resample} and {self.jump}")
 
   def levels(self, ts: np.ndarray) -> np.ndarray:
     """The levels to walk: cut at the strength, with stretches repeated when inpainting."""
@@ -48,61 +51,44 @@ class Edit:
     return ts if self.inpaint is None else timesteps.repaint(ts, self.jump, self.resample)
 
 
-def draw(
-  edit: Edit,
-  trained: Model,
-  ts: np.ndarray,
-  solver: ddim_jax.Solver,
-  *,
-  num: int,
-  seed: int,
-  label: int | None,
-  guidance: float | None,
-  clip: bool,
-  out: Path,
-) -> None:
+def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
   """Writes a grid: originals, with a mask what was kept of them, and the results below.
 
   Args:
     edit: What to do.
-    trained: From `ddim_jax.load`.
-    ts: Levels of the whole chain.
-    solver: For the steps down.
+    how: How to draw, over the levels of the whole chain. Without a label, a result has the class of its
+      picture of the data set, or with ``edit.image`` its own number modulo that of the classes.
     num: How many results; at most 16 are drawn.
-    seed: Decides the noise, with the number of the result.
-    label: Class of all results; None takes that of each picture of the data set, or the number of the
-      result modulo the number of classes with ``edit.image``.
-    guidance: Weight of classifier-free guidance, or None.
-    clip: Clip predicted images to [-1, 1].
     out: Where to write, a .png file.
+    settings: What is kept in it.
   """
-  num, levels = min(num, _COLUMNS), edit.levels(ts)
-  height, width, channels = trained.shape
+  num, levels, model = min(num, _COLUMNS), edit.levels(how.ts), how.model
+  height, width, channels = model.shape
   size = (height, width)
   if edit.image is None:
-    originals, labels = datasets.real_images(trained, num)
+    originals, labels = datasets.real_images(model, num)
   else:
     originals = np.repeat(data.read_picture(edit.image, channels=channels, size=size)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
-  labels = labels % max(len(trained.classes), 1) if label is None else np.full_like(labels, label)
+  labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
   kept = None if edit.inpaint is None else data.read_mask(edit.inpaint, size)[None]
+  solver = drawing.as_solver(how.solver, how.eta)
   solver = solver if kept is None else ddim_jax.repaint(solver)
-  keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(len(originals)))
-  noise = ddim_jax.initial_noise(keys, originals.shape)
+  keys, noise = how.noise(len(originals))
 
   @jax.jit
-  def run(trained, levels, known, labels, guidance):
-    labels = labels if trained.classes else None
-    denoise = trained.denoiser(label=labels, guidance=guidance, clip=clip)
+  def run(model, levels, known, labels, guidance):
+    label = labels if model.classes else None
+    denoise = model.denoiser(label=label, guidance=guidance, clip=how.clip)
     if kept is not None:
-      denoise = ddim_jax.inpaint(denoise, kept, known, trained.schedule)
-    start = noise if edit.strength is None else ddim_jax.add_noise(trained.schedule, known, noise, levels[0])
-    return ddim_jax.sample(keys, denoise, trained.schedule, start, levels, solver=solver)[0]
+      denoise = ddim_jax.inpaint(denoise, kept, known, model.schedule)
+    start = noise if edit.strength is None else ddim_jax.add_noise(model.schedule, known, noise, levels[0])
+    return ddim_jax.sample(keys, denoise, model.schedule, start, levels, solver=solver)[0]
 
   known = data.from_uint8(originals)
-  results = run(trained, jnp.asarray(levels), known, labels, guidance)
+  results = run(model, jnp.asarray(levels), known, labels, how.guidance)
   rows = [originals, data.to_uint8(results)]
   if kept is not None:
     rows.insert(1, np.where(kept, originals, np.uint8(128)))
-  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)))
+  save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)
   print(f"wrote {out}: {len(rows)} rows, originals first and results last; {len(levels) - 1} steps")

@@ -1,0 +1,1 @@
+"""What the command ``ddim`` can do; each module parses its options, calls the library, and prints."""

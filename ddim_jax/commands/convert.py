@@ -1,0 +1,62 @@
+"""``ddim convert``: weights from one project's files to another's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import flax.traverse_util
+import numpy as np
+
+from ddim_jax import checkpoints, interop
+from ddim_jax.commands import options
+from ddim_jax.interop import files, names
+from ddim_jax.models import Model, build, load
+
+
+def _save_checkpoint(folder: Path, model: Model) -> None:
+  """A run whose only checkpoint holds the EMA alone."""
+  with checkpoints.open_manager(files.new_folder(folder) / "checkpoints") as manager:
+    checkpoints.save(manager, model.step, {"ema": model.params}, build.describe(model, portable=True))
+
+
+def convert(
+  model: options.Where,
+  out: options.Out,
+  *,
+  to: Literal["diffusers", "checkpoint"] = "diffusers",
+  ema: float | None = None,
+  size: int | None = None,
+) -> None:
+  """Converts weights, prints what went where, and compares after a round trip.
+
+  ddim convert runs/mine mine-for-diffusers
+
+  ddim convert model.ckpt runs/converted --to checkpoint --size 32
+
+  Args:
+    model: The model.
+    out: Folder to write; must not exist, or be empty.
+    to: A folder for diffusers.DDIMPipeline, or one that every command takes for a run.
+    ema: Decay of the EMA to use, of those the run has kept; of a .ckpt file, 0 takes the model's own weights.
+    size: Height of the images in pixels, where the files do not say.
+  """
+  found, out = options.model(model, ema=ema, size=size), out.expanduser()
+  if to == "diffusers":
+    interop.save_diffusers(out, build.to_pretrained(found))
+  else:
+    _save_checkpoint(out, found)
+  ours = flax.traverse_util.flatten_dict(found.params)
+  again = flax.traverse_util.flatten_dict(load(out).params)
+  depth = len(found.network.multipliers)
+  for path, array in ours.items():
+    name = "/".join(path)
+    theirs = next(iter(names.export({name: array}, depth, names.to_diffusers)))
+    there = theirs if to == "diffusers" else f"ema.{'.'.join(path)}"
+    print(f"{name:45} {there:60} {'x'.join(map(str, array.shape))}")
+  difference = max(float(np.max(np.abs(ours[path] - again[path]))) for path in ours)
+  print(f"wrote {out}: {len(ours)} arrays; largest difference after a round trip {difference:g}")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Parses, converts and exits."""
+  options.run(convert, argv, "ddim convert")

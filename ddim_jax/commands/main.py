@@ -1,0 +1,51 @@
+"""The command ``ddim``: finds the module of what was asked for, which is imported only then."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+  "sample": ("sample_images", "draw images, trajectories, interpolations; inpaint; image to image"),
+  "train": ("train_model", "train a model, or go on with a run"),
+  "compare": ("compare", "the same images for several S and eta, side by side"),
+  "inspect": ("inspect_model", "what a run or a model holds; whether its checkpoints are sound"),
+  "export": ("export", "write a model as one file"),
+  "convert": ("convert", "write a model for diffusers, or as a checkpoint"),
+}
+"""Name -> module, and what it is for."""
+_EXAMPLES = """
+  ddim sample                                    draw clothes with the model that comes along
+  ddim sample --class Sneaker --guidance 3
+  ddim train folder PHOTOS                       train on a folder of your pictures
+  ddim sample runs/folder --steps 20
+"""
+
+
+def usage() -> str:
+  """What ``ddim --help`` says."""
+  lines = "\n".join(f"  ddim {name:8} {text}" for name, (_, text) in COMMANDS.items())
+  return (
+    f"usage: ddim COMMAND ...\n\n{lines}\n\nexamples:\n{_EXAMPLES}\nddim COMMAND --help lists all options."
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs a command and exits with its status."""
+  name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+  try:
+    if name in ("-h", "--help"):
+      print(usage())
+      return
+    if name == "--version":
+      from ddim_jax import __version__
+
+      print(__version__)
+      return
+    if name not in COMMANDS:
+      sys.stderr.write(f"error: there is no command {name!r}: one of {', '.join(COMMANDS)}\n")
+      sys.exit(2)
+    importlib.import_module(f"ddim_jax.commands.{COMMANDS[name][0]}").main(rest)
+  except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(141)

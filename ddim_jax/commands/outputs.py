@@ -1,0 +1,137 @@
+"""Where results go, and images on disk: in constant memory, an interruption goes on where it was."""
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+from PIL import PngImagePlugin
+
+from ddim_jax import plots
+from ddim_jax.atomic import replacing
+
+Draw = Callable[[np.ndarray], np.ndarray]
+"""``indices -> images``, see `ddim_jax.models.drawing.numbered_pictures`."""
+SETTINGS = "ddim_jax"
+"""Key of the text in a PNG that says how it was made."""
+
+
+def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".png",)) -> Path:
+  """Where a result goes: as asked for, else into the folder of the run, else here.
+
+  Args:
+    out: As asked for, or None.
+    model: The model as it was named on the command line.
+    name: What the file is called if nothing was asked for.
+    suffixes: What it may end in; "" is a folder.
+
+  Raises:
+    ValueError: If it ends in something else.
+  """
+  if out is None:
+    workdir = Path(model).expanduser()
+    return (workdir if (workdir / "checkpoints").is_dir() else Path()) / name
+  if out.suffix.lower() not in suffixes or out == Path():
+    named = " or ".join(suffix for suffix in suffixes if suffix)
+    raise ValueError(f"out must end in {named}{', or be a folder' * ('' in suffixes)}, got {out}")
+  return out.expanduser()
+
+
+def png_text(settings: dict[str, Any]) -> PngImagePlugin.PngInfo:
+  """How a picture was made, for its PNG file."""
+  steps = {"S": len(settings["levels"]) - 1} if "levels" in settings else {}
+  info = PngImagePlugin.PngInfo()
+  info.add_text(SETTINGS, json.dumps(settings | steps))
+  return info
+
+
+def save_png(path: Path, picture: np.ndarray, settings: dict[str, Any]) -> None:
+  """Writes ``u8[H, W, C]``, enlarged if it is tiny, and in it how it was made; creates the folder."""
+  with replacing(path) as partial:
+    plots.to_image(plots.enlarge(picture)).save(partial, "PNG", pnginfo=png_text(settings))
+
+
+def write_json(path: Path, content: Any) -> None:
+  """Writes JSON, whole or not at all; creates the folder."""
+  with replacing(path) as partial:
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _same_settings(path: Path, settings: dict[str, Any], occupied: bool) -> None:
+  """Records the settings at ``path``, or checks that they are the recorded ones.
+
+  Raises:
+    ValueError: If there are images of unknown origin, or of other settings; names what differs.
+  """
+  settings = {name: value for name, value in settings.items() if name != "model"}  # its weights decide
+  if not path.exists():
+    if occupied:
+      raise ValueError(f"there are images without {path}: choose another out or remove them")
+    write_json(path, settings)
+    return
+  found = json.loads(path.read_text())
+  if wrong := [f"{k} {found.get(k)!r}, not {v!r}" for k, v in settings.items() if found.get(k) != v]:
+    raise ValueError(f"{path} was begun with {'; '.join(wrong)}: choose another out or remove it")
+
+
+def _blocks(first: int, num: int, size: int, draw: Draw, missing: Callable[[np.ndarray], bool]):
+  """Yields ``(indices, images)`` of blocks that are missing, with a progress bar."""
+  with tqdm.tqdm(total=num, initial=first, unit="image", dynamic_ncols=True) as bar:
+    for start in range(first, num, size):
+      indices = np.arange(start, start + size)
+      wanted = indices[indices < num]
+      if missing(wanted):
+        yield wanted, draw(indices)[: len(wanted)]
+      bar.update(len(wanted))
+
+
+def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict[str, Any]) -> None:
+  """Writes images 0..num-1 as numbered PNG files; those already there stay.
+
+  Args:
+    folder: Where to; created.
+    num: How many images in all.
+    size: Images that ``draw`` takes at a time.
+    draw: The sampler.
+    settings: What decides the images, kept in ``settings.json``.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  _same_settings(folder / "settings.json", settings, occupied=any(folder.glob("*.png")))
+  name = lambda i: folder / f"{i:06d}.png"
+  missing = lambda indices: not all(name(i).exists() for i in indices)
+  for indices, images in _blocks(0, num, size, draw, missing):
+    for i, image in zip(indices, images, strict=True):
+      with replacing(name(i)) as partial:  # a PNG that is there is whole
+        plots.to_image(image).save(partial, "PNG", pnginfo=png_text(settings | {"image": int(i)}))
+
+
+def write_npz(
+  path: Path, num: int, size: int, draw: Draw, settings: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+  """Writes images 0..num-1 as ``arr_0``, ``u8[num, H, W, C]``, of an npz file.
+
+  They collect in a memory-mapped file beside it, whose progress is recorded after every block.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  settings = settings | {"num": num}
+  record = path.with_suffix(".settings.json")
+  _same_settings(record, settings, occupied=path.exists())
+  if path.exists():
+    return
+  array_file, done_file = path.with_suffix(".partial.npy"), path.with_suffix(".partial.txt")
+  done = int(done_file.read_text()) if done_file.exists() else 0
+  mode = "r+" if done else "w+"
+  array = np.lib.format.open_memmap(array_file, mode, dtype=np.uint8, shape=(num, *shape))
+  for indices, images in _blocks(done, num, size, draw, lambda indices: True):
+    array[indices[0] : indices[-1] + 1] = images
+    array.flush()
+    with replacing(done_file) as partial:
+      partial.write_text(str(indices[-1] + 1))
+  del array
+  with replacing(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    archive.write(array_file, "arr_0.npy")
+  array_file.unlink()
+  done_file.unlink(missing_ok=True)

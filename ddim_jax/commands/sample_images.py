@@ -1,0 +1,184 @@
+"""``ddim sample``: draws images of a trained model."""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ddim_jax import checkpoints, plots
+from ddim_jax.commands import cli, editing, options, outputs, sequences
+from ddim_jax.models import Model, drawing, tables
+
+_LARGEST_GRID = 1024
+
+
+@dataclass(frozen=True)
+class Args:
+  """Draws images of a trained model, by default of the one that comes along: pictures of clothes.
+
+  ddim sample
+
+  ddim sample --class Sneaker --guidance 3
+
+  ddim sample runs/mine --num 50000 --out images
+
+  ddim sample runs/mine --steps 20 --solver unipc2 --spacing log-snr
+  """
+
+  model: options.Where = options.DEFAULT
+  step: int | None = None
+  """Checkpoint of a run to use; the newest by default."""
+  ema: float | None = None
+  """Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0
+  takes the model's own weights."""
+  size: int | None = None
+  """Height of the images in pixels, where another project's files do not say, or other than they say."""
+  data: str | None = None
+  """Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits."""
+  num: int = 64
+  """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
+  out: Path | None = None
+  """A .png file for a grid, a .npz file, or a folder for numbered PNG files; by default sample.png in the
+  folder of the run, or here. A folder or .npz that was interrupted is completed."""
+  steps: int = 50
+  """Number of sampling steps S, from 1 to T."""
+  spacing: tables.SpacingName | None = None
+  """Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
+  paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's."""
+  solver: tables.SolverName = "ddim"
+  """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
+  steps. dpmpp-2s and heun ask the network twice a step."""
+  eta: float = 0.0
+  """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
+  clip: bool = True
+  """Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not."""
+  seed: int = 0
+  """Image i of a seed is always the same image."""
+  batch_size: int = 64
+  """Images at a time on each device."""
+  label: options.Label = None
+  """Class to draw, by number or name, for a conditional model; by default image i is of class i modulo their
+  number."""
+  guidance: float | None = None
+  """Weight of classifier-free guidance, for a conditional model; 1 is none."""
+  trajectory: bool = False
+  """Draw how images emerge: a strip (.png) and animations (.gif, .webp)."""
+  interpolate: bool = False
+  """Draw great-circle interpolations between noises, a row a pair."""
+  reconstruct: bool = False
+  """Encode real images, decode them, and print the error."""
+  refine: int = 0
+  """Fixed-point iterations a step when encoding."""
+  edit: editing.Edit = field(default_factory=editing.Edit)
+
+  @property
+  def special(self) -> str | None:
+    """What is drawn instead of plain images."""
+    modes = {"trajectory": self.trajectory, "interpolation": self.interpolate}
+    modes |= {"reconstruction": self.reconstruct, "edit": self.edit.asked_for}
+    return next((name for name, wanted in modes.items() if wanted), None)
+
+  def check(self) -> None:
+    """Raises ValueError on options that are out of range or do not go with each other."""
+    if self.num < 1 or self.batch_size < 1:
+      raise ValueError(f"num and batch_size must be positive, got {self.num} and {self.batch_size}")
+    drawing.checked_eta(self.eta, self.solver)
+    if sum((self.trajectory, self.interpolate, self.reconstruct, self.edit.asked_for)) > 1:
+      raise ValueError(
+        "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength) exclude each other"
+      )
+    self.edit.check()
+    fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
+    if self.reconstruct and any(fixed):
+      raise ValueError("--reconstruct is deterministic: leave out --eta, --solver, --label and --guidance")
+    if self.refine < 0:
+      raise ValueError(f"refine must be at least 0, got {self.refine}")
+
+  def target(self) -> Path:
+    """Where the result goes."""
+    if self.special is not None:
+      return outputs.place(self.out, self.model, f"{self.special}.png")
+    out = outputs.place(self.out, self.model, "sample.png", (".png", ".npz", ""))
+    if out.suffix.lower() == ".png" and self.num > _LARGEST_GRID:
+      raise ValueError(f"a grid holds at most {_LARGEST_GRID} images: give --out FOLDER or FILE.npz")
+    return out
+
+  def settings(self, trained: Model, ts: np.ndarray) -> dict[str, Any]:
+    """What decides the images: kept beside them, and in every PNG."""
+    weights = checkpoints.flatten(trained.params).values()
+    return {
+      "model": self.model, "step": trained.step,
+      "weights_crc32": zlib.crc32(b"".join(np.asarray(w).tobytes() for w in weights)),
+      "levels": ts.tolist(), "solver": self.solver, "eta": self.eta, "clip": self.clip, "seed": self.seed,
+      "label": self.label, "guidance": self.guidance,
+    }  # fmt: skip
+
+
+def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
+  """A grid, a folder or an npz of samples."""
+  size, draw = drawing.numbered_pictures(
+      trained, ts, solver=args.solver, seed=args.seed, label=trained.labels(args.label),
+      guidance=1.0 if args.guidance is None else args.guidance, clip=args.clip,
+      at_once=min(args.batch_size * jax.local_device_count(), args.num),
+  )  # fmt: skip
+  drawn = lambda indices: draw(indices, args.eta)
+  settings = args.settings(trained, ts)
+  if out.suffix.lower() == ".png":
+    blocks = [drawn(np.arange(i, i + size)) for i in range(0, args.num, size)]
+    a_column_each = args.label is None and 0 < len(trained.classes) < args.num
+    columns = len(trained.classes) if a_column_each else None
+    outputs.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns), settings)
+  elif out.suffix.lower() == ".npz":
+    outputs.write_npz(out, args.num, size, drawn, settings, trained.shape)
+  else:
+    outputs.write_pngs(out, args.num, size, drawn, settings)
+  print(f"wrote {args.num} images to {out}")
+
+
+def sample(args: Args) -> None:
+  """Loads the model and does what was asked for."""
+  args.check()
+  out = args.target()
+  trained = options.model(args.model, args.step, args.ema, args.size, args.data)
+  ts = trained.levels(args.steps, args.spacing)
+  what = f"model of step {trained.step:,}" if trained.step else "model of another project"
+  print(f"{what}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}")
+  began, settings = time.monotonic(), args.settings(trained, ts)
+  how = sequences.How(
+    trained, ts, args.solver, args.eta, trained.labels(args.label),
+    args.guidance if drawing.is_guided(args.guidance) else None, args.clip, args.seed,
+  )  # fmt: skip
+  match args.special:
+    case "trajectory":
+      sequences.draw_trajectory(how, args.num, out, settings)
+    case "interpolation":
+      sequences.draw_interpolation(how, args.num, out, settings)
+    case "reconstruction":
+      sequences.draw_reconstruction(trained, ts, args.num, args.refine, args.batch_size, out, settings)
+    case "edit":
+      editing.draw(args.edit, how, args.num, out, settings)
+    case _:
+      draw_images(args, trained, ts, out)
+  print(f"{time.monotonic() - began:.1f} s, compilation included")
+
+
+def parse(argv: Sequence[str]) -> Args:
+  """The command line as `Args`; of the two models that come along, the one that fits what is asked for."""
+  args = options.parse(Args, argv, "ddim sample")
+  conditional = args.label is not None or args.guidance is not None
+  named = any(not word.startswith("-") and word == args.model for word in argv)
+  if conditional and args.model == options.DEFAULT and not named:
+    return dataclasses.replace(args, model=options.CONDITIONAL)
+  return args
+
+
+def main(argv: Sequence[str]) -> None:
+  """Parses, draws and exits."""
+  args = parse(argv)
+  cli.run(lambda: sample(args), options=options.names(Args, editing.Edit))

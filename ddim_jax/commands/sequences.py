@@ -1,0 +1,114 @@
+"""What ``ddim sample`` draws besides plain images: trajectories, interpolations, reconstructions."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ddim_jax
+from ddim_jax import data, metrics, plots
+from ddim_jax.commands.outputs import save_png
+from ddim_jax.models import Model, datasets, drawing
+from ddim_jax.models.roundtrip import through_noise
+
+_MOST = 8
+
+
+class How(NamedTuple):
+  """How images are drawn.
+
+  Attributes:
+    model: By which model.
+    ts: Over which levels.
+    solver: By which solver, a name.
+    eta: With which noise.
+    label: Of which class, ``i32[]``; None for image i of class i modulo their number.
+    guidance: Weight of guidance, None for none.
+    clip: Whether predictions are clipped.
+    seed: Decides the noise, with an image's number.
+  """
+
+  model: Model
+  ts: np.ndarray
+  solver: str
+  eta: float
+  label: Any
+  guidance: float | None
+  clip: bool
+  seed: int
+
+  def noise(self, num: int) -> tuple[jax.Array, jax.Array]:
+    """Keys ``[num]`` and first noise ``f32[num, H, W, C]`` of the first images."""
+    keys = ddim_jax.image_keys(jax.random.key(drawing.checked_seed(self.seed)), np.arange(num))
+    return keys, ddim_jax.initial_noise(keys, (num, *self.model.shape))
+
+  def labels(self, num: int) -> jax.Array | None:
+    """Classes of the first images, ``i32[num]``; None for an unconditional model."""
+    if not self.model.classes:
+      return None
+    return jnp.arange(num) % len(self.model.classes) if self.label is None else jnp.full(num, self.label)
+
+
+def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
+  """How a few images emerge: samples above, predictions of the final image below."""
+  num = min(num, _MOST)
+  keys, noise = how.noise(num)
+
+  @jax.jit
+  def run(model, eta, guidance, ts):
+    denoise = model.denoiser(label=how.labels(num), guidance=guidance, clip=how.clip)
+    solver = drawing.as_solver(how.solver, eta)
+    observe = lambda step: (step.x_s, step.prediction.x0)
+    return ddim_jax.sample(keys, denoise, model.schedule, noise, ts, solver=solver, observe=observe)[1]
+
+  seen = run(how.model, how.eta, how.guidance, how.ts)
+  samples, predictions = (data.to_uint8(x) for x in seen)
+  shown = np.unique(np.linspace(0, len(how.ts) - 2, 12).round().astype(int))
+  rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
+  save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
+  frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
+  for suffix in (".gif", ".webp"):
+    plots.save_animation(out.with_suffix(suffix), frames)
+  print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
+
+
+def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], columns: int = 11) -> None:
+  """The paper's figure 6: a row for every pair of noises."""
+  rows = min(num, _MOST)
+  keys, noise = how.noise(2 * rows)
+  weights, labels = jnp.linspace(0, 1, columns), how.labels(rows)
+
+  @jax.jit
+  def run(model, eta, guidance, ts):
+    tiled = None if labels is None else jnp.tile(labels, columns)
+    denoise = model.denoiser(label=tiled, guidance=guidance, clip=how.clip)
+    pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta)
+    return ddim_jax.interpolate(keys[:rows], denoise, model.schedule, *pairs, ts, weights, solver=solver)
+
+  images = data.to_uint8(run(how.model, how.eta, how.guidance, how.ts))
+  picture = plots.grid(images.swapaxes(0, 1).reshape(-1, *how.model.shape), columns=columns)
+  save_png(out, picture, settings)
+  print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
+
+
+def draw_reconstruction(
+  model: Model, ts: np.ndarray, num: int, refine: int, batch_size: int, out: Path, settings: dict[str, Any]
+) -> None:
+  """Real images encoded and decoded: originals above, reconstructions below."""
+  source = datasets.test_data(model)
+  num = min(num, source.size)
+  way, found = through_noise(model), []
+  for start in range(0, num, batch_size):
+    images, labels = source.read(np.arange(start, start + batch_size) % source.size)
+    found.append(way(images, labels, ts, refine))
+  real, _, made = (np.concatenate(arrays)[:num] for arrays in zip(*found, strict=True))
+  error = metrics.reconstruction_error(real, made).value
+  columns = min(num, 16)
+  pairs = data.to_uint8(np.concatenate([real[:columns], made[:columns]]))
+  save_png(out, plots.grid(pairs, columns=columns), settings)
+  print(
+    f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
+    f" (S = {len(ts) - 1}, refine {refine}); wrote {out}"
+  )

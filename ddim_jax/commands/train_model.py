@@ -1,0 +1,168 @@
+"""``ddim train PRESET``: trains a model, or goes on with a run."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from ddim_jax import checkpoints
+from ddim_jax.commands import cli, options, presets
+from ddim_jax.commands.presets import PRESETS, Args
+from ddim_jax.cpu import heap
+from ddim_jax.data import Source
+from ddim_jax.models import Model, build, datasets, load
+from ddim_jax.models.config import Network
+from ddim_jax.models.loading import is_run
+from ddim_jax.models.tables import named
+from ddim_jax.runs import Interrupted, connected, fit
+from ddim_jax.runs.logs import say
+
+OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+_EFFICIENCY = 0.3
+"""Share of the rate of a large product that a training step is taken to reach."""
+_WEEKS = 14 * 24 * 3600.0
+
+
+def parse(argv: Sequence[str]) -> Args:
+  """The preset named first, changed by the options after it.
+
+  For a folder, its path may follow the name of the preset.
+  """
+  argv = list(argv)
+  if argv[:1] == ["folder"] and len(argv) > 1 and not argv[1].startswith("-"):
+    argv[1:2] = ["--data", argv[1]]
+  table = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
+  config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+  return tyro.extras.overridable_config_cli(table, args=argv, prog="ddim train", config=config)
+
+
+def completed(args: Args) -> Args:
+  """The options with what the preset "folder" leaves open: the size of the images, and a network for it.
+
+  A run that goes on keeps its own, whatever machine it has come to.
+  """
+  data, network = args.data, args.network
+  if Path(data.data).expanduser().is_dir():
+    data = dataclasses.replace(data, data=f"folder:{Path(data.data).expanduser()}")
+  if not args.suited:
+    return dataclasses.replace(args, data=data)
+  saved = checkpoints.newest_config(args.run.workdir.expanduser() / "checkpoints")
+  before = None if saved is None else build.from_json(saved["config"])
+  accelerated = jax.default_backend() != "cpu"
+  if data.image_size is None:
+    size = (64 if accelerated else 32) if before is None else before.data.image_size
+    data = dataclasses.replace(data, image_size=size)
+  open_fields = presets.FITTED
+  chosen_by_user = any(getattr(network, f) != getattr(Network(), f) for f in open_fields)
+  if not chosen_by_user and data.image_size:
+    fit_network = presets.suited(data.image_size, accelerated) if before is None else before.network
+    network = dataclasses.replace(network, **{f: getattr(fit_network, f) for f in open_fields})
+  return dataclasses.replace(args, data=data, network=network)
+
+
+def starting_model(args: Args, source: Source) -> Model:
+  """The model that a run begins with, or goes on with: then the files given with --from may be gone.
+
+  Raises:
+    ValueError: If a run that goes on began from other weights, or from none.
+  """
+  origin, config = args.run.origin, args.config
+  saved = checkpoints.newest_config(args.run.workdir / "checkpoints")
+  if saved is not None:
+    began = saved.get("from")
+    if (None if origin is None else origin) != began:
+      said = "was not given a --from" if began is None else f"began with --from {began}"
+      asked_for = "without it" if origin is None else f"with --from {origin}"
+      raise ValueError(f"this run {said} and cannot go on {asked_for}")
+    if origin is not None:
+      config = build.adopt(config, build.from_json(saved["config"]))
+    return build.from_config(config, source.shape, source.classes)
+  if origin is None:
+    return build.from_config(config, source.shape, source.classes)
+  given = load(origin, size=None if is_run(Path(origin)) else source.shape[0])
+  return build.from_config(build.adopt(config, given.config), source.shape, source.classes, given.params)
+
+
+def seconds_per_step(model: Model, batch_size: int) -> float:
+  """About how long an update takes on this machine, in seconds, before anything large is compiled.
+
+  From XLA's count of the operations of the network, three times for the gradient, and the rate of one large
+  product of matrices, of which an update is taken to reach a third.
+  """
+  shape = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
+  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if model.classes else None
+  forward = jax.jit(model.adapted.apply).lower(model.template(), shape, jnp.int32(1), labels)
+  cost = forward.cost_analysis() or {}
+  size = 1024
+  product, matrix = jax.jit(jnp.matmul), np.ones((size, size), np.float32)
+  product(matrix, matrix).block_until_ready()
+  began = time.monotonic()
+  product(matrix, matrix).block_until_ready()
+  rate = 2 * size**3 / (time.monotonic() - began)
+  if jax.default_backend() != "cpu":  # there each device has its own
+    rate *= jax.device_count()
+  return 3 * cost.get("flops", 0.0) * batch_size / (rate * _EFFICIENCY)
+
+
+def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
+  """What a run will take, in lines; the last is a warning where that is weeks."""
+  parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.template()))
+  each = seconds_per_step(model, batch_size)
+  done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + each * steps))
+  size = f"{parameters / 1e6:,.1f} M parameters"
+  lines = [f"outlook     {size}; about {each:.2g} s per step; {steps:,} steps by {done}"]
+  if each * steps > _WEEKS:
+    lines.append(
+      f"warning: that is about {each * steps / 7 / 24 / 3600:,.0f} weeks on this machine: take fewer --steps,"
+      " a smaller --image-size or --batch-size, fewer --channels, or a machine with a TPU or GPU"
+    )
+  return lines
+
+
+def train(args: Args) -> int:
+  """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
+  args = completed(args)
+  run, chosen = args.run, args.optimisation
+  workdir = run.workdir.expanduser()
+  with connected(
+    workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
+    process_id=run.process_id,
+  ):  # fmt: skip
+    source = datasets.open_data(args.data)
+    begun = starting_model(args, source)
+    if jax.process_index() == 0:
+      say("\n".join(outlook(begun, chosen.batch_size, run.steps)))
+    try:
+      model = fit(
+        workdir, begun, source, steps=run.steps, batch_size=chosen.batch_size,
+        flip=args.data.flip, optimizer=named(OPTIMIZERS, chosen.optimizer, "optimizer"),
+        learning_rate=chosen.learning_rate, warmup=chosen.warmup, clip=chosen.clip, ema=chosen.ema,
+        emas=chosen.emas, weighting=args.diffusion.weighting, antithetic=args.diffusion.antithetic,
+        label_dropout=args.network.label_dropout, seed=chosen.seed, max_minutes=run.max_minutes,
+        max_skipped=run.max_skipped, save_every=run.save_every, keep=run.keep, keep_every=run.keep_every,
+        sample_every=run.sample_every, eval_every=run.eval_every, eval_num=run.eval_num,
+        inception=run.inception, record=args.data, origin=run.origin,
+        compiled=heap.set_pieces_aside,
+      )  # fmt: skip
+    except Interrupted as error:
+      say(f"{error}; the same command goes on from there")
+      return 130
+    if jax.process_index() == 0 and model.step < run.steps:
+      say(f"stopped and saved at step {model.step:,} in {workdir}; the same command goes on from there")
+    elif jax.process_index() == 0:
+      say(f"done: {model.step:,} steps. Next: ddim sample {workdir}")
+  return 0
+
+
+def main(argv: Sequence[str]) -> None:
+  """Parses, trains and exits."""
+  args = parse(argv)
+  share = args.optimisation.batch_size // max(1, args.run.num_processes or 1)
+  sections = (args.run, args.data, args.network, args.diffusion, args.optimisation)
+  cli.run(lambda: train(args), batch_size=share, options=options.names(*map(type, sections)))

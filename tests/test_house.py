@@ -1,0 +1,72 @@
+"""Which part may know of which, read from the imports themselves."""
+
+import ast
+import re
+from collections import Counter
+
+import pytest
+
+from tests.helpers import ROOT
+
+PACKAGE = ROOT / "ddim_jax"
+FILES = [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name[:2] != "__"]
+PROGRAMS = [path for path in (ROOT / "experiments").rglob("*.py") if "bench" not in path.parts]
+ABOVE_THE_CORE = {
+  "unet": 1,
+  "training": 1,
+  "data": 1,
+  "metrics": 1,
+  "interop": 1,
+  "checkpoints": 1,
+  "plots": 1,
+}
+LAYERS = ABOVE_THE_CORE | {"models": 2, "runs": 3, "commands": 4}
+"""Part of the package -> its layer; the core, 0, is all the rest."""
+
+
+def part(path):
+  """The first name below the package."""
+  return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+  """All modules that a file imports, also inside of functions, as dotted names."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield node.module
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_part_imports_only_what_lies_below_it(path):
+  own = LAYERS.get(part(path), 0)
+  for name in imports(path):
+    assert not name.startswith("experiments"), name
+    if name.startswith("ddim_jax."):
+      other = name.split(".")[1]
+      assert other == part(path) or LAYERS.get(other, 0) <= own, name
+    if name.split(".")[0] == "tyro":
+      assert part(path) == "commands"
+
+
+def test_only_commands_know_the_names_of_options():
+  for path in FILES:
+    if part(path) in ("commands", "data"):  # data names the options of another program, tfds
+      continue
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        assert not re.search(r"(?<![\w-])--[a-z]\w+", node.value), f"{path}:{node.lineno}: {node.value}"
+
+
+def test_no_file_name_stands_for_two_things():
+  names = Counter(path.name for path in [*FILES, *PROGRAMS] if path.name[:2] != "__")
+  assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_experiments_are_few_lines_and_no_library():
+  lines = sum(len(path.read_text().splitlines()) for path in PROGRAMS)
+  assert lines <= 1500
+  folders = {path.relative_to(ROOT / "experiments").parts[0] for path in PROGRAMS}
+  assert folders == {"__init__.py", "train_cifar.py", "demo.py", "paper", "studies"}
