@@ -103,13 +103,13 @@ def dynamic_threshold(
   """Clips x0 at a quantile of its own magnitude and scales it back to [-1, 1].
 
   Section 2.3 of Imagen, arXiv:2205.11487. Per example, the bound is the ``quantile`` of ``|x0|``, at
-  least 1 and at most ``maximum``; both are traced.
+  least 1 and at most ``maximum``, which prevails where it is less than 1; both are traced.
 
   Raises:
-    ValueError: If ``quantile`` is outside [0, 1] or ``maximum`` below 1, and not traced.
+    ValueError: If ``quantile`` is outside [0, 1] or ``maximum`` negative, and not traced.
   """
   check_range("quantile", quantile, 0, 1)
-  check_range("maximum", maximum, 1, jnp.inf)
+  check_range("maximum", maximum, 0, jnp.inf)
 
   def thresholded(x_t, t):
     x0 = denoise(x_t, t).x0

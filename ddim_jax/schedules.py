@@ -67,7 +67,8 @@ def check_range(name: str, value: Any, low: float, high: float) -> None:
   """Raises ValueError where a value that is not traced is outside ``[low, high]`` or NaN."""
   values = known(value)
   if values is not None and not np.all((values >= low) & (values <= high)):
-    raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {values}")
+    allowed = f"at least {low:g}" if high == np.inf else f"in [{low:g}, {high:g}]"
+    raise ValueError(f"{name} must be {allowed}, got {values}")
 
 
 def check_decreasing(ts, T: int, name: str = "ts") -> None:

@@ -32,7 +32,7 @@ KEY = jax.random.key(0)
     (lambda: ddim_jax.dynamic_threshold(DENOISE, LINEAR, 1.5), r"quantile must be in \[0, 1\], got 1\.5"),
     (
       lambda: ddim_jax.dynamic_threshold(DENOISE, LINEAR, 0.9, 0.5),
-      r"maximum must be in .1, inf., got 0\.5",
+      r"maximum must be at least 1, got 0\.5",
     ),
     (
       lambda: ddim_jax.sample(KEY, DENOISE, LINEAR, X, timesteps.uniform(1000, 10)),
