@@ -107,7 +107,7 @@ def seconds_per_step(model: Model, batch_size: int) -> float:
   rate = 2 * size**3 / (time.monotonic() - began)
   if jax.default_backend() != "cpu":  # there each device has its own
     rate *= jax.device_count()
-  return 3 * cost.get("flops", 0.0) * batch_size / (rate * _EFFICIENCY)
+  return 3 * float(cost.get("flops", 0.0)) * batch_size / (rate * _EFFICIENCY)
 
 
 def outlook(model: Model, batch_size: int, steps: int) -> list[str]:

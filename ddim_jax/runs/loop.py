@@ -224,7 +224,7 @@ def fit(
         plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
       if urgency:
         break
-    result = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
+    result: Model = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
   if urgency == 2:
     raise Interrupted(f"stopped and saved at step {step:,} in {workdir}")
   return result
@@ -259,7 +259,9 @@ def describe(model: Model, source: data.Source, origin: str | None) -> dict[str,
   return description if origin is None else description | {"from": origin}
 
 
-def _check(*, steps, batch_size, accumulate, ema, emas, seed, **others: int) -> None:
+def _check(
+  *, steps: int, batch_size: int, accumulate: int, ema: float, emas: Sequence[float], seed: int, **others: int
+) -> None:
   devices = jax.device_count()
   if batch_size < 1 or batch_size % devices or accumulate < 1 or batch_size % (devices * accumulate):
     parts = f" in {accumulate} parts each" if accumulate != 1 else ""
@@ -328,7 +330,7 @@ def flops_of(program: Any) -> float:
   """Floating point operations of a call of a compiled program, on all devices; 0 where XLA counts none."""
   cost = program.cost_analysis()
   cost = cost[0] if isinstance(cost, list) else cost
-  return max(0.0, (cost or {}).get("flops", 0.0)) * jax.device_count()
+  return max(0.0, float((cost or {}).get("flops", 0.0))) * jax.device_count()
 
 
 def header(workdir: Path, source: data.Source, state: Any, batch_size: int, steps: int) -> list[str]:
