@@ -60,6 +60,7 @@ from ddim_jax.solvers import (
   lower_order_final,
   plms,
   pndm,
+  sa_solver,
   unipc,
 )
 from ddim_jax.unet import UNet
@@ -130,6 +131,7 @@ __all__ = [
   "quadratic_schedule",
   "renoise",
   "repaint",
+  "sa_solver",
   "sample",
   "sample_parallel",
   "sigmoid_schedule",

@@ -86,7 +86,7 @@ def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: 
   Raises:
     ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or S below 2.
   """
-  ts, weight = _two_steps(check_levels(x0, ts, "x0")), bdia() if weight is None else weight
+  ts, weight = _two_steps(check_levels(x0, ts, "x0", schedule)), bdia() if weight is None else weight
   x_1 = climb(denoise, schedule, x0, ts[-1], ts[-2])
 
   def step(pair, levels):
@@ -104,7 +104,7 @@ def decode(
   denoise: Denoiser, schedule: Schedule, pair: Pair, ts, *, weight: Weight | None = None
 ) -> jax.Array:
   """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
-  ts, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T")), bijective(weight)
+  ts, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
 
   def step(state, levels):
     x_t, carry = state

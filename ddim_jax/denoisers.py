@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, coefficients, known
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, check_range, coefficients, known, wide
 
 Denoiser = Callable[[jax.Array, jax.Array], Prediction]
 
@@ -59,8 +60,9 @@ def as_denoiser(
         f"the network must return the shape of x_t, {x_t.shape}, got {output.shape}"
         " (a network that also predicts variances: pass the first half of its channels)"
       )
-    alpha, sigma = coefficients(schedule, t, x_t)
-    return parameterisation.decode(output.astype(x_t.dtype), x_t, alpha, sigma)
+    x = x_t.astype(wide(x_t.dtype))
+    x0, eps = parameterisation.decode(output.astype(x.dtype), x, *coefficients(schedule, t, x))
+    return Prediction(x0.astype(x_t.dtype), eps.astype(x_t.dtype))
 
   return denoise
 
@@ -74,12 +76,20 @@ def with_x0(x0: jax.Array, x_t: jax.Array, t, schedule: Schedule) -> Prediction:
     t: Its level, ``i32[]`` or ``i32[B]``, at least 1. Traced.
     schedule: Noise schedule. Traced.
   """
-  alpha, sigma = coefficients(schedule, t, x_t)
-  return Prediction(x0, (x_t - alpha * x0) / sigma)
+  x = x_t.astype(wide(x_t.dtype))
+  alpha, sigma = coefficients(schedule, t, x)
+  return Prediction(x0, ((x - alpha * x0.astype(x.dtype)) / sigma).astype(x_t.dtype))
 
 
 def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoiser:
-  """Clips the predicted x0 to ``[low, high]`` (data units, traced) and derives eps from it again."""
+  """Clips the predicted x0 to ``[low, high]`` (data units, traced) and derives eps from it again.
+
+  Raises:
+    ValueError: If ``low`` is above ``high`` and neither is traced.
+  """
+  ends = known(low), known(high)
+  if ends[0] is not None and ends[1] is not None and not np.all(ends[0] <= ends[1]):
+    raise ValueError(f"low must be at most high, got {low} and {high}")
 
   def clipped(x_t, t):
     return with_x0(jnp.clip(denoise(x_t, t).x0, low, high), x_t, t, schedule)
@@ -94,7 +104,12 @@ def dynamic_threshold(
 
   Section 2.3 of Imagen, arXiv:2205.11487. Per example, the bound is the ``quantile`` of ``|x0|``, at
   least 1 and at most ``maximum``; both are traced.
+
+  Raises:
+    ValueError: If ``quantile`` is outside [0, 1] or ``maximum`` below 1, and not traced.
   """
+  check_range("quantile", quantile, 0, 1)
+  check_range("maximum", maximum, 1, jnp.inf)
 
   def thresholded(x_t, t):
     x0 = denoise(x_t, t).x0

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_levels
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.schedules import Schedule, check_decreasing, check_range, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
 
@@ -122,17 +122,18 @@ def invert(
     The sample at level ``ts[0]``, ``f32[B, ...]``.
 
   Raises:
-    ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, a negative ``refine``, or a
-      solver with memory.
+    ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or a solver with memory; also if
+      values that are not traced are out of range: levels that do not decrease, ``refine``, ``damping``.
 
   References:
     Section 4.3 of arXiv:2010.02502; fixed point: Pan et al., arXiv:2309.04907; acceleration: Walker and Ni,
     Anderson Acceleration for Fixed-Point Iterations, SIAM J. Numer. Anal. 49, 2011.
   """
-  ts = check_levels(x0, ts, "x0")
+  ts = check_levels(x0, ts, "x0", schedule)
   solver = ddim() if solver is None else solver
-  if not isinstance(refine, jax.Array) and refine < 0:
-    raise ValueError(f"refine must be at least 0, got {refine}")
+  check_decreasing(ts, schedule.T)
+  check_range("refine", refine, 0, jnp.inf)
+  check_range("damping", damping, 0, 1)
   if jax.tree.leaves(solver.init(x0)):
     raise ValueError("solver must not remember earlier steps: going up, they are not known yet")
   tolerance = rounding(x0) if tolerance is None else tolerance

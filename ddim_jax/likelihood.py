@@ -119,7 +119,7 @@ def ode_log_density(
   References:
     Song et al., arXiv:2011.13456, section 4.3.
   """
-  ts, keys = check_levels(x0, ts, "x0"), check_keys(key, x0.shape)
+  ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
 
   def velocity(x, t, draw):
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None)) if keys.ndim else jax.random.fold_in
@@ -225,7 +225,7 @@ def variational_bound(
   References:
     [1] Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models, arXiv:2006.11239, section 3.
   """
-  ts, keys = check_levels(x0, ts, "x0"), check_keys(key, x0.shape)
+  ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
   predict = lambda t, draw: (
     denoise(add_noise(schedule, x0, draw_noise(keys, draw, x0.shape, x0.dtype), t), t).x0
   )

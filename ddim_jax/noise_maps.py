@@ -41,7 +41,7 @@ def _check(x, ts, eta, schedule: Schedule, name: str):
   if values is not None and not (0 < values <= 1):
     raise ValueError(f"eta must be in (0, 1], got {eta}: without noise there are no noise maps")
   check_decreasing(ts, schedule.T)
-  return check_levels(x, ts, name)
+  return check_levels(x, ts, name, schedule)
 
 
 def encode_noises(

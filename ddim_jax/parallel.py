@@ -76,7 +76,7 @@ def sample_parallel(
     Algorithm 1 of Shih et al., arXiv:2305.16317.
   """
   solver = ddim() if solver is None else solver
-  ts, keys, carry = check_levels(x_T, ts, "x_T"), check_keys(key, x_T.shape), solver.init(x_T)
+  ts, keys, carry = check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape), solver.init(x_T)
   S = ts.shape[0] - 1
   window = S if window is None else window
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Schedule, check_range
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -72,16 +72,17 @@ def draw_noise(keys: jax.Array, draw, shape: tuple[int, ...], dtype) -> jax.Arra
   return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)
 
 
-def check_levels(x: jax.Array, ts, name: str) -> jax.Array:
-  """The levels as an array; ValueError unless they are levels and ``x``, called ``name``, is a batch."""
+def check_levels(x: jax.Array, ts, name: str, schedule: Schedule) -> jax.Array:
+  """The levels as an array; ValueError unless they are the schedule's and ``x``, called ``name``, a batch."""
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
-  ts = jnp.asarray(ts)
+  given, ts = ts, jnp.asarray(ts)
   number = jnp.issubdtype(ts.dtype, jnp.integer) or jnp.issubdtype(ts.dtype, jnp.floating)
   if ts.ndim != 1 or ts.shape[0] < 2 or not number:
     raise ValueError(
       f"ts must be a vector of at least two levels, integer or floating, got {ts.dtype}{ts.shape}"
     )
+  check_range("ts", given, 0, schedule.T)
   return ts
 
 
@@ -127,7 +128,7 @@ def sample(
     Section 4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
   solver = ddim() if solver is None else solver
-  ts, keys = check_levels(x_T, ts, "x_T"), check_keys(key, x_T.shape)
+  ts, keys = check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape)
 
   def step(state, inputs):
     x_t, carry = state

@@ -142,6 +142,11 @@ def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax
   return _alpha(log_snr).astype(like.dtype), _alpha(-log_snr).astype(like.dtype)
 
 
+def wide(dtype) -> Any:
+  """``dtype``, or float32 if that is wider: what levels and predictions are computed in."""
+  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
 def safe_sqrt(x):
   """Square root with derivative 0 at 0 instead of infinity; NaN below 0, as ``jnp.sqrt``."""
   return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))

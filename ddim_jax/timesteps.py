@@ -10,6 +10,8 @@ Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean 
 
 import numpy as np
 
+from ddim_jax.schedules import LOG_SNR_LIMIT
+
 
 def _check(T: int, S: int) -> None:
   for name, value in (("T", T), ("S", S)):
@@ -86,10 +88,12 @@ def _at_log_snr(schedule, log_snr) -> np.ndarray:
 
 
 def _range(schedule, S: int) -> tuple[float, float]:
-  """Log-SNR at levels T and 1, checked."""
-  T = len(schedule.log_snr) - 1
+  """Log-SNR at levels T and 1, checked; where nothing is left at level T, at T - 1 and 1."""
+  table = np.asarray(schedule.log_snr, np.float64)
+  T = len(table) - 1
   _check(T, S)
-  return float(schedule.log_snr[T]), float(schedule.log_snr[1])
+  infinite = T > 1 and table[T] <= -LOG_SNR_LIMIT
+  return float(table[T - 1 if infinite else T]), float(table[1])
 
 
 def log_snr(schedule, S: int) -> np.ndarray:
@@ -99,7 +103,8 @@ def log_snr(schedule, S: int) -> np.ndarray:
   ``use_lu_lambdas``, except that it rounds to integers.
 
   Args:
-    schedule: A concrete (not traced) `ddim_jax.Schedule`; one that keeps some signal at level T.
+    schedule: A concrete (not traced) `ddim_jax.Schedule`. Where no signal is left at level T, the step from
+      there leads to the first of the levels that are spaced from T - 1 on.
     S: Number of steps, from 1 to T.
 
   Raises:
@@ -116,7 +121,8 @@ def karras(schedule, S: int, rho: float = 7.0) -> np.ndarray:
   schedulers round to integers.
 
   Args:
-    schedule: A concrete (not traced) `ddim_jax.Schedule`; one that keeps some signal at level T.
+    schedule: A concrete (not traced) `ddim_jax.Schedule`. Where no signal is left at level T, the step from
+      there leads to the first of the levels that are spaced from T - 1 on.
     S: Number of steps, from 1 to T.
     rho: More makes the steps near the data shorter; positive.
 

@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # torch: a worker has one core
 
 import re
 import runpy
@@ -29,8 +30,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 QUICK_TO_COMPILE = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Files with slow tests come first, so that in the end no worker is left alone with one."""
+  """Tests that start processes are slow: each takes seconds to import and to trace before it does anything.
+
+  Files with slow tests come first, so that in the end no worker is left alone with one.
+  """
+  for item in items:
+    if "spawn" in item.fixturenames:
+      item.add_marker(pytest.mark.slow)
   slow = {item.path for item in items if item.get_closest_marker("slow")}
   items.sort(key=lambda item: item.path not in slow)
 

@@ -19,9 +19,6 @@ TINY = {
   "block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 8,
   "down_block_types": DOWN + ATTN_DOWN, "up_block_types": ATTN_UP + UP, "sample_size": 8,
 }  # fmt: skip
-SIMPLEST = TINY | {
-  "block_out_channels": [16], "down_block_types": DOWN, "up_block_types": UP, "add_attention": False,
-}  # fmt: skip
 NETWORKS = {
   "cifar10-32": GOOGLE | {
     "sample_size": 32, "block_out_channels": [32, 64, 64, 64],

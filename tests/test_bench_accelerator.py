@@ -78,11 +78,12 @@ def test_refuses(options, message):
     accelerator("tiny", **options)
 
 
+@pytest.mark.slow
 def test_all_of_it_on_a_cpu(tmp_path, monkeypatch, capsys):
   """torch.compile is left out; the second run measures one part and keeps the others."""
   pytest.importorskip("diffusers")
   monkeypatch.setenv("OMP_NUM_THREADS", "1")
-  accelerator("tiny", steps=2, rounds=1, minutes=5, out=tmp_path)
+  accelerator("tiny", steps=2, rounds=1, minutes=15, out=tmp_path)
   assert "| sample 4, an image and step |" in capsys.readouterr().out
   results = json.loads((tmp_path / "accelerator_tiny.json").read_text())
   assert (tmp_path / "accelerator_tiny.png").read_bytes().startswith(b"\x89PNG")

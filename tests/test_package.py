@@ -38,7 +38,7 @@ def test_imports_point_one_way():
     "beta_schedules": {"schedules"},
     "paths": {"schedules"},
     "continuous": {"schedules"},
-    "timesteps": set(),
+    "timesteps": {"schedules"},
     "parameterisation": set(),
     "packing": set(),
     "initialisation": set(),

@@ -14,6 +14,7 @@ TEXT = (ROOT / "README.md").read_text()
 LIBRARY, WEIGHTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_library_example_runs_and_compiles_once():
   names = {}
   exec(compile(LIBRARY, "README.md", "exec"), names)  # it is our own file

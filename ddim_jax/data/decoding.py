@@ -57,8 +57,8 @@ def pictures_form(
     ValueError: If an argument is out of its range, or bytes are to mean anything but black to white.
   """
   limits = None
-  if isinstance(values, tuple) and not isinstance(values, Scaling) and all(np.ndim(x) == 0 for x in values):
-    limits = values
+  if not isinstance(values, str | Scaling | None) and all(np.ndim(x) == 0 for x in values):
+    limits = tuple(values)
   if dtype == "uint8" and values is not None and limits is None:
     raise ValueError(f"values must be two numbers (low, high) where dtype is uint8, got {values!r}")
   return make_form(image_size, crop, fit=fit, channels=channels, dtype=dtype, values=limits)

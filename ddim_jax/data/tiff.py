@@ -35,10 +35,9 @@ def read(file: Any) -> np.ndarray:
     file.seek(0)
   with tifffile.TiffFile(file) as opened:
     page: Any = opened.pages[0]
-    segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if not segments or any(
-      length < 1 or start + length > opened.filehandle.size for start, length in segments
-    ):
+    starts, lengths = np.array(page.dataoffsets), np.array(page.databytecounts)
+    whole = len(starts) == len(lengths) > 0 and np.all(lengths > 0)
+    if not whole or np.any(starts + lengths > opened.filehandle.size):
       raise ValueError("it is truncated")  # tifffile would show zeros
     axes, pixels = page.axes, np.asarray(page.asarray())
     turned = getattr(page.tags.get("Orientation"), "value", 1)

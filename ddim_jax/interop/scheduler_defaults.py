@@ -85,6 +85,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "shift_terminal": None,
   },
   "DEISMultistepScheduler": _MULTISTEP | _LINSPACE | {"algorithm_type": "deis", "solver_type": "logrho"},
+  "SASolverScheduler": {
+    key: value
+    for key, value in (_MULTISTEP | _LINSPACE).items()
+    if key not in ("solver_order", "use_dynamic_shifting", "time_shift_type")
+  }
+  | {
+    "predictor_order": 2,
+    "corrector_order": 2,
+    "tau_func": None,
+    "algorithm_type": "data_prediction",
+    "lambda_min_clipped": -float("inf"),
+    "variance_type": None,
+  },
   "HeunDiscreteScheduler": _BETAS
   | _STABLE_DIFFUSION
   | _SIGMAS
@@ -134,8 +147,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 ELSEWHERE = frozenset().union(
   *DEFAULTS.values(),
   # Of classes that are not read here.
-  ("correct_steps", "corrector_order", "noise_sampler_seed", "original_inference_steps", "predictor_order"),
-  ("sampling_eps", "snr", "snr_shift_scale", "tau_func", "timestep_scaling"),
+  ("correct_steps", "noise_sampler_seed", "original_inference_steps"),
+  ("sampling_eps", "snr", "snr_shift_scale", "timestep_scaling"),
   # Of the first versions.
   ("tensor_format", "timestep_values"),
 )

@@ -1,4 +1,19 @@
-"""The solver that a diffusers scheduler is, with its rules for the last steps."""
+"""The solver that a diffusers scheduler is, with its rules for the last steps.
+
+DDIM, DDIMParallel, DDIMInverse, EulerDiscrete   ddim()
+EDMEuler, FlowMatchEulerDiscrete                 ddim(); the latter also with all noise drawn anew
+EulerAncestralDiscrete                           ddim(1.0)
+DDPM, DDPMParallel                               ddpm(variance_type)
+PNDM                                             plms() with skip_prk_steps, else pndm()
+DPMSolverMultistep, its Inverse, EDMDPM...       dpm_solver_pp(solver_order, curvature=0.5)
+DPMSolverSinglestep                              dpm_solver_pp_singlestep(solver_order)
+UniPCMultistep                                   unipc(solver_order)
+DEISMultistep                                    deis(solver_order)
+SASolver                                         sa_solver(tau)
+HeunDiscrete                                     heun()
+LMSDiscrete                                      lms()
+KDPM2Discrete, KDPM2AncestralDiscrete            dpm_solver_2(), ancestral(dpm_solver_2())
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +37,7 @@ from ddim_jax.solvers import (
   lms,
   plms,
   pndm,
+  sa_solver,
   unipc,
 )
 from ddim_jax.solvers.base import Limit
@@ -145,6 +161,17 @@ def exponential(config: dict[str, Any], levels: Spacing) -> Solver:
   )
 
 
+def adams(config: dict[str, Any], levels: Spacing) -> Solver:
+  """SASolverScheduler, with noise at their timesteps 200 to 800."""
+  refuse(config, {"tau_func": "a function in a file cannot be"})
+  choose(config, "algorithm_type", {"data_prediction": True})
+  for key in ("predictor_order", "corrector_order"):
+    choose(config, key, {2: True})
+  lowered = config["lower_order_final"]
+  limit = limit_of_last(levels, lambda S: {1: 1} if lowered else {}, MANY)
+  return sa_solver(lambda t: jnp.where((t >= 201) & (t <= 801), 1.0, 0.0), limit=limit)
+
+
 def renewed() -> Solver:
   """FlowMatchEulerDiscreteScheduler with ``stochastic_sampling``: all of the noise is drawn anew."""
 
@@ -197,6 +224,8 @@ def solver_of(config: dict[str, Any], levels: Spacing, variance=None) -> Solver:
       return unified(config, levels)
     case "DEISMultistepScheduler":
       return exponential(config, levels)
+    case "SASolverScheduler":
+      return adams(config, levels)
     case "HeunDiscreteScheduler":
       return heun()
     case "LMSDiscreteScheduler":

@@ -25,6 +25,7 @@ from ddim_jax.schedules import Schedule, from_alpha_bar, from_betas, log_snr_at,
 from ddim_jax.solvers import Solver
 
 PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
+MULTISTEP = ("DPM", "UniPC", "DEIS", "SASolver")
 Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
 """``(schedule, x_t, t) -> (x, level)``: what the network is given."""
 
@@ -118,7 +119,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
     return of_flow
   if _continuous(config):
     return lambda schedule, x_t, t: (x_t, 1 - jnp.reshape(log_snr_at(schedule, t, x_t) / 8, jnp.shape(t)))
-  if kind.startswith(("DPM", "UniPC", "DEIS")) and any(config.get(key) for key in spacings.ONLY_ONE):
+  if kind.startswith(MULTISTEP) and any(config.get(key) for key in spacings.ONLY_ONE):
     rounds = bool(config["use_karras_sigmas"] or config.get("use_lu_lambdas"))
     if kind == "DPMSolverMultistepScheduler" and config["beta_schedule"] == "squaredcos_cap_v2":
       rounds = False
@@ -163,7 +164,7 @@ def _path(config: dict[str, Any]) -> tuple[Schedule, Parameterisation, spacings.
   meaning = choose(config, "prediction_type", PREDICTIONS | {"original_sample": X0})
   if kind.startswith(("DDIM", "DDPM", "PNDM")):
     return schedule, meaning, spacings.plain(config, T)
-  if kind.startswith(("DPM", "UniPC", "DEIS")):
+  if kind.startswith(MULTISTEP):
     return schedule, meaning, spacings.of_multistep(config, schedule)
   if _continuous(config) and config["sigma_min"] and config["sigma_max"]:
     schedule = edm_schedule(T, config["sigma_min"], config["sigma_max"])

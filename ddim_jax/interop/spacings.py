@@ -13,6 +13,8 @@ from ddim_jax import timesteps
 from ddim_jax.interop.scheduler_defaults import choose, refuse
 from ddim_jax.schedules import Schedule
 
+STAYS = ("DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler")
+"""Classes whose last sigma, where it is not 0, is the one before once more."""
 Spacing = Callable[[int], np.ndarray]
 """``S -> levels``, ``[S+1]``, integer or real."""
 ONLY_ONE = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
@@ -109,9 +111,9 @@ def _last(config, default: str) -> int:
 
 
 def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
-  """Levels of DPM-Solver, UniPC and DEIS: whole, or between whole ones where an option says so.
+  """Levels of DPM-Solver, UniPC, SA-Solver and DEIS: whole, or between whole ones where an option says so.
 
-  DEIS ends at the lowest sigma, and so does "sigma_min"; a last step that goes nowhere is theirs.
+  DEIS and SA-Solver end at the lowest sigma, as "sigma_min" says; a last step that goes nowhere is theirs.
   """
   T, offset = schedule.T, config.get("steps_offset", 0)
   kind, table = config["_class_name"], np.exp(log_ratios(schedule))
@@ -124,7 +126,7 @@ def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
   }
   levels = choose({"timestep_spacing": "linspace"} | config, "timestep_spacing", spacings)
   to_zero = _last(config, "sigma_min") == 0
-  stays = kind in ("DEISMultistepScheduler", "UniPCMultistepScheduler")
+  stays = kind in STAYS
 
   def spaced(S):
     first, lowest = config.get("sigma_max") or table[-1], config.get("sigma_min") or table[0]
@@ -159,7 +161,7 @@ def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) ->
       u[0] = min(u[0], 1 - 1e-6)
     else:
       u = shifted(1 - np.linspace(1, 1 / T, S + 1))[:0:-1]
-    stays = kind in ("DEISMultistepScheduler", "UniPCMultistepScheduler")
+    stays = kind in STAYS
     u = np.append(u, 0.0 if to_zero else (u[-1] if stays else lowest))
     return to_levels(schedule, u / (1 - u))
 

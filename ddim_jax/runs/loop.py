@@ -190,8 +190,9 @@ def fit(
     key, flags = jax.random.key(seed), np.zeros(jax.local_device_count(), np.int32)
     if first < steps:
       with waiting("compiling", shown):
-        update = update.lower(state, key, *batch(first), flags).compile()
-      if shown and (flops := flops_of(update)):
+        # JAX keeps it for the calls below.
+        program = update.lower(state, key, *batch(first), flags).compile()
+      if shown and (flops := flops_of(program)):
         logs.say(f"a step      about {flops / 1e9:,.1f} GFLOP")
     book = stack.enter_context(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)

@@ -17,6 +17,7 @@ the DDIM step (`ddim_jax.solvers.base`).
     heun(order, churn)            2 S - 1                           order
     plms(order)                   S + 1                             2 (1 at order 1)
     pndm()                        S + 9                             2
+    sa_solver(tau)                S                                 2 (tau above 0: stochastic)
     ancestral(solver, eta)        the solver's                      stochastic
 
 What others call Euler is ``ddim()``, Euler ancestral ``ddim(eta=1)``, DPM2 ``dpm_solver_2()``.
@@ -29,6 +30,7 @@ from ddim_jax.solvers.dpm_solver_pp import dpm_solver_pp
 from ddim_jax.solvers.heun import heun
 from ddim_jax.solvers.lms import lms
 from ddim_jax.solvers.pndm import plms, pndm
+from ddim_jax.solvers.sa_solver import sa_solver
 from ddim_jax.solvers.singlestep import (
   ancestral,
   dpm_solver_2,
@@ -53,5 +55,6 @@ __all__ = [
   "lower_order_final",
   "plms",
   "pndm",
+  "sa_solver",
   "unipc",
 ]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, coefficients, log_snr_at, wide
 
 
 class Solver(NamedTuple):
@@ -51,11 +51,6 @@ def lower_order_final(ts) -> Limit:
   return lambda t, s: jnp.sum((ts[1:] < ts[:-1]) & (ts[1:] < jnp.asarray(t).astype(jnp.float32)))
 
 
-def wide(dtype) -> Any:
-  """``dtype``, or float32 if that is wider: what levels are computed in."""
-  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-
-
 def half_log_snr(schedule: Schedule, t, like: jax.Array) -> jax.Array:
   """``lambda = log(alpha / sigma)`` at level ``t``, ``[1 or B, 1, ...]``, float32 or wider. Traced."""
   return (0.5 * log_snr_at(schedule, t, like)).astype(wide(like.dtype))
@@ -79,14 +74,16 @@ def is_unbounded(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
 
 def with_mean_x0(prediction: Prediction, schedule: Schedule, t, x0: jax.Array) -> Prediction:
   """The prediction for the same ``x_t`` with another x0; its eps follows. Unchanged if x0 is the same."""
-  snr = jnp.exp(half_log_snr(schedule, t, x0)).astype(x0.dtype)
-  return Prediction(x0, prediction.eps - snr * (x0 - prediction.x0))
+  snr = jnp.exp(half_log_snr(schedule, t, x0))
+  old, new = prediction.x0.astype(snr.dtype), x0.astype(snr.dtype)
+  return Prediction(x0, (prediction.eps.astype(snr.dtype) - snr * (new - old)).astype(x0.dtype))
 
 
 def with_mean_eps(prediction: Prediction, schedule: Schedule, t, eps: jax.Array) -> Prediction:
   """The prediction for the same ``x_t`` with another eps; its x0 follows. Unchanged if eps is the same."""
-  noise = jnp.exp(-half_log_snr(schedule, t, eps)).astype(eps.dtype)
-  return Prediction(prediction.x0 - noise * (eps - prediction.eps), eps)
+  noise = jnp.exp(-half_log_snr(schedule, t, eps))
+  old, new = prediction.eps.astype(noise.dtype), eps.astype(noise.dtype)
+  return Prediction((prediction.x0.astype(noise.dtype) - noise * (new - old)).astype(eps.dtype), eps)
 
 
 def moved(prediction: Prediction, schedule: Schedule, t, shift: jax.Array) -> Prediction:

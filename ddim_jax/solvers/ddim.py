@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range, coefficients, fresh_noise, log_snr_at, safe_sqrt
+from ddim_jax.schedules import Schedule, check_range, coefficients, fresh_noise, log_snr_at, safe_sqrt, wide
 from ddim_jax.solvers.base import Solver, is_clean
 
 
@@ -47,12 +47,14 @@ def ddim_step(schedule: Schedule, prediction: Prediction, t, s, *, eta=0.0, z=0.
   References:
     [1] Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
-  x0, eps = prediction
   _check(prediction)
   check_range("eta", eta, 0, 1)
+  dtype = prediction.x0.dtype
+  x0, eps = (part.astype(wide(dtype)) for part in prediction)
+  z = z.astype(x0.dtype) if isinstance(z, jax.Array) else z
   alpha, sigma = coefficients(schedule, s, x0)
   f = jnp.asarray(eta, x0.dtype) * fresh_noise(schedule, t, s, x0)
-  return alpha * x0 + sigma * (safe_sqrt(1 - f**2) * eps + f * z)
+  return (alpha * x0 + sigma * (safe_sqrt(1 - f**2) * eps + f * z)).astype(dtype)
 
 
 def ddim(eta: float | jax.Array = 0.0) -> Solver:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.solvers.base import wide
+from ddim_jax.schedules import wide
 
 _ABSENT = 1e18  # far beyond any lambda; its square is still a float32
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import check_range, fresh_noise, level_at, log_snr_at
+from ddim_jax.schedules import check_range, fresh_noise, level_at, log_snr_at, wide
 from ddim_jax.solvers import multistep
 from ddim_jax.solvers.base import (
   Limit,
@@ -18,7 +18,6 @@ from ddim_jax.solvers.base import (
   check_order,
   half_log_snr,
   is_unbounded,
-  wide,
   with_mean_eps,
   with_mean_x0,
 )

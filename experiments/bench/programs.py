@@ -9,6 +9,7 @@ import optax
 
 import ddim_jax
 from ddim_jax import training
+from ddim_jax.packing import pack
 from experiments.bench import measure
 from experiments.bench.train import update
 
@@ -55,7 +56,7 @@ def training_step(
   """
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-4))
   step = update(model, ddim_jax.linear_schedule(), optimizer, training.constant_decay(0.9999), axis_name)
-  return step, lambda params: training.create_state(params, optimizer)
+  return step, lambda params: training.create_state(pack(params), optimizer)
 
 
 def _shaped(*shape: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:

@@ -99,6 +99,7 @@ def second_pixel(ts, solver):
   return np.mean(x_0[:, 1]), np.var(x_0[:, 1])
 
 
+@pytest.mark.slow
 def test_resampling_comes_close_to_the_exact_posterior():
   """N(rho x1, 1 - rho^2); without resampling, what is drawn does not fit what is known.
 

@@ -127,6 +127,7 @@ def test_terms_of_the_bound_are_the_closed_form_divergences():
       assert np.all(np.abs(found.mean(axis=0) - expected) < 5 * noise + 1e-4 * expected)
 
 
+@pytest.mark.slow
 def test_the_bound_meets_the_entropy_of_gaussian_data():
   """Variance beta is right for steps that are short against the data's spread: hardly anything is lost."""
   x0 = MEAN + STD * jax.random.normal(KEY, (3000, 16))

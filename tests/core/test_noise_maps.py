@@ -97,7 +97,7 @@ def test_samples_of_both_kinds_have_the_marginals_of_the_process():
 
 
 def test_an_edit_moves_towards_the_new_class_and_keeps_the_rest():
-  """Classes that differ in their mean alone: every element moves as far, less for a shorter chain."""
+  """Classes that differ in their mean alone: all elements move alike, the less the shorter the chain."""
   moved = []
   for strength in (1.0, 0.5, 0.25):
     ts = timesteps.cut(TS, strength)

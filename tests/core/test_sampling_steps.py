@@ -121,6 +121,7 @@ def test_derivatives_equal_finite_differences(name):
       assert abs(expected) > 1e-5
 
 
+@pytest.mark.slow
 def test_memory_of_the_gradient_is_flat_in_S_with_recomputation():
   """A real U-Net: what S adds is one sample a step, not one network's activations."""
   unet = ddim_jax.UNet(

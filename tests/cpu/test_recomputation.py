@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ddim_jax
 from ddim_jax.cpu.recomputation import recomputed
@@ -32,6 +33,7 @@ def test_a_derivative_that_is_not_finite_stays_so():
     assert not np.isfinite(back(jnp.full(X.shape, derivative))[0]).any()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_needs_less_memory():
   def megabytes(remat):
     model = ddim_jax.UNet(

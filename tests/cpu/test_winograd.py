@@ -74,6 +74,7 @@ def test_refuses_other_kernels(kernel):
     winograd.convolve(jnp.zeros((1, 4, 4, 3)), jnp.zeros(kernel))
 
 
+@pytest.mark.slow
 def test_networks_are_the_same_whatever_computes_their_convolutions():
   """The same variables, output and gradients."""
   options = {"channels": 128, "multipliers": (1, 2), "blocks": 1, "attention": ()}

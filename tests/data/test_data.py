@@ -113,6 +113,7 @@ def test_digits_are_scikit_learns(data_dir):
   assert found == {(int(n), i.tobytes()) for n, i in zip(digits.target, exact, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   not builders.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
 )

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
-from tests.peers import NETWORKS, SIMPLEST, TINY, our_images, relative, saved, torch_output  # noqa: E402
+from tests.peers import NETWORKS, TINY, our_images, relative, saved, torch_output  # noqa: E402
 
 
 def labels_for(config, batch):
@@ -24,7 +24,12 @@ def labels_for(config, batch):
   return np.array([4, 0, 2][:batch]) if conditional else None
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+LARGE = ("cifar10-32", "six levels, as at 256")
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NETWORKS]
+)
 def test_output_equals_diffusers_and_export_is_the_identity(name, tmp_path):
   config = NETWORKS[name]
   network = saved(tmp_path / "in", config)
@@ -51,9 +56,9 @@ def test_output_equals_diffusers_and_export_is_the_identity(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-  """A network in both libraries that is quick to compile: here schedulers are compared."""
+  """One small network in both libraries, and its forward pass compiled."""
   folder = tmp_path_factory.mktemp("pair")
-  network = saved(folder, SIMPLEST)
+  network = saved(folder, TINY)
   return folder, network
 
 
@@ -80,7 +85,12 @@ def their_images(network, scheduler, S, x_T):
   return x.numpy().transpose(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("config", SCHEDULERS, ids=lambda c: ", ".join(f"{k}" for k in c))
+QUICK = [pytest.param(config, id=", ".join(config)) for config in SCHEDULERS[1:3]]
+OTHERS = [config for config in SCHEDULERS if config not in SCHEDULERS[1:3]]
+SLOW = [pytest.param(config, id=", ".join(config), marks=pytest.mark.slow) for config in OTHERS]
+
+
+@pytest.mark.parametrize("config", QUICK + SLOW)
 def test_ddim_images_equal_diffusers(pair, config):
   folder, network = pair
   scheduler = diffusers.DDIMScheduler(**config)
@@ -93,6 +103,7 @@ def test_ddim_images_equal_diffusers(pair, config):
   assert np.abs(images - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1.0, 1.5])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_clipped_images_of_random_weights_equal_diffusers_in_float64(pair, spacing, limit):
@@ -114,6 +125,7 @@ def test_clipped_images_of_random_weights_equal_diffusers_in_float64(pair, spaci
   np.testing.assert_allclose(images, expected, rtol=0, atol=3e-5)  # both embed the level in float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 def test_ddpm_images_equal_diffusers(pair, spacing, variance, monkeypatch):
@@ -220,7 +232,7 @@ def test_weights_that_do_not_fit_are_listed(pair, tmp_path):
   weights["extra.weight"] = weights.pop("conv_in.bias")
   weights["conv_out.weight"] = torch.zeros(3, 3)
   torch.save(weights, tmp_path / "diffusion_pytorch_model.bin")
-  (tmp_path / "config.json").write_text(json.dumps(SIMPLEST))
+  (tmp_path / "config.json").write_text(json.dumps(TINY))
   with pytest.raises(
     ValueError, match=r"missing conv_in\.bias.*conv_out\.weight is.*unexpected extra\.weight"
   ):

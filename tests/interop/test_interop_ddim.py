@@ -59,6 +59,7 @@ def original_ddim(weights, x, t, *, heights_with_attention):
   return conv(F.silu(norm(h, "norm_out")), "conv_out", padding=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("multipliers", "size", "attended"), [((1, 2, 2, 2), 32, 1), ((1, 2, 2, 2, 4), 64, 2)]
 )

@@ -122,6 +122,7 @@ def test_a_missing_package_is_named(folder, tmp_path, monkeypatch, package):
     reads[package]()
 
 
+@pytest.mark.slow
 def test_the_full_cifar10_network_equals_torch():
   """google/ddpm-cifar10-32's configuration at its true width: 35.7 M parameters."""
   config = GOOGLE | {
@@ -150,6 +151,7 @@ def trained(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_the_pipeline_itself_draws_the_same_images(trained, tmp_path, spacing, clip):

@@ -45,6 +45,7 @@ SETTINGS = {
   DEIS: {},
   EDM: {"num_train_timesteps": 256},
   EDM_DPM: SIGMA_MIN | {"lower_order_final": False},
+  "SASolver": {"num_train_timesteps": 1100},
   **{name: {"num_train_timesteps": 1100} for name in IN_SIGMA},
 }
 V = {"prediction_type": "v_prediction"}
@@ -101,6 +102,9 @@ LOOPS = [
   (DEIS, {}, 0, {"mean": 0.23916}, 3),
   (DEIS, V, 0, {"mean": 0.091}, 3),
   (DEIS, {}, 8, {"sum": 315.3016, "mean": 0.41054}, 3),
+  ("SASolverScheduler", {}, 0, {"sum": 337.394287109375, "mean": 0.43931546807289124}, 3),
+  ("SASolverScheduler", V, 0, {"sum": 193.1467742919922, "mean": 0.2514931857585907}, 3),
+  ("SASolverScheduler", KARRAS, 0, {"float32 sum": 837.2554931640625, "mean": 1.0901764631271362}, 3),
   ("HeunDiscreteScheduler", {}, 0, {"sum": 0.1233, "mean": 0.0002}, 3),
   ("HeunDiscreteScheduler", V, 0, {"sum": 4.6934e-07, "mean": 6.1112e-10}, 3),
   ("HeunDiscreteScheduler", KARRAS, 0, {"sum": 0.00015, "mean": 1.9869554535034695e-07}, 3),

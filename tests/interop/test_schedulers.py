@@ -161,6 +161,9 @@ CASES = [
   (DEIS, {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}),
   (DEIS, {"use_exponential_sigmas": True, "solver_order": 3}),
   (DEIS, FLOWS),
+  ("SASolverScheduler", {}),
+  ("SASolverScheduler", {"use_karras_sigmas": True, "prediction_type": "v_prediction"}),
+  ("SASolverScheduler", {"lower_order_final": False, "timestep_spacing": "trailing"}),
   ("HeunDiscreteScheduler", {}),
   ("HeunDiscreteScheduler", {"use_karras_sigmas": True, "clip_sample": True, "timestep_spacing": "leading"}),
   ("HeunDiscreteScheduler", {"beta_schedule": "exp", "timestep_spacing": "trailing"}),
@@ -301,3 +304,19 @@ def test_defaults_are_those_of_the_classes():
       theirs = {key: value for key, value in theirs.items() if key in defaults}
     shared = theirs if "Inverse" in name else defaults
     assert {key: defaults[key] for key in shared} == {key: theirs.get(key) for key in shared}, name
+
+
+def test_flow_matching_to_the_rounding_of_float32(monkeypatch):
+  """Ours in float64; theirs keeps its samples in float32."""
+  expected = run_theirs(FLOW_MATCH, {}, 25, monkeypatch)
+  with jax.enable_x64(True):
+    sampling = schedulers.from_scheduler({"_class_name": FLOW_MATCH})
+
+    def network(x_t, t):
+      x, level = sampling.inputs(sampling.schedule, x_t, t)
+      return output(x, level - 1, jnp)
+
+    denoise = ddim_jax.as_denoiser(network, sampling.schedule, sampling.parameterisation)
+    x_T, ts = jnp.asarray(START.astype(X64)), sampling.timesteps(25)
+    got = ddim_jax.sample(jax.random.key(0), denoise, sampling.schedule, x_T, ts)[0]
+  np.testing.assert_allclose(got, expected, atol=1e-6)

@@ -132,6 +132,7 @@ def ours(oracle, images, tmp_path_factory):
   return folder, metrics.over_devices(inception.extractor(weights.params))(images)
 
 
+@pytest.mark.slow
 def test_features_and_logits_are_the_oracles(oracle, ours):
   for got, expected, width in zip(ours[1], oracle[1], (2048, 1008), strict=True):
     assert expected.shape == (8, width)
@@ -139,6 +140,7 @@ def test_features_and_logits_are_the_oracles(oracle, ours):
     np.testing.assert_allclose(got, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fid_is_the_oracles(oracle, ours):
   def gram_fid(x, y):
     """Through centred data instead of covariances, in float64."""
@@ -153,6 +155,7 @@ def test_fid_is_the_oracles(oracle, ours):
   np.testing.assert_allclose(fid.value, gram_fid(theirs[:4], theirs[4:]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_converted_weights_are_found_again(oracle, ours, images, monkeypatch):
   folder = ours[0]
   digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
@@ -162,6 +165,7 @@ def test_converted_weights_are_found_again(oracle, ours, images, monkeypatch):
   np.testing.assert_array_equal(weights.params["fc"]["kernel"], kernel)
 
 
+@pytest.mark.slow
 def test_another_file_is_refused(ours):
   folder = ours[0]
   with pytest.raises(ValueError, match=r"has sha256 \w+, expected 6726825d"):
@@ -170,6 +174,7 @@ def test_another_file_is_refused(ours):
     inception_weights.load(folder / "weights.npz")
 
 
+@pytest.mark.slow
 def test_missing_and_misshapen_tensors_are_named(oracle, tmp_path):
   tensors = {name: t for name, t in oracle[0].weights.items() if "Mixed_7c.branch1x1" not in name}
   save_file(tensors, str(tmp_path / "short.safetensors"))

@@ -202,6 +202,7 @@ def test_shipped_weights_are_small():
   assert sum(path.stat().st_size for path in classifier.WEIGHTS.values()) < 1_000_000
 
 
+@pytest.mark.slow
 def test_the_training_program_learns(data_dir, tmp_path, capsys):
   options = {"data_dir": data_dir, "out": tmp_path / "c.safetensors", "steps": 60, "batch_size": 64}
   with jax.numpy_dtype_promotion("standard"):  # optax's bias correction

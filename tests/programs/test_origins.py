@@ -179,12 +179,14 @@ def test_a_run_can_start_from_another_and_learn_classes(digits_run, tmp_path, ca
   )
 
 
+@pytest.mark.slow
 def test_a_run_that_began_otherwise_is_not_taken_for_one_from_weights(digits_run, tmp_path):
   argv = ["digits", "--from", str(tmp_path), "--workdir", str(digits_run), *SHORT]
   with pytest.raises(ValueError, match="was not given a --from and cannot go on with --from"):
     train(argv)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["diffusers", "checkpoint"])
 def test_runs_convert_exactly(digits_run, tmp_path, to, capsys):
   convert.convert(str(digits_run), tmp_path / "out", to=to)
