@@ -116,6 +116,8 @@ def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
   each = seconds_per_step(model, batch_size)
   done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + each * steps))
   size = f"{parameters / 1e6:,.1f} M parameters"
+  if not each:  # some platforms count nothing
+    return [f"outlook     {size}"]
   lines = [f"outlook     {size}; about {each:.2g} s per step; {steps:,} steps by {done}"]
   if each * steps > _WEEKS:
     lines.append(

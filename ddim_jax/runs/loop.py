@@ -125,7 +125,7 @@ def fit(
     Interrupted: After Ctrl-C, once the state is saved.
     OSError: If something could not be written; what was saved before stays.
   """
-  workdir, source = Path(workdir).expanduser(), as_source(images, labels, classes)
+  workdir, source = _folder(workdir), as_source(images, labels, classes)
   _check(
     steps=steps, batch_size=batch_size, accumulate=accumulate, ema=ema, emas=emas, save_every=save_every,
     sample_every=sample_every, eval_every=eval_every, eval_num=eval_num, max_skipped=max_skipped, seed=seed,
@@ -258,6 +258,15 @@ def describe(model: Model, source: data.Source, origin: str | None) -> dict[str,
   description = build.describe(model) | {"classes": list(source.classes), "images": source.size}
   del description["step"]
   return description if origin is None else description | {"from": origin}
+
+
+def _folder(workdir: str | Path) -> Path:
+  """The folder of a run; ValueError if it could be written, but not read again."""
+  if "://" in str(workdir) or str(workdir).startswith("gs:/"):
+    raise ValueError(f"workdir must be a folder of this machine, such as a mounted bucket, got {workdir}")
+  if found := sorted(set("*?[]\\") & set(str(workdir))):  # Orbax takes them for patterns
+    raise ValueError(f"workdir must not contain {' '.join(found)}, got {workdir}")
+  return Path(workdir).expanduser()
 
 
 def _check(
