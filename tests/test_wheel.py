@@ -20,6 +20,7 @@ assert not needed & set(sys.modules), needed & set(sys.modules)
 print(ddim_jax.__file__)
 """
 TRAIN = """
+import numpy as np
 import ddim_jax
 from ddim_jax.runs import fit
 images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), np.uint8)

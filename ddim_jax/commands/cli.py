@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -41,7 +42,7 @@ def _quieten() -> None:
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   usual = sys.unraisablehook
 
-  def hook(unraisable) -> None:
+  def hook(unraisable: Any) -> None:
     if str(unraisable.exc_value) != "Event loop is closed":
       usual(unraisable)
 

@@ -12,7 +12,7 @@ import ddim_jax
 from ddim_jax import data, plots, timesteps
 from ddim_jax.commands.outputs import save_png
 from ddim_jax.commands.sequences import How
-from ddim_jax.models import datasets, drawing
+from ddim_jax.models import Model, datasets, drawing
 
 _COLUMNS = 16
 
@@ -77,7 +77,7 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   keys, noise = how.noise(len(originals))
 
   @jax.jit
-  def run(model, levels, known, labels, guidance):
+  def run(model: Model, levels: Any, known: Any, labels: Any, guidance: Any) -> jax.Array:
     label = labels if model.classes else None
     denoise = model.denoiser(label=label, guidance=guidance, clip=how.clip)
     if kept is not None:

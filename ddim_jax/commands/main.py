@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
       sys.stderr.write(f"error: there is no command {name!r}: one of {', '.join(COMMANDS)}\n")
       sys.exit(2)
     importlib.import_module(f"ddim_jax.commands.{COMMANDS[name][0]}").main(rest)
+  except ModuleNotFoundError as error:
+    if (error.name or "ddim_jax").startswith("ddim_jax"):
+      raise
+    sys.stderr.write(f"error: this needs {error.name}: pip install 'ddim_jax[train]'\n")
+    sys.exit(2)
   except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(141)

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def _same_settings(path: Path, settings: dict[str, Any], occupied: bool) -> None
     raise ValueError(f"{path} was begun with {'; '.join(wrong)}: choose another out or remove it")
 
 
-def _blocks(first: int, num: int, size: int, draw: Draw, missing: Callable[[np.ndarray], bool]):
+def _blocks(
+  first: int, num: int, size: int, draw: Draw, missing: Callable[[np.ndarray], bool]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields ``(indices, images)`` of blocks that are missing, with a progress bar."""
   with tqdm.tqdm(total=num, initial=first, unit="image", dynamic_ncols=True) as bar:
     for start in range(first, num, size):

@@ -57,7 +57,7 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   keys, noise = how.noise(num)
 
   @jax.jit
-  def run(model, eta, guidance, ts):
+  def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     denoise = model.denoiser(label=how.labels(num), guidance=guidance, clip=how.clip)
     solver = drawing.as_solver(how.solver, eta)
     observe = lambda step: (step.x_s, step.prediction.x0)
@@ -81,7 +81,7 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
   weights, labels = jnp.linspace(0, 1, columns), how.labels(rows)
 
   @jax.jit
-  def run(model, eta, guidance, ts):
+  def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     tiled = None if labels is None else jnp.tile(labels, columns)
     denoise = model.denoiser(label=tiled, guidance=guidance, clip=how.clip)
     pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta)

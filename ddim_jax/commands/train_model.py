@@ -107,7 +107,7 @@ def seconds_per_step(model: Model, batch_size: int) -> float:
   rate = 2 * size**3 / (time.monotonic() - began)
   if jax.default_backend() != "cpu":  # there each device has its own
     rate *= jax.device_count()
-  return 3 * cost.get("flops", 0.0) * batch_size / (rate * _EFFICIENCY)
+  return 3 * float(cost.get("flops", 0.0)) * batch_size / (rate * _EFFICIENCY)
 
 
 def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
@@ -116,6 +116,8 @@ def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
   each = seconds_per_step(model, batch_size)
   done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + each * steps))
   size = f"{parameters / 1e6:,.1f} M parameters"
+  if not each:  # some platforms count nothing
+    return [f"outlook     {size}"]
   lines = [f"outlook     {size}; about {each:.2g} s per step; {steps:,} steps by {done}"]
   if each * steps > _WEEKS:
     lines.append(

@@ -169,7 +169,7 @@ def adopt(asked: Config, origin: Config) -> Config:
     ValueError: If a network of another project is asked to become conditional.
   """
 
-  def section(name: str):
+  def section(name: str) -> Any:
     field = _FIELDS.get(name, name)
     left_open = {key: getattr(getattr(asked, field), key) for key in _OPEN[name]}
     return dataclasses.replace(getattr(origin, field), **left_open)

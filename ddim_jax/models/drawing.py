@@ -47,7 +47,8 @@ def on_devices(images: np.ndarray) -> jax.Array:
   """``u8[B, H, W, C]`` as data in [-1, 1], laid out `by_example`."""
   from ddim_jax import data  # it needs Pillow, which drawing does not
 
-  return jax.device_put(data.from_uint8(images), by_example(len(images)))
+  placed: jax.Array = jax.device_put(data.from_uint8(images), by_example(len(images)))
+  return placed
 
 
 def even(count: int) -> int:
@@ -95,7 +96,8 @@ def _placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
   key = ("placed", sharing.mesh)
   if key not in model.programs:
     model.programs[key] = jax.device_put(model, everywhere(sharing))
-  return model.programs[key]
+  placed: Model = model.programs[key]
+  return placed
 
 
 def numbered_images(
@@ -136,7 +138,9 @@ def numbered_images(
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
   key, sharing, classes = jax.random.key(checked_seed(seed)), by_example(size), len(model.classes)
 
-  def run(model, key, eta, guidance, ts, count, indices, labels):
+  def run(
+    model: "Model", key: Any, eta: Any, guidance: Any, ts: Any, count: Any, indices: Any, labels: Any
+  ) -> jax.Array:
     keys = image_keys(key, indices)
     noise = initial_noise(keys, (indices.shape[0], *model.shape))
     denoise = model.denoiser(label=labels, guidance=guidance if guided else 1.0, clip=clip)
@@ -179,7 +183,7 @@ def inverted(
   size = even(min(len(images), batch_size * jax.local_device_count()))
   sharing, each = by_example(size), None if label is None else np.broadcast_to(label, len(images))
 
-  def run(model, x0, labels, ts, refine):
+  def run(model: "Model", x0: jax.Array, labels: Any, ts: Any, refine: Any) -> jax.Array:
     denoise = model.denoiser(label=labels, clip=False)
     return invert(denoise, model.schedule, x0, ts, refine=refine)
 

@@ -141,8 +141,8 @@ class Model:
       raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
     params, numbers = jax.tree.map(jnp.asarray, self.params), self.labels(label)
 
-    def under(numbers) -> Denoiser:
-      def network(x, t):
+    def under(numbers: Any) -> Denoiser:
+      def network(x: jax.Array, t: jax.Array) -> jax.Array:
         given = self.null_label if numbers is None else numbers
         labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
         return self.adapted.apply(params, x, t, labels)

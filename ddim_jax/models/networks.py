@@ -70,7 +70,7 @@ def adapt(network: Any) -> Adapted:
   )
 
 
-def _inputs(x: jax.Array, t, labels) -> tuple[jax.Array, ...]:
+def _inputs(x: jax.Array, t: Any, labels: Any) -> tuple[jax.Array, ...]:
   t = jnp.broadcast_to(jnp.asarray(t), x.shape[:1])
   return (x, t) if labels is None else (x, t, labels)
 
@@ -92,11 +92,11 @@ def _plain(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
 
 def _unet(network: UNet) -> Adapted:
-  def init(key, shape, conditional):
+  def init(key: jax.Array, shape: tuple[int, ...], conditional: bool) -> Any:
     labels = None if network.num_classes is None else jnp.zeros((1,), jnp.int32)
     return network.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), labels)["params"]
 
-  def apply(params, x, t, labels, keys=None):
+  def apply(params: Any, x: jax.Array, t: Any, labels: Any, keys: Any = None) -> Any:
     return network.apply({"params": params}, x, t, labels, train=keys is not None, keys=keys)
 
   return Adapted(init, apply)
@@ -109,14 +109,14 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 def _linen(network: nn.Module) -> Adapted:
   mode = _takes(type(network).__call__, "train")
 
-  def init(key, shape, conditional):
+  def init(key: jax.Array, shape: tuple[int, ...], conditional: bool) -> Any:
     options: dict[str, Any] = {"train": False} if mode else {}
     variables = network.init(key, *_example(shape, conditional), **options)
     if extra := sorted(set(variables) - {"params"}):
       raise ValueError(f"network must have no variables besides params, got {', '.join(extra)}")
     return variables["params"]
 
-  def apply(params, x, t, labels, keys=None):
+  def apply(params: Any, x: jax.Array, t: Any, labels: Any, keys: Any = None) -> Any:
     options: dict[str, Any] = {} if keys is None else {"rngs": {"dropout": keys[0]}}
     options |= {"train": keys is not None} if mode else {}
     return network.apply({"params": params}, *_inputs(x, t, labels), **options)
@@ -130,7 +130,7 @@ def _nnx(network: Any) -> Adapted:
   graph, *states = nnx.split(network, nnx.Param, ...)
   state, rest = states
 
-  def apply(params, x, t, labels, keys=None):
+  def apply(params: Any, x: jax.Array, t: Any, labels: Any, keys: Any = None) -> Any:
     # Copies of the containers, of this trace: dropout counts in them.
     whole, others = jax.tree.map(lambda leaf: leaf, (state, rest))
     nnx.replace_by_pure_dict(whole, params)
@@ -151,7 +151,7 @@ def _equinox(network: Any) -> Adapted:
   params, static = equinox.partition(network, equinox.is_inexact_array)
   keyed = _takes(type(network).__call__, "key")
 
-  def apply(params, x, t, labels, keys=None):
+  def apply(params: Any, x: jax.Array, t: Any, labels: Any, keys: Any = None) -> Any:
     module = equinox.nn.inference_mode(equinox.combine(params, static), keys is None)
     options = {"key": None if keys is None else keys[0]} if keyed else {}
     return module(*_inputs(x, t, labels), **options)

@@ -1,7 +1,8 @@
 """Names of solvers, spacings, schedules and predictions, for configurations and commands."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -55,7 +56,10 @@ PREDICTIONS = {"eps": parameterisation.EPS, "x0": parameterisation.X0, "v": para
 """Name -> what the network predicts."""
 
 
-def named(table: dict[str, Any], name: str, argument: str) -> Any:
+_V = TypeVar("_V")
+
+
+def named(table: Mapping[str, _V], name: str, argument: str) -> _V:
   """The entry of a table.
 
   Raises:
@@ -72,5 +76,6 @@ def spacing(name: str, schedule: schedules.Schedule) -> Spacing:
   Raises:
     ValueError: If there is none of that name.
   """
-  make = named({**_INTEGERS, **_REALS}, name, "spacing")
-  return lambda S: make(schedule if name in _REALS else schedule.T, S)
+  known: dict[str, Spacing] = {key: functools.partial(make, schedule.T) for key, make in _INTEGERS.items()}
+  known |= {key: functools.partial(make, schedule) for key, make in _REALS.items()}
+  return named(known, name, "spacing")

@@ -106,7 +106,7 @@ class StopRequest:
       self._before = {number: signal.signal(number, self._note) for number in heard}
     return self
 
-  def __exit__(self, *error) -> None:
+  def __exit__(self, *error: object) -> None:
     for number, handler in self._before.items():
       signal.signal(number, handler)
 

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -16,7 +17,7 @@ from ddim_jax.atomic import replacing
 _FLUSH_SECONDS = 10.0
 
 
-def read_metrics(path: Path) -> Iterator[tuple[dict, str]]:
+def read_metrics(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
   """The complete lines of a metrics file, parsed and as they stand; a line cut short ends it."""
   if path.exists():
     with path.open() as file:
@@ -136,7 +137,7 @@ class Metrics:
     self._events.clear()
 
 
-def _records(events) -> bytes:
+def _records(events: Iterable[Any]) -> bytes:
   """The events as TensorBoard's files hold them, each with its length and checksums."""
   from tensorboard.summary.writer.record_writer import RecordWriter
 

@@ -125,7 +125,7 @@ def fit(
     Interrupted: After Ctrl-C, once the state is saved.
     OSError: If something could not be written; what was saved before stays.
   """
-  workdir, source = Path(workdir).expanduser(), as_source(images, labels, classes)
+  workdir, source = _folder(workdir), as_source(images, labels, classes)
   _check(
     steps=steps, batch_size=batch_size, accumulate=accumulate, ema=ema, emas=emas, save_every=save_every,
     sample_every=sample_every, eval_every=eval_every, eval_num=eval_num, max_skipped=max_skipped, seed=seed,
@@ -225,7 +225,7 @@ def fit(
         plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
       if urgency:
         break
-    result = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
+    result: Model = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
   if urgency == 2:
     raise Interrupted(f"stopped and saved at step {step:,} in {workdir}")
   return result
@@ -260,7 +260,18 @@ def describe(model: Model, source: data.Source, origin: str | None) -> dict[str,
   return description if origin is None else description | {"from": origin}
 
 
-def _check(*, steps, batch_size, accumulate, ema, emas, seed, **others: int) -> None:
+def _folder(workdir: str | Path) -> Path:
+  """The folder of a run; ValueError if it could be written, but not read again."""
+  if "://" in str(workdir) or str(workdir).startswith("gs:/"):
+    raise ValueError(f"workdir must be a folder of this machine, such as a mounted bucket, got {workdir}")
+  if found := sorted(set("*?[]\\") & set(str(workdir))):  # Orbax takes them for patterns
+    raise ValueError(f"workdir must not contain {' '.join(found)}, got {workdir}")
+  return Path(workdir).expanduser()
+
+
+def _check(
+  *, steps: int, batch_size: int, accumulate: int, ema: float, emas: Sequence[float], seed: int, **others: int
+) -> None:
   devices = jax.device_count()
   if batch_size < 1 or batch_size % devices or accumulate < 1 or batch_size % (devices * accumulate):
     parts = f" in {accumulate} parts each" if accumulate != 1 else ""
@@ -329,7 +340,7 @@ def flops_of(program: Any) -> float:
   """Floating point operations of a call of a compiled program, on all devices; 0 where XLA counts none."""
   cost = program.cost_analysis()
   cost = cost[0] if isinstance(cost, list) else cost
-  return max(0.0, (cost or {}).get("flops", 0.0)) * jax.device_count()
+  return max(0.0, float((cost or {}).get("flops", 0.0))) * jax.device_count()
 
 
 def header(workdir: Path, source: data.Source, state: Any, batch_size: int, steps: int) -> list[str]:

@@ -36,7 +36,7 @@ def losses(
   if not 0 <= label_dropout < 1:
     raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout}")
 
-  def network(params, x_t, t, labels, keys):
+  def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
     dropout_keys, label_keys = training.split_each(keys)
     if model.null_label is not None:
       hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(label_keys)
@@ -99,11 +99,12 @@ def accumulated(losses: Callable[..., jax.Array], parts: int) -> Callable[..., j
 
   @jax.custom_vjp
   def values(params: Any, *batch: jax.Array) -> jax.Array:
-    return jax.lax.map(lambda part: losses(params, *part), divided(batch)).reshape(-1)
+    found: jax.Array = jax.lax.map(lambda part: losses(params, *part), divided(batch))
+    return found.reshape(-1)
 
-  def forward(params, *batch):
-    def add(total, part):
-      def summed(params):
+  def forward(params: Any, *batch: jax.Array) -> tuple[jax.Array, Any]:
+    def add(total: Any, part: Any) -> tuple[Any, jax.Array]:
+      def summed(params: Any) -> tuple[jax.Array, jax.Array]:
         found = losses(params, *part)
         return jnp.sum(found), found
 
@@ -113,7 +114,7 @@ def accumulated(losses: Callable[..., jax.Array], parts: int) -> Callable[..., j
     grads, found = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), divided(batch))
     return found.reshape(-1), grads
 
-  def backward(grads, cotangent):
+  def backward(grads: Any, cotangent: jax.Array) -> tuple[Any, ...]:
     return jax.tree.map(lambda grad: grad * cotangent[0].astype(grad.dtype), grads), None, None, None, None
 
   values.defvjp(forward, backward)

@@ -51,10 +51,13 @@ def start(
     ValueError: If parameters or checkpoint do not fit the model; lists what differs.
   """
   make = lambda params: training.create_state(pack(params) if packed else params, optimizer, emas)
+  state: training.TrainState
   if saved is not None:
-    return checkpoints.fill(jax.eval_shape(make, model.template()), saved.arrays)
-  params = on_host(model.init, seed) if model.params is None else fill_in(model.template(), model.params)
-  return jax.device_get(make(params))
+    state = checkpoints.fill(jax.eval_shape(make, model.template()), saved.arrays)
+  else:
+    params = on_host(model.init, seed) if model.params is None else fill_in(model.template(), model.params)
+    state = jax.device_get(make(params))
+  return state
 
 
 def fill_in(template: Any, params: Any) -> Any:

@@ -19,7 +19,9 @@ def on_every_device(state: training.TrainState) -> training.TrainState:
   An update of numpy arrays is traced and compiled once more for what comes out of it.
   """
   mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (AXIS,))
-  return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  placed: training.TrainState = jax.device_put(state, everywhere)
+  return placed
 
 
 def pmapped_update(
@@ -40,7 +42,7 @@ def pmapped_update(
     losses, levels, optimizer, decay, decays=decays, level_edges=level_edges, axis_name=AXIS
   )
 
-  def update(state, key, images, labels, stop):
+  def update(state: Any, key: Any, images: Any, labels: Any, stop: Any) -> Any:
     state, metrics = step(state, key, scaling.to_data(images), labels)
     # The devices of one host are told the same, and on a CPU a device that waits for others has nothing else
     # to do: agreeing took half of a step of the digits' network.

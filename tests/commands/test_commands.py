@@ -129,3 +129,18 @@ def test_what_a_run_will_take_is_said_before_and_weeks_are_warned_of():
   assert not none
   _, warning = train_model.outlook(model, 128, 10**12)
   assert re.search(r"warning: that is about [\d,]+ weeks on this machine: take fewer --steps", warning)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
+  monkeypatch.setitem(COMMANDS, "sample", ("not_there", ""))
+  with pytest.raises(ModuleNotFoundError, match=r"ddim_jax\.commands\.not_there"):  # a fault of ours
+    main(["sample"])
+
+  def without(name):
+    raise ModuleNotFoundError(f"No module named {name!r}", name="tyro")
+
+  monkeypatch.setattr("importlib.import_module", without)
+  with pytest.raises(SystemExit) as ended:
+    main(["sample"])
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == "error: this needs tyro: pip install 'ddim_jax[train]'\n"

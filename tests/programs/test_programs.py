@@ -184,8 +184,8 @@ def test_folder_of_images(run_here, tmp_path):
   ],
 )
 def test_bad_input_is_one_line_and_status_2(workdir, run_here, tmp_path, program, options, message):
-  where = ("--workdir", tmp_path) if program == "train" else (workdir,)
-  done = run_here(PROGRAM, program, *options, *where, status=2)
+  words = (*options, "--workdir", tmp_path) if program == "train" else (workdir, *options)
+  done = run_here(PROGRAM, program, *words, status=2)
   assert message in (done.stderr + done.stdout).replace("│", "").replace("\n", " ")
   assert "Traceback" not in done.stderr
 

@@ -270,3 +270,9 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, options, messag
   with pytest.raises(ValueError, match=message):
     fit(tmp_path / "run", Small(), images(), **{**QUICK, "steps": 2, **options})
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workdir", ["gs://bucket/run", "runs/[1]", "a\\b"])
+def test_a_folder_that_could_not_be_read_again_is_refused(workdir):
+  with pytest.raises(ValueError, match="workdir must"):
+    fit(workdir, Small(), images(), steps=1, **QUICK)
