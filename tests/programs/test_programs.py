@@ -14,7 +14,7 @@ from experiments import config, presets, sampler
 from tests.helpers import ROOT, cifar_archive
 from tests.programs.draw_floats import draw_floats
 
-SMALL = ("--channels", 16, "--blocks", 1, "--batch-size", 32)
+SMALL = ("--channels", 16, "--batch-size", 32)
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ def test_parameter_counts_of_the_published_networks():
 
 @pytest.mark.parametrize("size", [32])
 def test_count_equals_diffusers(size):
+  pytest.importorskip("torch")
   diffusers = pytest.importorskip("diffusers")
   theirs = diffusers.UNet2DModel(
     sample_size=size,
