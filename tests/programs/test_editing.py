@@ -105,6 +105,7 @@ def test_bad_input(workdir, options, message):
     draw(workdir, workdir / "out.png", *options)
 
 
+@pytest.mark.slow
 def test_the_inversion_study(workdir, tmp_path, capsys):
   out = tmp_path / "curve.png"
   round_trips.round_trips(str(workdir), steps=(5,), refine=(0, 8), num=2, out=out)

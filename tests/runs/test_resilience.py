@@ -14,7 +14,7 @@ import pytest
 
 from ddim_jax import checkpoints
 
-NETWORK = ("--channels", 16, "--multipliers", 1, "--blocks", 1, "--attention")  # in the middle only
+NETWORK = ("--channels", 16, "--multipliers", 1, "--attention")  # in the middle only
 TINY = (*NETWORK, "--batch-size", 16, "--warmup", 5, "--sample-every", 0)
 
 
@@ -107,6 +107,7 @@ def test_a_signal_saves_and_says_how_to_go_on(undisturbed, spawn, finish, run, t
   assert lines(tmp_path)[:common] == lines(undisturbed)[:common]
 
 
+@pytest.mark.slow
 def test_the_allotted_time_ends_like_a_signal(run_here, tmp_path):
   done = run_here(*options(tmp_path, 10**6, "--max-minutes", 0.05))
   assert "stopped and saved at step" in done.stdout
@@ -321,6 +322,7 @@ def test_an_asynchronous_failure_is_noticed_at_the_end(small_disk):
   assert checkpoints.restore_latest(small_disk / "c", 1).step == 1
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(run_here, tmp_path):
   unstable = ("--optimizer", "sgd", "--clip", 1e30, "--learning-rate", 1e25, "--warmup", 0)
   command = options(tmp_path / "a", 30, "--save-every", 1, *unstable)

@@ -18,7 +18,7 @@ LABELS = jnp.arange(8)
 SGD = optax.sgd(0.1)
 MODEL = ddim_jax.UNet(
   channels=16,
-  multipliers=(1, 2),
+  multipliers=(1,),
   blocks=1,
   attention=(),
   dropout=0.2,
@@ -50,7 +50,7 @@ def undivided(params):
   return state, *jax.jit(make_step(SGD))(state, KEY, IMAGES, LABELS)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_same_loss_and_gradients_on_any_number_of_devices(undivided, devices):
   """With dropout, labels and antithetic levels."""
   state, expected, metrics = undivided
