@@ -37,7 +37,8 @@ class Run:
   eval_num: int = 1_000
   """Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared."""
   inception: Path | None = None
-  """Weights of the FID's Inception network, for evaluation; without, a small classifier of grey images."""
+  """Weights of the FID's Inception network, for evaluation; without, EfficientNet-Lite0 (needs the
+  extra efficientnet), or for grey images a small classifier."""
   max_skipped: int = 0
   """Updates that may be left out because loss or gradient was not finite, before the run stops."""
   distributed: bool = False

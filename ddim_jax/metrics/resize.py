@@ -11,7 +11,8 @@ import numpy as np
 SIDE = 299
 
 
-def _coloured(images):
+def coloured(images):
+  """``u8[B, H, W, 1 or 3]`` with three channels; ValueError if it is of another shape or type."""
   if images.dtype != np.uint8:  # of another range, or twice scaled: distances would be wrong
     raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}{images.shape}")
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -31,7 +32,7 @@ def pytorch_fid(images) -> jax.Array:
   Raises:
     ValueError: At trace time, if the images have another shape or type.
   """
-  x = _coloured(jnp.asarray(images)).astype(jnp.float32) / 255
+  x = coloured(jnp.asarray(images)).astype(jnp.float32) / 255
   shape = (x.shape[0], SIDE, SIDE, 3)
   return 2 * jax.image.resize(x, shape, "linear", antialias=False, precision=jax.lax.Precision.HIGHEST) - 1
 
@@ -50,7 +51,7 @@ def clean_fid(images: np.ndarray) -> np.ndarray:
   """
   from PIL import Image
 
-  images = _coloured(np.asarray(images))
+  images = coloured(np.asarray(images))
   out = np.empty((len(images), SIDE, SIDE, 3), np.float32)
   for image, target in zip(images.astype(np.float32), out, strict=True):
     for c in range(3):

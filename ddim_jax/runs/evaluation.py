@@ -64,7 +64,8 @@ def evaluator(
     num: Images to draw, with at most 50 steps; at least 2.
     seed: Of the images.
     decays: Decays of the further EMAs, for their names.
-    inception: Weights of the FID's Inception network; None is a classifier of grey images.
+    inception: Weights of the FID's Inception network; None is EfficientNet-Lite0, or for grey images a
+      classifier.
     name: Name of the data set: "digits", or another.
 
   Raises:

@@ -108,7 +108,8 @@ def fit(
     sample_every: Updates between grids of samples in ``workdir``/samples; 0 for none.
     eval_every: Updates between evaluations, whose best step is kept; 0 for none.
     eval_num: Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared.
-    inception: Weights of the FID's Inception network, for evaluation; None is a classifier of grey images.
+    inception: Weights of the FID's Inception network, for evaluation; None is EfficientNet-Lite0, or for
+      grey images a classifier.
     log: ``(step, values)``, called in order for every update with "loss", "grad_norm", "skipped" and, where
       there are any, "frechet" and losses by level: ``lambda step, values: wandb.log(values, step)``.
     progress: Show a header and a progress bar.

