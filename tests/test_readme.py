@@ -1,62 +1,91 @@
-"""What the README says is true."""
+"""What the README shows runs: its examples, its commands, and the examples again from a wheel."""
 
-import re
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
-import ddim_jax
-from ddim_jax.commands.main import COMMANDS
+from tests import pages
 from tests.helpers import ROOT
 
-TEXT = (ROOT / "README.md").read_text()
-LIBRARY, WEIGHTS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLES = pages.blocks(pages.README, "python")
+
+
+def test_it_is_short():
+  assert len(pages.README.read_text().splitlines()) <= 150
 
 
 @pytest.mark.slow
-def test_the_library_example_runs_and_compiles_once():
-  names = {}
-  exec(compile(LIBRARY, "README.md", "exec"), names)  # it is our own file
-  for images in (names["images"], names["other"]):
-    assert images.shape == (8, 16, 16, 3)
-    assert images.dtype == np.float32
-    assert np.all(np.abs(images) <= 1)
-  assert isinstance(names["images"], jax.Array)
-  assert names["draw"]._cache_size() == 1
-
-
-def test_weights_from_elsewhere_run_and_go_back(tmp_path, monkeypatch):
-  """On a small folder of diffusers' own making, of the name that the example gives."""
-  diffusers = pytest.importorskip("diffusers")
-  network = diffusers.UNet2DModel(
-    8, 3, 3, norm_num_groups=8, block_out_channels=(8, 16), layers_per_block=1,
-    down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-  )  # fmt: skip
-  diffusers.DDIMPipeline(network, diffusers.DDIMScheduler()).save_pretrained(tmp_path / "ddpm-cifar10-32")
+def test_its_examples_run(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  names = {}
-  exec(compile(WEIGHTS, "README.md", "exec"), names)
-  pretrained = names["pretrained"]
-  x_T = ddim_jax.initial_noise(jax.random.key(0), (1, 8, 8, 3))
-  draw = lambda ts: ddim_jax.sample(
-    jax.random.key(0), names["denoise"], pretrained.schedule, x_T, ts, solver=pretrained.solver
+  assert len(EXAMPLES) == 2
+  names = [{}, {}]
+  with jax.numpy_dtype_promotion("standard"):  # as for a user; optax needs it
+    for block, kept in zip(EXAMPLES, names, strict=True):
+      exec(compile(block.small(), "README.md", "exec"), kept)  # it is our own file
+  images = names[0]["images"]
+  assert (images.shape, images.dtype) == ((64, 28, 28, 1), np.float32)
+  assert np.abs(images).max() <= 1
+  model = names[1]["model"]
+  assert (model.step, model.shape, len(model.classes)) == (3, (8, 8, 1), 10)
+  assert names[1]["samples"].shape == (30, 8, 8, 1)
+  assert PIL.Image.open("digits.png").size[0] >= 480
+
+
+@pytest.mark.slow
+def test_its_commands_run(tmp_path, monkeypatch, run_here):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "photos").mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(8):
+    PIL.Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+  commands = [words for block in pages.blocks(pages.README, "") for words in pages.lines(block.small())]
+  commands = [words for words in commands if words[0] == "ddim"]
+  assert len(commands) == 3
+  for _, *argv in commands:
+    run_here("ddim_jax", *argv)
+  for made in ("sample.png", "runs/photos/checkpoints/1", "runs/photos/compare.png"):
+    assert (tmp_path / made).exists(), made
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+  """An environment with the wheel, and below it the packages that are installed here; nothing is downloaded."""
+  pytest.importorskip("setuptools", reason="wheels are built by setuptools")
+  folder = tmp_path_factory.mktemp("wheel")
+  source = folder / "source"  # building leaves files behind
+  source.mkdir()
+  for name in ("ddim_jax", "pyproject.toml", "README.md", "LICENSE"):
+    (source / name).symlink_to(ROOT / name)
+  pip = [sys.executable, "-m", "pip"]
+  build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+  subprocess.run([*pip, *build], check=True)
+  (wheel,) = folder.glob("*.whl")
+  venv.create(folder / "venv", with_pip=False)
+  made = folder / "venv" / "bin" / "python"
+  install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+  subprocess.run([*pip, "--python", str(made), *install], check=True)
+  # Folders named in a .pth file are searched last, and an editable install in them has no effect.
+  place = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
+  with open(os.path.join(place, "here.pth"), "w") as file:
+    file.write("\n".join(site.getsitepackages()))
+  return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", EXAMPLES, ids=["draw", "train"])
+def test_its_examples_run_from_a_wheel_in_an_empty_folder(python, tmp_path, block):
+  code = block.small() + "\nprint(ddim_jax.__file__)"
+  environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+  done = subprocess.run(
+    [str(python), "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
   )
-  assert np.abs(jax.jit(draw)(names["ts"])[0]).max() <= 1
-  weights = diffusers.DDIMPipeline.from_pretrained("mine").unet.state_dict()
-  for name, tensor in network.state_dict().items():
-    np.testing.assert_array_equal(tensor.numpy(), weights[name].numpy(), err_msg=name)
-
-
-def test_pictures_files_and_programs_exist():
-  for picture in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
-    assert (ROOT / picture).is_file(), picture
-  for program in re.findall(r"python -m (experiments[\w.]+\w)", TEXT):
-    path = program.replace(".", "/")
-    assert any((ROOT / name).is_file() for name in (f"{path}.py", f"{path}/__main__.py")), program
-  assert set(re.findall(r"^ddim (\w+)", TEXT, re.MULTILINE)) <= set(COMMANDS)
-  tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-  for test in re.findall(r"`(test_\w+)`", TEXT):
-    assert f"def {test}(" in tests, test
-  for path in re.findall(r"`(\w+\.py)`", TEXT):
-    assert (ROOT / "ddim_jax" / path).is_file(), path
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].startswith(str(python.parent.parent))
