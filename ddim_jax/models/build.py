@@ -48,7 +48,7 @@ def from_config(
     described = interop.describe(**config.imported)
   schedule = named_schedule(config.diffusion) if described is None else described.schedule
   predict = tables.named(tables.PREDICTIONS, config.diffusion.predict, "predict")
-  return Model(
+  model = Model(
     network=network,
     params=params,
     schedule=schedule,
@@ -61,6 +61,7 @@ def from_config(
     step=step,
     config=config,
   )
+  return model if described is None else model.replace(inputs=described.inputs)
 
 
 def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> Model:

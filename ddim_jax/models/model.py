@@ -22,6 +22,12 @@ from ddim_jax.solvers import Solver
 Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
 """A class by number or name, or one for each image."""
 
+Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
+
+
+def _as_they_are(schedule: Schedule, x_t: jax.Array, t: Any) -> tuple[jax.Array, Any]:
+  return x_t, t
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
@@ -43,6 +49,8 @@ class Model:
     null_label: The label that stands for no class, or None if it was never trained without labels.
     step: Updates behind the parameters; 0 if they are of another project.
     config: What decides it, as its files keep it.
+    inputs: ``(schedule, x_t, t) -> (x, level)``: what the network is given for a sample and its level; other
+      coordinates for EDM and flow matching.
   """
 
   network: Any = dataclasses.field(repr=False)
@@ -56,6 +64,7 @@ class Model:
   null_label: int | None
   step: int
   config: Config = dataclasses.field(repr=False)
+  inputs: Inputs = dataclasses.field(default=_as_they_are, repr=False)
 
   def replace(self, **changes: Any) -> "Model":
     """A copy with other values of some attributes."""
@@ -70,6 +79,10 @@ class Model:
   def programs(self) -> dict[Any, Any]:
     """What has been compiled for this model, see `ddim_jax.models.drawing`."""
     return {}
+
+  def apply(self, params: Any, x_t: jax.Array, t: Any, labels: Any = None, keys: Any = None) -> jax.Array:
+    """The network's output for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training."""
+    return self.adapted.apply(params, *self.inputs(self.schedule, x_t, t), labels, keys)
 
   def template(self) -> Any:
     """Shapes and dtypes of the parameters; the parameters themselves of a network that cannot make any."""
@@ -145,7 +158,7 @@ class Model:
       def network(x: jax.Array, t: jax.Array) -> jax.Array:
         given = self.null_label if numbers is None else numbers
         labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
-        return self.adapted.apply(params, x, t, labels)
+        return self.apply(params, x, t, labels)
 
       return as_denoiser(network, self.schedule, self.parameterisation)
 
@@ -277,7 +290,7 @@ class _Static:
 
   def __init__(self, model: Model):
     self.model = model
-    functions = (model.network, model.restrict, *model.parameterisation)
+    functions = (model.network, model.restrict, model.inputs, *model.parameterisation)
     self._key = (*map(id, functions), model.shape, model.classes, model.null_label)
 
   def __eq__(self, other: object) -> bool:

@@ -41,7 +41,7 @@ def losses(
     if model.null_label is not None:
       hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(label_keys)
       labels = jnp.where(hidden, model.null_label, labels)
-    return model.adapted.apply(params, x_t, t, labels if model.classes else None, dropout_keys)
+    return model.apply(params, x_t, t, labels if model.classes else None, dropout_keys)
 
   return training.example_losses(network, model.schedule, model.parameterisation, weighting)
 

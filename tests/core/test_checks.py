@@ -31,8 +31,8 @@ KEY = jax.random.key(0)
     (lambda: ddim_jax.clip_x0(DENOISE, LINEAR, 1, -1), "low must be at most high, got 1 and -1"),
     (lambda: ddim_jax.dynamic_threshold(DENOISE, LINEAR, 1.5), r"quantile must be in \[0, 1\], got 1\.5"),
     (
-      lambda: ddim_jax.dynamic_threshold(DENOISE, LINEAR, 0.9, 0.5),
-      r"maximum must be at least 1, got 0\.5",
+      lambda: ddim_jax.dynamic_threshold(DENOISE, LINEAR, 0.9, -0.5),
+      r"maximum must be at least 0, got -0\.5",
     ),
     (
       lambda: ddim_jax.sample(KEY, DENOISE, LINEAR, X, timesteps.uniform(1000, 10)),

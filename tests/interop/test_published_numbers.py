@@ -1,15 +1,15 @@
 """Sums and means that diffusers' own tests publish for whole loops, by what we read from the same settings.
 
 Their toy network returns ``x * t / (t + 1)``; their start is ``arange / size``. Ours runs in float64. Two
-habits of their tests are imitated: those of the schedulers in sigma also give the scaled sample to
-``step``, and those of EDM's DPM-Solver do not scale the network's input.
+habits of their tests are imitated: those of the schedulers in sigma also give the scaled sample to ``step``,
+and those of EDM's DPM-Solver do not scale the network's input.
 
-Eight sums miss their published tolerance of 1e-2 and are marked "float32 sum", with a bound chosen to
-contain the misses: 0.03 plus 2e-6 of the sum. Their own loop with a float64 table comes within 0.02 of
-ours, and misses the published value likewise, for DDPM, Heun, Euler, LMS and KDPM2; for ancestral KDPM2 it
-differs from ours by 0.09 in 13,980, and for SA-Solver it was not run. Left out are five numbers of theirs:
-PNDM averages v and not eps (2); LMS that is entered midway takes weights for four predictions where it has
-one (2); and one of a singlestep sequence of 50 entered at step 3, which ours misses.
+Eight sums miss their published tolerance of 1e-2 and are marked "float32 sum", with a bound chosen to contain
+the misses: 0.03 plus 2e-6 of the sum. Their own loop with a float64 table misses them likewise, and comes
+within 0.02 of ours, for DDPM, Heun, Euler, LMS and KDPM2; for ancestral KDPM2 it differs from ours by 0.09 in
+13,980, and for SA-Solver it was not run. Left out are five numbers that ours misses: PNDM averages v and not
+eps (2); LMS that is entered midway takes weights for four predictions where it has one (2); and a singlestep
+sequence of 50 entered at step 3 (1).
 """
 
 import warnings

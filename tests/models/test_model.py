@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import ddim_jax
-from ddim_jax import checkpoints, data, models
+from ddim_jax import checkpoints, data, interop, models
 from ddim_jax.packing import Packed, unpack
 from ddim_jax.runs import objective
 from ddim_jax.runs.start import start
@@ -239,3 +239,23 @@ def test_a_network_that_only_its_maker_knows_says_so(counting, tmp_path):
     ddim_jax.load(tmp_path / "m.safetensors")
   again = ddim_jax.load(tmp_path / "m.safetensors", like=model)
   np.testing.assert_array_equal(again.sample(2, steps=3), model.sample(2, steps=3))
+
+
+@pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_networks_with_other_coordinates_are_given_them(tmp_path, scheduler):
+  """As `interop.Pretrained` reads them, whose steps are tested against diffusers; in training, too."""
+  diffusers = pytest.importorskip("diffusers")
+  network = diffusers.UNet2DModel(
+    sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4,),
+    norm_num_groups=2, attention_head_dim=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+  )  # fmt: skip
+  network.save_pretrained(tmp_path / "unet")
+  getattr(diffusers, scheduler)().save_pretrained(tmp_path / "scheduler")
+  model, pretrained = ddim_jax.load(tmp_path), interop.load_diffusers(tmp_path)
+  x = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
+  t = jnp.int32(700)
+  both = [jax.jit(denoise)(x, t) for denoise in (model.denoiser(), pretrained.denoiser())]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *both)
+  x0, keys = np.zeros((2, 8, 8, 1), np.float32), jax.random.split(jax.random.key(0))
+  losses = jax.jit(objective.losses(model))(model.params, keys, x0, None, jnp.array([3, 900]))
+  assert np.isfinite(losses).all()
