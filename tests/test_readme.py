@@ -57,7 +57,7 @@ def test_its_commands_run(tmp_path, monkeypatch, run_here):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-  """An environment with the wheel, and below it the packages that are installed here; nothing is downloaded."""
+  """An environment with the wheel, and below it the packages installed here; nothing is downloaded."""
   pytest.importorskip("setuptools", reason="wheels are built by setuptools")
   folder = tmp_path_factory.mktemp("wheel")
   source = folder / "source"  # building leaves files behind
