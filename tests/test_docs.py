@@ -109,7 +109,7 @@ def test_commands_and_options_exist(page):
       known = OF_COMMANDS[argv[0]]
       if "--help" not in argv and argv[0] == "sample":
         sampling.parse(argv[1:])
-      elif "--help" not in argv and argv[0] == "train":
+      elif "--help" not in argv and argv[0] == "train" and len(argv) > 1:  # not the mere name
         training.parse(argv[1:])
     else:
       module = argv[1].replace(".", "/")
