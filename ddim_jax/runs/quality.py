@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 
 
 def judge(channels: int, name: str, weights: Path | None = None, clean: bool = False) -> Judge:
-  """The Inception network where its weights are given, else EfficientNet-Lite0, or a classifier of grey images.
+  """The Inception network if its weights are given; else EfficientNet-Lite0, or for grey images a classifier.
 
   Args:
     channels: Of the images.

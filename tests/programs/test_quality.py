@@ -13,7 +13,7 @@ from ddim_jax.commands import presets
 from ddim_jax.commands.export import export
 from ddim_jax.commands.sample_images import parse, sample
 from ddim_jax.commands.train_model import train
-from ddim_jax.metrics import classifier
+from ddim_jax.metrics import classifier, efficientnet
 from ddim_jax.models import build, datasets, drawing, exported, load, packaged
 from ddim_jax.models import config as configs
 from ddim_jax.runs import evaluation, objective, quality
