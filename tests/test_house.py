@@ -14,6 +14,7 @@ PROGRAMS = [path for path in (ROOT / "experiments").rglob("*.py") if "bench" not
 ABOVE_THE_CORE = {
   "unet": 1,
   "training": 1,
+  "distillation": 1,
   "data": 1,
   "metrics": 1,
   "interop": 1,

@@ -59,6 +59,7 @@ def test_imports_point_one_way():
     "parallel": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
     "sampling": {"schedules", "parameterisation", "denoisers", "solvers"},
     "training": {"schedules", "parameterisation", "process", "packing"},
+    "distillation": {"schedules", "parameterisation", "process", "denoisers", "solvers", "training"},
     "checkpoints": {"packing"},
     "plots": set(),
   }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 COMMANDS = {
   "sample": ("sample_images", "draw images, trajectories, interpolations; inpaint; image to image"),
   "train": ("train_model", "train a model, or go on with a run"),
+  "distil": ("distil_model", "train a student that needs few steps"),
   "compare": ("compare", "the same images for several S and eta, side by side"),
   "inspect": ("inspect_model", "what a run or a model holds; whether its checkpoints are sound"),
   "export": ("export", "write a model as one file"),

@@ -20,7 +20,7 @@ from ddim_jax.unet import UNet
 _SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
 _FIELDS = {"model": "network"}
 """Sections of the JSON whose field in `Config` has another name."""
-_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic")}
+_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
 """What a network with weights of its own leaves to the options."""
 
 
@@ -53,7 +53,7 @@ def from_config(
     params=params,
     schedule=schedule,
     parameterisation=predict if described is None else described.parameterisation,
-    spacing=tables.spacing("uniform", schedule) if described is None else described.timesteps,
+    spacing=_spacing(config, schedule, described),
     restrict=clip_x0 if described is None else described.restrict,
     shape=shape,
     classes=() if network.num_classes is None else tuple(classes),
@@ -62,6 +62,13 @@ def from_config(
     config=config,
   )
   return model if described is None else model.replace(inputs=described.inputs)
+
+
+def _spacing(config: Config, schedule: Schedule, described: interop.Pretrained | None) -> tables.Spacing:
+  """The configuration's own spacing, or that of another project's files, or uniform."""
+  if described is not None and config.diffusion.spacing is None:
+    return described.timesteps
+  return tables.spacing(config.diffusion.spacing or "uniform", schedule)
 
 
 def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> Model:

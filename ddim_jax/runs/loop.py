@@ -51,6 +51,7 @@ def fit(
   ema: float = 0.9999,
   emas: Sequence[float] = (),
   weighting: str | training.Weighting | None = None,
+  minimise: Callable[[Model], tuple[Callable[..., Any], training.Levels]] | None = None,
   antithetic: bool = False,
   label_dropout: float = 0.1,
   seed: int = 0,
@@ -97,6 +98,8 @@ def fit(
     emas: Decays of further EMAs, to be chosen from afterwards: ``ddim_jax.load(workdir, ema=...)``.
     weighting: Weighting of the loss: "min_snr", "p2", "variational", or a function, see
       `ddim_jax.training.Weighting`; None is L_simple.
+    minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
+      something else, without weighting, antithetic and label_dropout; see `ddim_jax.distillation`.
     antithetic: Draw levels in pairs t and T + 1 - t.
     label_dropout: Fraction of labels hidden, for classifier-free guidance, in [0, 1).
     seed: Decides initialisation, noise, order and flips; at least 0.
@@ -151,8 +154,14 @@ def fit(
   model = model.replace(config=config)
   weigh = named(objective.WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
   made = objective.optimizer(optimizer, learning_rate, warmup, clip)
-  losses = objective.accumulated(objective.losses(model, weigh, label_dropout), accumulate)
-  levels = objective.levels(antithetic, model.schedule.T)
+  if minimise is None:
+    losses, levels = (
+      objective.losses(model, weigh, label_dropout),
+      objective.levels(antithetic, model.schedule.T),
+    )
+  else:
+    losses, levels = minimise(model)
+  losses = objective.accumulated(losses, accumulate)
   batch = partial(local_batch, source, batch_size=batch_size, seed=seed, flip=flip)
 
   workdir.mkdir(parents=True, exist_ok=True)

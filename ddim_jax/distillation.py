@@ -1,0 +1,117 @@
+r"""Progressive distillation: a student that does in one DDIM step what its teacher does in several.
+
+A DDIM step moves :math:`y = x / \sigma` along :math:`\rho = \alpha / \sigma`: :math:`y_s = y_t + (\rho_s -
+\rho_t)\, \hat x_0`. Steps :math:`t = t_0 > t_1 > \dots > t_k = s` of the teacher with predictions
+:math:`\hat x_0^{(i)}` therefore end where one step ends with their mean
+
+.. math:: \tilde x_0 = \sum_i \frac{\rho_{t_{i+1}} - \rho_{t_i}}{\rho_s - \rho_t} \hat x_0^{(i)},
+
+which is the target in Salimans and Ho, arXiv:2202.00512, algorithm 2, without its cancellation. One step
+(k = 1) teaches what the teacher predicts: how a student of v learns from a teacher of eps.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.parameterisation import Parameterisation, V
+from ddim_jax.process import add_noise
+from ddim_jax.schedules import Schedule, check_decreasing, coefficients, log_snr_at
+from ddim_jax.solvers import ddim_step
+from ddim_jax.training import Levels, Network, Weighting, split_each
+
+
+def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequence) -> jax.Array:
+  """The x0 with which one DDIM step leads where the teacher's steps do.
+
+  Args:
+    denoise: The teacher.
+    schedule: Noise schedule.
+    x_t: Samples at ``levels[0]``, ``f32[B, ...]``.
+    levels: The levels that the teacher visits, at least two, each ``i32[]`` or ``i32[B]``, decreasing.
+
+  Returns:
+    ``f32[B, ...]``, in data units.
+  """
+  ratio = lambda t: jnp.exp(log_snr_at(schedule, t, x_t) / 2).astype(x_t.dtype)
+  x, total = x_t, jnp.zeros_like(x_t)
+  for t, s in itertools.pairwise(levels):
+    prediction = denoise(x, t)
+    total += (ratio(s) - ratio(t)) * prediction.x0
+    x = ddim_step(schedule, prediction, t, s)
+  return total / (ratio(levels[-1]) - ratio(levels[0]))
+
+
+def truncated_snr() -> Weighting:
+  """``max(SNR, 1)``: Salimans and Ho, arXiv:2202.00512, section 4; an SNR of zero still counts."""
+  return lambda schedule, t, like: jnp.maximum(jnp.exp(log_snr_at(schedule, t, like)), 1)
+
+
+def student_levels(ts, every: int = 2) -> Levels:
+  """Each example's level is uniform over those from which the student steps.
+
+  Args:
+    ts: The teacher's levels, ``i32[S+1]``, decreasing to 0.
+    every: Teacher's steps in one of the student's.
+  """
+  own = jnp.asarray(np.asarray(ts)[:-1:every], jnp.int32)
+  return lambda key, index: own[jax.random.randint(jax.random.fold_in(key, index), (), 0, len(own))]
+
+
+def distillation_losses(
+  network: Network,
+  teacher: Callable[[jax.Array], Denoiser],
+  schedule: Schedule,
+  ts,
+  *,
+  every: int = 2,
+  parameterisation: Parameterisation = V,
+  weighting: Weighting | None = None,
+) -> Callable[..., jax.Array]:
+  """The loss of each example: the weighted squared error in x0, against `target`.
+
+  Args:
+    network: The student, see `ddim_jax.training.Network`.
+    teacher: ``labels: i32[B] -> Denoiser``; no gradient flows into it.
+    schedule: Noise schedule of both.
+    ts: The teacher's levels, ``i32[S+1]``, decreasing strictly to 0; the student's are every second of them.
+    every: Teacher's steps in one of the student's; a divisor of S.
+    parameterisation: What the student predicts: `V`, `X0`, ... `EPS` says nothing about x0 where no signal is
+      left, which the last halvings depend on.
+    weighting: `truncated_snr` by default.
+
+  Returns:
+    ``(params, keys: [B], x0: f32[B, ...], labels: i32[B], t: i32[B]) -> f32[B]``, for
+    `ddim_jax.training.make_train_step`; ``t`` from `student_levels`.
+
+  Raises:
+    ValueError: If the levels are not such, or ``every`` does not divide their steps.
+  """
+  levels = np.asarray(ts)
+  check_decreasing(levels, schedule.T)
+  steps = levels.size - 1
+  if not np.issubdtype(levels.dtype, np.integer) or levels[-1] != 0 or np.any(np.diff(levels) >= 0):
+    raise ValueError(f"ts must be integers that decrease strictly to 0, got {levels.tolist()}")
+  if every < 1 or steps % every:
+    raise ValueError(f"every must divide the {steps} steps of ts, got {every}")
+  table = np.zeros((schedule.T + 1, every + 1), np.int32)
+  for first in range(0, steps, every):
+    table[levels[first]] = levels[first : first + every + 1]
+  weigh = truncated_snr() if weighting is None else weighting
+
+  def losses(params, keys, x0, labels, t):
+    noise_keys, network_keys = split_each(keys)
+    eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
+    x_t = add_noise(schedule, x0, eps, t)
+    wanted = jax.lax.stop_gradient(target(teacher(labels), schedule, x_t, list(jnp.asarray(table)[t].T)))
+    alpha, sigma = coefficients(schedule, t, x0)
+    output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
+    squares = (parameterisation.decode(output, x_t, alpha, sigma).x0 - wanted) ** 2
+    errors = jnp.mean(squares, axis=tuple(range(1, x0.ndim)))
+    return jnp.reshape(weigh(schedule, t, x0).astype(x0.dtype), errors.shape) * errors
+
+  return losses

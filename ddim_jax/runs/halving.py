@@ -1,0 +1,144 @@
+"""Distillation as a run: teacher of 32 steps -> students of 16, 8 and 4, each the teacher of the next."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ddim_jax import data, distillation, training
+from ddim_jax.models import Model, tables
+from ddim_jax.parameterisation import EPS, V
+from ddim_jax.runs import objective
+from ddim_jax.runs.loop import fit
+
+SPACING = "trailing"
+"""Levels of students: the first is T, where there is only noise, however few they are; halves are nested."""
+
+
+def stages(start: int, to: int, turn: bool) -> list[tuple[int, int]]:
+  """``(steps of the student, teacher's steps in one of them)``, in order.
+
+  Args:
+    start: Steps of the first teacher.
+    to: Steps of the last student.
+    turn: Whether to learn what the teacher predicts first, with as many steps.
+
+  Raises:
+    ValueError: If ``start`` cannot be halved to ``to``.
+  """
+  halvings = max(0, (start // max(to, 1)).bit_length() - 1)
+  if to < 1 or halvings < 1 or to << halvings != start:
+    raise ValueError(f"start must be to times 2, 4, 8, ..., got start {start} and to {to}")
+  return [(start, 1)] * turn + [(start >> i, 2) for i in range(1, halvings + 1)]
+
+
+def as_student(teacher: Model) -> Model:
+  """The teacher as the model that is to become a student: of v if it was of eps, on the students' levels."""
+  config, turn = teacher.config, teacher.parameterisation is EPS
+  predict = "v" if turn else config.diffusion.predict
+  diffusion = dataclasses.replace(config.diffusion, predict=predict, spacing=SPACING)
+  imported = config.imported
+  if imported is not None and turn:
+    imported = imported | {"scheduler": imported["scheduler"] | {"prediction_type": "v_prediction"}}
+  return teacher.replace(
+    parameterisation=V if turn else teacher.parameterisation,
+    spacing=tables.spacing(SPACING, teacher.schedule),
+    config=dataclasses.replace(config, diffusion=diffusion, imported=imported),
+  )
+
+
+def distil(
+  workdir: str | Path,
+  teacher: Model,
+  images: data.Source | np.ndarray,
+  *,
+  to: int = 4,
+  start: int = 32,
+  updates: int = 5000,
+  learning_rate: float = 2e-4,
+  ema: float = 0.999,
+  label_dropout: float = 0.1,
+  max_minutes: float | None = None,
+  **options: Any,
+) -> Model:
+  """Progressive distillation: students of half the steps, until one has ``to``; or goes on with that.
+
+  A teacher of eps is first turned into a student of v that takes as many steps. Every student begins with
+  the weights of its teacher, and its run is one of `fit` in a folder of its own, ``workdir/16_steps`` and so
+  on: the same call goes on where it stopped, and each student can be loaded from its folder.
+
+  Args:
+    workdir: Folder of all these runs; created.
+    teacher: Any model with parameters. Its weights are constants of the compiled update.
+    images: What it was trained on, see `fit`.
+    to: Steps of the last student.
+    start: Steps of the teacher: ``to`` times 2, 4, 8, ...; at most T.
+    updates: Of each student.
+    learning_rate: At each student's first update; falls linearly to 0 at its last.
+    ema: Decay of the EMA, which begins with the teacher's weights: short against ``updates``.
+    label_dropout: Fraction of labels hidden from both, where the teacher has a label for no class.
+    max_minutes: Stop and save after this time, over all students.
+    **options: Further arguments of `fit`, such as labels, batch_size, flip, seed, save_every.
+
+  Returns:
+    The last student that was trained; sample from it with its own number of steps. ``model.step`` is less
+    than ``updates`` if the run was stopped.
+
+  Raises:
+    ValueError: If an argument is out of its range, or the folder holds another run; names it.
+  """
+  if updates < 1:
+    raise ValueError(f"updates must be positive, got {updates}")
+  if teacher.params is None:
+    raise ValueError("teacher has no parameters: train it with ddim_jax.runs.fit")
+  planned = stages(start, to, teacher.parameterisation is EPS)
+  if start > teacher.schedule.T:
+    raise ValueError(f"start must be at most the {teacher.schedule.T} levels of the teacher, got {start}")
+  rate = optax.linear_schedule(learning_rate, 0.0, updates)
+  ends = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+  student = teacher
+  for steps, every in planned:
+    left = None if ends is None else max((ends - time.monotonic()) / 60, 0.0)
+    student = fit(
+      Path(workdir).expanduser() / f"{steps}_steps", as_student(teacher), images, steps=updates,
+      learning_rate=rate, ema=ema, label_dropout=label_dropout, sample_every=0, max_minutes=left,
+      minimise=_towards(teacher, steps * every, every, label_dropout), **options,
+    )  # fmt: skip
+    if student.step < updates:
+      break
+    teacher = student
+  return student
+
+
+def _towards(
+  teacher: Model, steps: int, every: int, label_dropout: float
+) -> Callable[[Model], tuple[Callable[..., jax.Array], training.Levels]]:
+  """``student -> (losses, levels)``, see `ddim_jax.distillation`; both are without dropout."""
+  ts = tables.spacing(SPACING, teacher.schedule)(steps)
+
+  def denoiser(labels):
+    # Behind a barrier, XLA does not spend minutes on folding constants.
+    params = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, teacher.params))
+    return teacher.replace(params=params).denoiser(label=labels if teacher.classes else None)
+
+  def minimise(student: Model):
+    def network(params, x_t, t, labels, keys):
+      return student.adapted.apply(params, x_t, t, labels if student.classes else None)
+
+    losses = distillation.distillation_losses(
+      network, denoiser, student.schedule, ts, every=every, parameterisation=student.parameterisation
+    )
+
+    def hiding(params, keys, x0, labels, t):
+      label_keys, keys = training.split_each(keys)
+      return losses(params, keys, x0, objective.hide(labels, label_keys, student, label_dropout), t)
+
+    return hiding, distillation.student_levels(ts, every)
+
+  return minimise
