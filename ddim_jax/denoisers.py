@@ -55,6 +55,8 @@ def as_denoiser(
 
   def denoise(x_t, t):
     output = network(x_t, t)
+    if not hasattr(output, "shape"):
+      raise ValueError(f"the network must return one array, got {type(output).__name__}")
     if output.shape != x_t.shape:
       raise ValueError(
         f"the network must return the shape of x_t, {x_t.shape}, got {output.shape}"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import jax
 
+from ddim_jax.console import STDERR
 from ddim_jax.cpu import devices, heap
+from ddim_jax.places import user_folder
 
 _OURS = Path(__file__).parent.parent
 _PROGRAMS = _OURS.parent / "experiments"
@@ -19,7 +21,7 @@ _PROGRAMS = _OURS.parent / "experiments"
 def use_compilation_cache() -> None:
   """Keeps compiled programs in ``$JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/ddim_jax``."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
+    cache = user_folder("XDG_CACHE_HOME", ".cache") / "ddim_jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -79,12 +81,12 @@ def run(
     ours = any(raised_in.is_relative_to(folder) for folder in (_OURS, _PROGRAMS))
     if not ours and (not isinstance(error, OSError) or error.filename is None):
       raise
-    sys.stderr.write(f"error: {in_words_of_the_command(str(error), options)}\n")
+    STDERR.write(f"error: {in_words_of_the_command(str(error), options)}\n")
     status = 2
   except FloatingPointError as error:
-    sys.stderr.write(f"error: {error}\n")
+    STDERR.write(f"error: {error}\n")
     status = 1
   except KeyboardInterrupt:
-    sys.stderr.write("\ninterrupted\n")
+    STDERR.write("\ninterrupted\n")
     status = 130
   sys.exit(status or 0)

@@ -7,6 +7,7 @@ from typing import Any
 from ddim_jax import interop
 from ddim_jax.models import build
 from ddim_jax.models.model import Model
+from ddim_jax.places import local
 
 _HERE = Path(__file__).parent
 _PICKLES = (".ckpt", ".pth", ".pt")
@@ -45,7 +46,7 @@ def load(
   """
   if isinstance(where, str) and where in packaged():
     where = packaged()[where]
-  path = Path(where).expanduser()
+  path = local(where, "model")
   if path.suffix == ".safetensors":
     from ddim_jax.models import exported
 

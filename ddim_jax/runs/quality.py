@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
-from ddim_jax import data, metrics
+from ddim_jax import console, data, metrics
 from ddim_jax.atomic import replacing
 from ddim_jax.metrics import classifier, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
@@ -119,7 +118,7 @@ def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) 
   # In the random order of an epoch, so that the features kept are a fair sample.
   order = data.batch_indices(source.size, source.size, 0, 0)
   seen: Seen | None = None
-  for start in tqdm.tqdm(range(0, source.size, batch), desc="reference", unit="batch", dynamic_ncols=True):
+  for start in console.bar(iterable=range(0, source.size, batch), desc="reference", unit="batch"):
     seen = add(seen, *seer.look(source.read(order[start : start + batch])[0]))
   if seen is None:
     raise ValueError(f"{source.name} is empty")
