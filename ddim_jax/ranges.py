@@ -6,7 +6,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,9 +31,9 @@ class Range(NamedTuple):
 
   def __contains__(self, value: object) -> bool:
     with np.errstate(over="ignore"):
-      number = value if isinstance(value, (int, np.integer)) else float(np.float32(value))  # type: ignore
-    above = self.low < number or (self.low_in and number == self.low)  # type: ignore
-    return bool(above and (number < self.high or (self.high_in and number == self.high)))  # type: ignore
+      number: Any = value if isinstance(value, (int, np.integer)) else float(np.float32(value))  # type: ignore
+    above = self.low < number or (self.low_in and number == self.low)
+    return bool(above and (number < self.high or (self.high_in and number == self.high)))
 
   def __str__(self) -> str:
     show = lambda x: "inf" if x == math.inf else f"{x:,}" if isinstance(x, int) else f"{x:g}"
@@ -93,7 +93,7 @@ def _hints(owner: Any) -> Mapping[str, Any]:
   return typing.get_type_hints(owner, include_extras=True)
 
 
-def check_all(owner: Callable[..., Any] | Any, values: Mapping[str, Any] | None = None) -> None:
+def check_all(owner: Any, values: Mapping[str, Any] | None = None) -> None:
   """Checks all fields of a dataclass, or arguments of a function as far as they are among ``values``.
 
   Raises:

@@ -88,11 +88,11 @@ def check_kinds(denoise: Any, schedule: Any, solver: Any = None) -> None:
   """Raises ValueError where arguments are in another order, or a solver is not yet made."""
   if not isinstance(schedule, Schedule):
     raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
-  if isinstance(denoise, nn.Module):
-    kind = type(denoise).__name__
-    raise ValueError(f"denoise must be a denoiser: see ddim_jax.as_denoiser; got the network {kind}")
-  if not callable(denoise):
-    raise ValueError(f"denoise must be a function (x_t, t) -> Prediction, got {type(denoise).__name__}")
+  if isinstance(denoise, nn.Module) or not callable(denoise):
+    raise ValueError(
+      f"denoise must be a function (x_t, t) -> Prediction, got {type(denoise).__name__}; ddim_jax.as_denoiser"
+      " makes one of a network"
+    )
   if solver is not None and not isinstance(solver, Solver):
     hint = ": call it, as in ddim_jax.ddim()" if callable(solver) else ""
     raise ValueError(

@@ -108,9 +108,11 @@ def digest(seen: Seen) -> str:
 
 
 def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) -> Seen:
-  """What the judge sees in a data set; kept in ``folder``."""
-  some = source.read(np.linspace(0, source.size - 1, min(64, source.size)).astype(int))[0]
-  decides = [source.name, source.size, source.shape, hashlib.sha256(some.tobytes()).hexdigest()]
+  """What the judge sees in a data set; kept in ``folder`` under a name made of all its pixels and the judge."""
+  content = hashlib.sha256()
+  for start in range(0, source.size, batch):
+    content.update(source.read(np.arange(start, min(start + batch, source.size)))[0].tobytes())
+  decides = [source.size, source.shape, content.hexdigest()]
   identity = hashlib.sha256(json.dumps([*decides, seer.name, seer.sha256]).encode()).hexdigest()
   path = folder / f"reference-{identity[:16]}.npz"
   if path.exists():
