@@ -89,7 +89,7 @@ def check_kinds(denoise: Any, schedule: Any, solver: Any = None) -> None:
   if not isinstance(schedule, Schedule):
     raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
   if isinstance(denoise, nn.Module) or not callable(denoise):
-    raise ValueError(
+    raise ValueError(  # noqa: TRY004
       f"denoise must be a function (x_t, t) -> Prediction, got {type(denoise).__name__}; ddim_jax.as_denoiser"
       " makes one of a network"
     )

@@ -55,7 +55,10 @@ def in_words_of_the_command(message: str, options: frozenset[str]) -> str:
   begin = re.match(r"(\w+(?:(?:, | and )\w+)*) (?=must|needs|goes|go together)", message)
   if begin is None:
     return message
-  as_option = lambda match: "--" + match[0].replace("_", "-") if match[0] in options else match[0]
+  typed = {"label": "class"} if any(word.startswith("--class") for word in sys.argv) else {}
+  as_option = lambda match: (
+    "--" + typed.get(match[0], match[0]).replace("_", "-") if match[0] in options else match[0]
+  )
   return re.sub(r"\w+", as_option, begin[0]) + message[begin.end() :]
 
 

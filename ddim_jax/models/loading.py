@@ -65,7 +65,7 @@ def load(
   if path.is_dir() and not is_diffusers(path):
     _refuse(path, "size", size)
     return _run(path, step, ema, like)
-  if not path.is_dir() and (path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where))):
+  if not path.is_dir() and (path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where))):
     raise _nothing(where)
   _refuse(path, "step and ema", step, ema)
   return build.from_pretrained(interop.load_diffusers(where), size)

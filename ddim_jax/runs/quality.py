@@ -108,7 +108,7 @@ def digest(seen: Seen) -> str:
 
 
 def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) -> Seen:
-  """What the judge sees in a data set; kept in ``folder`` under a name made of all its pixels and the judge."""
+  """What the judge sees in a data set; kept in ``folder``, under a name made of all pixels and the judge."""
   content = hashlib.sha256()
   for start in range(0, source.size, batch):
     content.update(source.read(np.arange(start, min(start + batch, source.size)))[0].tobytes())

@@ -1,6 +1,8 @@
 """Any input of public functions: a clear ValueError or the right, finite value; with and without 64 bits."""
 
 import contextlib
+import dataclasses
+import itertools
 import math
 
 import jax
@@ -130,7 +132,7 @@ def test_sampling_is_finite_or_refused(levels, parallel):
   try:
     got = draw(key_of(0), denoise, schedule, jnp.ones((2, 3), jnp.float32), levels)[0]
   except ValueError:
-    falling = len(levels) > 1 and all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    falling = len(levels) > 1 and all(a > b for a, b in itertools.pairwise(levels))
     assert not (falling and all(map(valid, levels)))
     return
   assert np.all(np.isfinite(got))
@@ -165,8 +167,6 @@ def test_a_configuration_makes_a_network_or_is_refused_by_name(draw):
   name = draw.draw(st.sampled_from(sorted(table)))
   tiny = config.Network(channels=8, multipliers=(1, 1), blocks=1, attention=(4,), groups=4)
   kind = tiny if section == "network" else config.Diffusion(levels=10, predict="v")
-  import dataclasses
-
   changed = dataclasses.replace(kind, **{name: draw.draw(table[name])})
   asked = dataclasses.replace(config.Config(network=tiny), **{section: changed})
   try:
