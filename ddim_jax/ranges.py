@@ -84,8 +84,8 @@ def _check_number(kind: type, allowed: Range, name: str, value: Any) -> None:
   real = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, complex))
   whole = isinstance(value, (int, np.integer))
   if not real or (kind is int and not whole) or value not in allowed:
-    number = "an integer" if kind is int else "a number"
-    raise ValueError(f"{name} must be {number} in {allowed}, got {repr(value)[:_SHOWN]}")
+    number = "an integer in" if kind is int else "in"
+    raise ValueError(f"{name} must be {number} {allowed}, got {repr(value)[:_SHOWN]}")
 
 
 @functools.cache

@@ -94,7 +94,7 @@ def check_kinds(denoise: Any, schedule: Any, solver: Any = None) -> None:
       " makes one of a network"
     )
   if solver is not None and not isinstance(solver, Solver):
-    hint = ": call it, as in ddim_jax.ddim()" if callable(solver) else ""
+    hint = "; call it, as in ddim_jax.ddim()" if callable(solver) else ""
     raise ValueError(
       f"solver must be a Solver, got {getattr(solver, '__name__', type(solver).__name__)}{hint}"
     )

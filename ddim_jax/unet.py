@@ -116,6 +116,9 @@ class UNet(nn.Module):
         "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
         f" {self.multipliers}, {self.blocks}, {self.groups} and {self.out_channels}"
       )
+    for name in ("in_channels", "num_classes", "embedding", "head_dim"):
+      if (value := getattr(self, name)) is not None and value < 1:
+        raise ValueError(f"{name} must be None or at least 1, got {value}")
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
     if (
@@ -153,6 +156,8 @@ class UNet(nn.Module):
     if labels is not None and self.label_embedding is None and labels.shape != x_t.shape[:1]:
       raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
     if labels is not None and self.label_embedding is None:
+      if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
       check_range("labels", labels, 0, self.num_classes - 1 + self.null_class)
 
   @nn.compact

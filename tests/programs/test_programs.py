@@ -165,7 +165,7 @@ def test_folder_of_images(run_here, tmp_path):
     ),
     ("train", ("digits", "--data", "mnist"), "data set must be one of"),
     ("train", ("digits", "--data", "folder:/nowhere", "--image-size", 8), "/nowhere is not a folder"),
-    ("train", ("digits", "--dropout", 1), "--dropout must be a number in [0, 1), got 1.0"),
+    ("train", ("digits", "--dropout", 1), "--dropout must be in [0, 1), got 1.0"),
     ("train", ("digits", "--attention", 3), "attention at heights [3]"),
     ("train", ("digits", "--process-id", 0), "go together"),
     ("sample", ("--eta", 2), "--eta must be in [0, 1], got 2.0"),
