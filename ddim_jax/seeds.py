@@ -1,6 +1,7 @@
 """From a seed to a random key, the same whatever the settings of JAX."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax import ranges
@@ -18,7 +19,7 @@ def key_of(seed: int) -> jax.Array:
     ValueError: On another seed.
   """
   ranges.check(ranges.Seed, "seed", seed)
-  words = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+  words = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
   return jax.random.wrap_key_data(words, impl=_GENERATOR)
 
 

@@ -158,7 +158,7 @@ class UNet(nn.Module):
     if labels is not None and self.label_embedding is None:
       if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be integers, got {labels.dtype}")
-      check_range("labels", labels, 0, self.num_classes - 1 + self.null_class)
+      check_range("labels", labels, 0, (self.num_classes or 0) - 1 + self.null_class)
 
   @nn.compact
   def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):

@@ -163,3 +163,15 @@ def test_a_reader_that_has_gone_is_no_traceback():
     said = process.stderr.read()
   assert "Traceback" not in said
   assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_fault_and_their_numbers_are_not_those_of_files(closed, tmp_path):
+  code = (
+    "import sys, os; from ddim_jax.commands.main import main; main(['--version'])\n"
+    f"print(open({str(tmp_path / 'x')!r}, 'w').fileno() > 2, file=open({str(tmp_path / 'said')!r}, 'w'))"
+  )
+  command = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+  done = subprocess.run(command, cwd=ROOT, check=False)
+  assert done.returncode == 0
+  assert (tmp_path / "said").read_text().strip() == "True"

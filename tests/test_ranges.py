@@ -5,6 +5,7 @@ import inspect
 import math
 import typing
 
+import jax
 import numpy as np
 import pytest
 
@@ -107,3 +108,21 @@ def test_the_command_refuses_before_anything_is_read(section, change, monkeypatc
   args = dataclasses.replace(args, **{section: dataclasses.replace(getattr(args, section), **change)})
   with pytest.raises(ValueError, match=f"^{next(iter(change))} must be "):
     train_model.train(args)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"clip": 3e38, "warmup": 2**31 - 1, "ema": 0.9999999, "seed": 2**63 - 1, "save_every": 2**31 - 1},
+    {"clip": 2e-38, "learning_rate": 2e-38, "ema": 0.0, "emas": (0.5,), "max_minutes": 3e38},
+  ],
+)
+def test_the_ends_of_the_ranges_train(options, tmp_path):
+  apply = lambda params, x, t: x * params
+  network = (lambda key, x, t: np.float32(0.5), apply)
+  pixels = np.zeros((8, 2, 2, 1), np.uint8)
+  quick = {"batch_size": 4, "sample_every": 0, "progress": False}
+  with jax.numpy_dtype_promotion("standard"):
+    model = fit(tmp_path, network, pixels, steps=2, **quick, **options)
+  assert model.step == 2
+  assert np.isfinite(model.params)

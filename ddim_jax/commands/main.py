@@ -33,6 +33,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs a command and exits with its status."""
+  _open_closed()
   name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
   if os.environ.get("COLUMNS", "80").isdecimal() and int(os.environ.get("COLUMNS", "80")) < _NARROWEST:
     os.environ["COLUMNS"] = str(_NARROWEST)  # tables of options take minutes to lay out in less
@@ -45,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(141)
+
+
+def _open_closed() -> None:
+  """Opens the standard streams that are closed: the next file would have the number into which XLA warns."""
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 def _run(name: str, rest: Sequence[str]) -> None:
