@@ -7,7 +7,6 @@ casts a wrong dtype. What is restored here has the names, shapes, dtypes and byt
 
 import contextlib
 import json
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,7 +20,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ddim_jax import ranges
+from ddim_jax.console import STDERR
 from ddim_jax.packing import pack_like, unpack
+from ddim_jax.places import for_checkpoints
 
 
 class Restored(NamedTuple):
@@ -42,7 +44,11 @@ class SaveError(OSError):
 
 @contextlib.contextmanager
 def open_manager(
-  directory: Path, *, keep: int = 2, keep_every: int | None = None, lowest_is_best: bool = True
+  directory: Path,
+  *,
+  keep: ranges.Positive = 2,
+  keep_every: ranges.Positive | None = None,
+  lowest_is_best: bool = True,
 ) -> Iterator[ocp.CheckpointManager]:
   """Opens or creates a folder of checkpoints; saves are asynchronous, and finished on leaving.
 
@@ -56,8 +62,7 @@ def open_manager(
     ValueError: If ``keep`` or ``keep_every`` is not positive.
     SaveError: On leaving, if the last save failed.
   """
-  if keep < 1 or (keep_every is not None and keep_every < 1):
-    raise ValueError(f"keep and keep_every must be positive, got {keep} and {keep_every}")
+  ranges.check_all(open_manager, {"keep": keep, "keep_every": keep_every})
   policies: list[Any] = [
     checkpoint_managers.LatestN(keep),
     checkpoint_managers.BestN(
@@ -69,11 +74,12 @@ def open_manager(
   ]
   if keep_every:
     policies.append(checkpoint_managers.EveryNSteps(keep_every))
+  directory = for_checkpoints(directory, "directory").absolute()
   options = ocp.CheckpointManagerOptions(
     preservation_policy=checkpoint_managers.preservation_policy.AnyPreservationPolicy(policies),
     cleanup_tmp_directories=True,
   )
-  manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+  manager = ocp.CheckpointManager(directory, options=options)
   try:
     yield manager
   except BaseException:
@@ -81,7 +87,7 @@ def open_manager(
       with _saving(manager):
         manager.close()
     except SaveError as error:  # the error on its way out says more, but this must not be lost
-      sys.stderr.write(f"warning: {error}\n")
+      STDERR.write(f"warning: {error}\n")
     raise
   with _saving(manager):
     manager.wait_until_finished()

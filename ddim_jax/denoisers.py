@@ -52,9 +52,12 @@ def as_denoiser(
       at trace time, if the output has another shape than ``x_t``.
   """
   check_signal(schedule, parameterisation)
+  call = _in_any_trace(network)
 
   def denoise(x_t, t):
-    output = network(x_t, t)
+    output = call(x_t, t)
+    if not hasattr(output, "shape"):
+      raise ValueError(f"the network must return one array, got {type(output).__name__}")
     if output.shape != x_t.shape:
       raise ValueError(
         f"the network must return the shape of x_t, {x_t.shape}, got {output.shape}"
@@ -65,6 +68,18 @@ def as_denoiser(
     return Prediction(x0.astype(x_t.dtype), eps.astype(x_t.dtype))
 
   return denoise
+
+
+def _in_any_trace(network: Callable[..., Any]) -> Callable[..., Any]:
+  """An NNX module as a function: it may count random numbers, which only a copy of the same trace can."""
+  if type(network).__module__.split(".")[0] != "flax" and not hasattr(network, "sow"):
+    return network
+  from flax import nnx
+
+  if not isinstance(network, nnx.Module):
+    return network
+  graph, state = nnx.split(network)
+  return lambda x, t: nnx.merge(graph, jax.tree.map(lambda leaf: leaf, state))(x, t)
 
 
 def with_x0(x0: jax.Array, x_t: jax.Array, t, schedule: Schedule) -> Prediction:

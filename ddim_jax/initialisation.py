@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from ddim_jax.seeds import key_of
+
 
 def on_host(init: Callable[[jax.Array], Any], seed: int) -> Any:
   """``init(key)``, computed on the host's CPU whatever the accelerator, as NumPy arrays.
@@ -24,4 +26,4 @@ def on_host(init: Callable[[jax.Array], Any], seed: int) -> Any:
     host = None
   hasty = None if host is None else {"xla_backend_optimization_level": 0}
   with contextlib.nullcontext() if host is None else jax.default_device(host):
-    return jax.device_get(jax.jit(init, compiler_options=hasty)(jax.random.key(seed)))
+    return jax.device_get(jax.jit(init, compiler_options=hasty)(key_of(seed)))

@@ -207,4 +207,4 @@ def repaint(solver: Solver | None = None) -> Solver:
     x_s, carry = jax.lax.cond(s > t, up, down)
     return x_s, carry, Prediction(*carry[1])
 
-  return Solver(init, step)
+  return Solver(init, step, rises=True)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.sampling import check_levels
+from ddim_jax.sampling import check_kinds, check_levels
 from ddim_jax.schedules import Schedule, check_decreasing, check_range, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
@@ -129,6 +129,7 @@ def invert(
     Section 4.3 of arXiv:2010.02502; fixed point: Pan et al., arXiv:2309.04907; acceleration: Walker and Ni,
     Anderson Acceleration for Fixed-Point Iterations, SIAM J. Numer. Anal. 49, 2011.
   """
+  check_kinds(denoise, schedule)
   ts = check_levels(x0, ts, "x0", schedule)
   solver = ddim() if solver is None else solver
   check_decreasing(ts, schedule.T)

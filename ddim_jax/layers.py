@@ -61,8 +61,8 @@ class GroupNorm(nn.Module):
   @nn.compact
   def __call__(self, x):
     channels = x.shape[-1]
-    scale = self.param("scale", nn.initializers.ones, (channels,))
-    bias = self.param("bias", nn.initializers.zeros, (channels,))
+    scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
     sums = jnp.stack([x.mean(axis=(1, 2)), (x * x).mean(axis=(1, 2))])
     mean, square = self.operations.average(sums, self.groups)
     inverse = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)
@@ -118,7 +118,9 @@ class RandomFourier:
 
   def features(self, module: nn.Module, t: jax.Array, channels: int) -> jax.Array:
     """``f32[B, 2 * channels]`` of levels ``[B]``; the frequencies are stored but never trained."""
-    frequencies = module.param("time_frequencies", nn.initializers.normal(self.scale), (channels,))
+    frequencies = module.param(
+      "time_frequencies", nn.initializers.normal(self.scale), (channels,), jnp.float32
+    )
     logs = jnp.log(t.astype(jnp.float32) - 1)
     angles = logs[:, None] * jax.lax.stop_gradient(frequencies)[None] * (2 * math.pi)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.sampling import check_keys, check_levels, draw_noise
+from ddim_jax.sampling import check_keys, check_kinds, check_levels, draw_noise
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver, ddim
 
@@ -76,6 +76,7 @@ def sample_parallel(
     Algorithm 1 of Shih et al., arXiv:2305.16317.
   """
   solver = ddim() if solver is None else solver
+  check_kinds(denoise, schedule, solver)
   ts, keys, carry = check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape), solver.init(x_T)
   S = ts.shape[0] - 1
   window = S if window is None else window
@@ -111,7 +112,7 @@ def sample_parallel(
     change = jnp.mean((new - old) ** 2, axis=tuple(range(2, new.ndim)))
     settled = jnp.max(change, axis=1) <= jnp.asarray(tolerance, x_T.dtype) ** 2
     # The first point is exact, whatever its change; those after it count while they are settled.
-    moved = 1 + jnp.sum(jnp.cumprod(settled[1:].astype(jnp.int32)))
+    moved = 1 + jnp.sum(jnp.cumprod(settled[1:].astype(jnp.int32)), dtype=jnp.int32)
     path = jax.lax.dynamic_update_slice_in_dim(path, new, start + 1, axis=0)
     ahead = jnp.reshape(index > start + window, (-1,) + (1,) * x_T.ndim)
     return start + moved, jnp.where(ahead, new[-1][None], path), rounds + 1

@@ -1,8 +1,40 @@
-"""Where a user's files lie when nobody says."""
+"""Names of files and folders: one rule for all that a user gives, and where files lie when nobody says."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
+
+
+def local(path: str | Path, name: str = "path") -> Path:
+  """A path on this machine, ``~`` and ``~USER`` expanded.
+
+  Raises:
+    ValueError: If it is empty, an address such as gs://, of an unknown home, or no path at all; names it.
+  """
+  text = os.fspath(path)
+  if not text or "\0" in text:
+    raise ValueError(f"{name} must be the name of a file or folder, got {text!r}")
+  if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+    raise ValueError(f"{name} must be on this machine (or mounted on it), got the address {text}")
+  try:
+    return Path(text).expanduser()
+  except RuntimeError as error:
+    raise ValueError(f"{name} must have a home that is known, got {text}") from error
+
+
+def for_checkpoints(path: str | Path, name: str = "workdir") -> Path:
+  r"""A `local` folder in which Orbax finds again what it writes: it takes ``* ? [ ] \`` for patterns.
+
+  Raises:
+    ValueError: If it is none, or has such a character or Orbax's mark of unfinished steps in its whole path.
+  """
+  found = local(path, name)
+  if wrong := sorted(set(str(found.absolute())) & set("*?[]\\\n")):
+    raise ValueError(f"{name} must be without {' '.join(map(repr, wrong))} in its path, got {found}")
+  if ".orbax-checkpoint-tmp" in str(found.absolute()):
+    raise ValueError(f"{name} must be without .orbax-checkpoint-tmp in its path, got {found}")
+  return found
 
 
 def user_folder(variable: str, *default: str) -> Path:
@@ -12,7 +44,7 @@ def user_folder(variable: str, *default: str) -> Path:
   temporary files.
   """
   if value := os.environ.get(variable):
-    return Path(value).expanduser()
+    return local(value, variable)
   try:
     home = Path.home() if os.environ.get("HOME", "~") else None
   except RuntimeError:

@@ -8,12 +8,14 @@ compiles anew (unless the levels are padded: see ``count``), new values of anyth
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range
+from ddim_jax.schedules import Schedule, check_decreasing, check_range, wide
+from ddim_jax.seeds import independent, typed
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -42,7 +44,7 @@ def image_keys(key: jax.Array, indices) -> jax.Array:
     key: ``jax.random.key(seed)``.
     indices: ``i32[B]``, the images' numbers.
   """
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(_typed(key), jnp.asarray(indices))
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(independent(key), jnp.asarray(indices))
 
 
 def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -53,16 +55,12 @@ def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> 
   return draw_noise(check_keys(key, shape), 0, shape, dtype)
 
 
-def _typed(key):
-  return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-
-
 def check_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """The key, or keys of a batch of this shape, as typed keys; ValueError on any other number."""
-  key = _typed(key)
+  key = typed(key)
   if key.shape not in ((), tuple(shape[:1])):
     raise ValueError(f"key must be one key or one per image, {tuple(shape[:1])}; got shape {key.shape}")
-  return key
+  return independent(key) if key.ndim else key
 
 
 def draw_noise(keys: jax.Array, draw, shape: tuple[int, ...], dtype) -> jax.Array:
@@ -84,6 +82,22 @@ def check_levels(x: jax.Array, ts, name: str, schedule: Schedule) -> jax.Array:
     )
   check_range("ts", given, 0, schedule.T)
   return ts
+
+
+def check_kinds(denoise: Any, schedule: Any, solver: Any = None) -> None:
+  """Raises ValueError where arguments are in another order, or a solver is not yet made."""
+  if not isinstance(schedule, Schedule):
+    raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
+  if isinstance(denoise, nn.Module) or not callable(denoise):
+    raise ValueError(  # noqa: TRY004
+      f"denoise must be a function (x_t, t) -> Prediction, got {type(denoise).__name__}; ddim_jax.as_denoiser"
+      " makes one of a network"
+    )
+  if solver is not None and not isinstance(solver, Solver):
+    hint = "; call it, as in ddim_jax.ddim()" if callable(solver) else ""
+    raise ValueError(
+      f"solver must be a Solver, got {getattr(solver, '__name__', type(solver).__name__)}{hint}"
+    )
 
 
 def sample(
@@ -128,7 +142,10 @@ def sample(
     Section 4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
   solver = ddim() if solver is None else solver
-  ts, keys = check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape)
+  check_kinds(denoise, schedule, solver)
+  given, ts, keys = ts, check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape)
+  if not solver.rises:
+    check_decreasing(given, schedule.T)
 
   def step(state, inputs):
     x_t, carry = state
@@ -169,7 +186,8 @@ def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:
   """
   if a.shape != b.shape or a.ndim < 1:
     raise ValueError(f"a and b must be batches of the same shape, got {a.shape} and {b.shape}")
-  axes = tuple(range(1, a.ndim))
+  axes, dtype = tuple(range(1, a.ndim)), a.dtype
+  a, b = (x.astype(wide(dtype)) for x in (a, b))
   w = jnp.asarray(w, a.dtype)
   w = jnp.reshape(w, w.shape + (1,) * (a.ndim - w.ndim))
   dot = lambda x, y: jnp.sum(x * y, axis=axes, keepdims=True)
@@ -178,7 +196,7 @@ def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:
   degenerate = (norms == 0) | (jnp.abs(cosine) > 1 - 1e-6)
   angle = jnp.arccos(jnp.where(degenerate, 0, cosine))
   curved = (jnp.sin((1 - w) * angle) * a + jnp.sin(w * angle) * b) / jnp.sin(angle)
-  return jnp.where(degenerate, (1 - w) * a + w * b, curved)
+  return jnp.where(degenerate, (1 - w) * a + w * b, curved).astype(dtype)
 
 
 def interpolate(
@@ -210,7 +228,7 @@ def interpolate(
   Raises:
     ValueError: As `sample` and `slerp`, or if ``weights`` is not a vector.
   """
-  weights = jnp.asarray(weights, x_a.dtype)
+  weights = jnp.asarray(weights, wide(x_a.dtype))
   if weights.ndim != 1:
     raise ValueError(f"weights must be a vector, got shape {weights.shape}")
   between = jax.vmap(slerp, in_axes=(None, None, 0))(x_a, x_b, weights)

@@ -18,6 +18,7 @@ from ddim_jax.packing import unpack
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.seeds import independent
 
 Weighting = Callable[[Schedule, jax.Array, jax.Array], jax.Array]
 """``(schedule, t, like) -> weight`` of the squared error in x0 at level ``t``."""
@@ -249,7 +250,7 @@ def make_train_step(
   """
 
   def train_step(state, key, images, labels):
-    size = images.shape[0]
+    size, key = images.shape[0], independent(key)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
     index = first + jnp.arange(size)
     level_key, example_key = jax.random.split(jax.random.fold_in(key, state.step))

@@ -30,6 +30,7 @@ from ddim_jax.layers import (
   upsample,
 )
 from ddim_jax.operations import named
+from ddim_jax.schedules import check_range
 
 __all__ = ["RandomFourier", "Sinusoids", "UNet", "time_embedding"]
 
@@ -110,9 +111,20 @@ class UNet(nn.Module):
     return round(self.channels * self.multipliers[level])
 
   def _check(self, x_t, t, labels, keys):
+    if not self.multipliers or self.blocks < 0 or self.groups < 1 or self.out_channels < 1:
+      raise ValueError(
+        "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
+        f" {self.multipliers}, {self.blocks}, {self.groups} and {self.out_channels}"
+      )
+    for name in ("in_channels", "num_classes", "embedding", "head_dim"):
+      if (value := getattr(self, name)) is not None and value < 1:
+        raise ValueError(f"{name} must be None or at least 1, got {value}")
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
     if (
       self.channels < 4
       or self.channels % 2
+      or any(self.width(level) < 1 for level in range(len(self.multipliers)))
       or any(self.width(level) % self.groups for level in range(len(self.multipliers)))
     ):
       raise ValueError(
@@ -143,6 +155,10 @@ class UNet(nn.Module):
       raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
     if labels is not None and self.label_embedding is None and labels.shape != x_t.shape[:1]:
       raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
+    if labels is not None and self.label_embedding is None:
+      if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+      check_range("labels", labels, 0, (self.num_classes or 0) - 1 + self.null_class)
 
   @nn.compact
   def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):

@@ -11,7 +11,9 @@ from typing import Any
 
 import jax
 
+from ddim_jax.console import STDERR
 from ddim_jax.cpu import devices, heap
+from ddim_jax.places import user_folder
 
 _OURS = Path(__file__).parent.parent
 _PROGRAMS = _OURS.parent / "experiments"
@@ -20,7 +22,7 @@ _PROGRAMS = _OURS.parent / "experiments"
 def use_compilation_cache() -> None:
   """Keeps compiled programs in ``$JAX_COMPILATION_CACHE_DIR`` or ``~/.cache/ddim_jax``."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddim_jax"
+    cache = user_folder("XDG_CACHE_HOME", ".cache") / "ddim_jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
@@ -54,7 +56,10 @@ def in_words_of_the_command(message: str, options: frozenset[str]) -> str:
   begin = re.match(r"(\w+(?:(?:, | and )\w+)*) (?=must|needs|goes|go together)", message)
   if begin is None:
     return message
-  as_option = lambda match: "--" + match[0].replace("_", "-") if match[0] in options else match[0]
+  typed = {"label": "class"} if any(word.startswith("--class") for word in sys.argv) else {}
+  as_option = lambda match: (
+    "--" + typed.get(match[0], match[0]).replace("_", "-") if match[0] in options else match[0]
+  )
   return re.sub(r"\w+", as_option, begin[0]) + message[begin.end() :]
 
 
@@ -80,12 +85,12 @@ def run(
     ours = any(raised_in.is_relative_to(folder) for folder in (_OURS, _PROGRAMS))
     if not ours and (not isinstance(error, OSError) or error.filename is None):
       raise
-    sys.stderr.write(f"error: {in_words_of_the_command(str(error), options)}\n")
+    STDERR.write(f"error: {in_words_of_the_command(str(error), options)}\n")
     status = 2
   except FloatingPointError as error:
-    sys.stderr.write(f"error: {error}\n")
+    STDERR.write(f"error: {error}\n")
     status = 1
   except KeyboardInterrupt:
-    sys.stderr.write("\ninterrupted\n")
+    STDERR.write("\ninterrupted\n")
     status = 130
   sys.exit(status or 0)

@@ -8,6 +8,7 @@ import numpy as np
 from ddim_jax import plots
 from ddim_jax.commands import options, outputs
 from ddim_jax.models import drawing, tables
+from ddim_jax.ranges import Positive, Seed, Side, Unit
 
 _MIN_BLOCK = 240
 """Smallest side of a block of the table, in pixels."""
@@ -16,11 +17,11 @@ _MIN_BLOCK = 240
 def compare(
   model: options.Where = options.DEFAULT,
   *,
-  steps: tuple[int, ...] = (10, 20, 50, 100),
-  etas: tuple[float, ...] = (0.0, 1.0),
-  side: int = 5,
+  steps: tuple[Positive, ...] = (10, 20, 50, 100),
+  etas: tuple[Unit, ...] = (0.0, 1.0),
+  side: Side = 5,
   spacing: tables.SpacingName | None = None,
-  seed: int = 0,
+  seed: Seed = 0,
   out: options.MaybeOut = None,
 ) -> None:
   """Draws a table of samples: a row for every eta, a column for every S, all from the same noise.
@@ -36,10 +37,8 @@ def compare(
     seed: Image i of a seed is always the same image.
     out: The picture; by default compare.png in the folder of the run, or here.
   """
-  if side < 1 or not steps or not etas:
-    raise ValueError("side must be positive, and steps and etas not empty")
-  if not all(0 <= eta <= 1 for eta in etas):
-    raise ValueError(f"etas must be in [0, 1], got {etas}")
+  if not steps or not etas:
+    raise ValueError("steps and etas must not be empty")
   place = outputs.place(out, model, "compare.png")
   trained, indices = options.model(model), np.arange(side**2)
   spacings = [trained.levels(S, spacing) for S in steps]

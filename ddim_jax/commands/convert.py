@@ -11,6 +11,8 @@ from ddim_jax import checkpoints, interop
 from ddim_jax.commands import options
 from ddim_jax.interop import files, names
 from ddim_jax.models import Model, build, load
+from ddim_jax.places import local
+from ddim_jax.ranges import Rate, Side
 
 
 def _save_checkpoint(folder: Path, model: Model) -> None:
@@ -24,8 +26,8 @@ def convert(
   out: options.Out,
   *,
   to: Literal["diffusers", "checkpoint"] = "diffusers",
-  ema: float | None = None,
-  size: int | None = None,
+  ema: Rate | None = None,
+  size: Side | None = None,
 ) -> None:
   """Converts weights, prints what went where, and compares after a round trip.
 
@@ -40,7 +42,7 @@ def convert(
     ema: Decay of the EMA to use, of those the run has kept; of a .ckpt file, 0 takes the model's own weights.
     size: Height of the images in pixels, where the files do not say.
   """
-  found, out = options.model(model, ema=ema, size=size), out.expanduser()
+  found, out = options.model(model, ema=ema, size=size), local(out, "out")
   if to == "diffusers":
     interop.save_diffusers(out, build.to_pretrained(found))
   else:

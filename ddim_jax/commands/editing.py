@@ -13,6 +13,7 @@ from ddim_jax import data, plots, timesteps
 from ddim_jax.commands.outputs import save_png
 from ddim_jax.commands.sequences import How
 from ddim_jax.models import Model, datasets, drawing
+from ddim_jax.ranges import Positive, Share
 
 _COLUMNS = 16
 
@@ -23,14 +24,14 @@ class Edit:
 
   inpaint: Path | None = None
   """A mask, a picture of the model's size: white is painted anew, black is kept."""
-  strength: float | None = None
+  strength: Share | None = None
   """Image to image: share of the steps to take, in (0, 1], starting from the picture with noise."""
   image: Path | None = None
   """The picture to start from, of the model's size, drawn --num times; by default --num pictures of the
   data set."""
-  resample: int = 5
+  resample: Positive = 5
   """With --inpaint: how often each stretch of steps is walked, so that the new part fits the old."""
-  jump: int = 5
+  jump: Positive = 5
   """With --inpaint: steps in a stretch."""
 
   @property
@@ -42,8 +43,6 @@ class Edit:
     """Raises ValueError on options that do not go with each other."""
     if self.image is not None and not self.asked_for:
       raise ValueError("--image is for --inpaint and --strength: give one of them, or both")
-    if self.resample < 1 or self.jump < 1:
-      raise ValueError(f"resample and jump must be positive, got {self.resample} and {self.jump}")
 
   def levels(self, ts: np.ndarray) -> np.ndarray:
     """The levels to walk: cut at the strength, with stretches repeated when inpainting."""

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 from ddim_jax.commands import options, outputs
+from ddim_jax.ranges import Count, Rate
 
 
 def export(
   model: options.Where,
   out: options.Out,
   *,
-  step: int | None = None,
-  ema: float | None = None,
+  step: Count | None = None,
+  ema: Rate | None = None,
   half: bool = True,
 ) -> None:
   """Writes the weights and the configuration of a model as safetensors; every command takes such a file.

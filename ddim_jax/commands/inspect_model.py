@@ -10,6 +10,7 @@ import numpy as np
 from ddim_jax import checkpoints, plots
 from ddim_jax.commands import options
 from ddim_jax.models import build, load
+from ddim_jax.places import local
 from ddim_jax.runs import logs
 
 
@@ -28,7 +29,7 @@ def inspect(model: options.Where = options.DEFAULT) -> int:
   Returns:
     1 if a checkpoint is damaged, else 0.
   """
-  workdir = Path(model).expanduser()
+  workdir = local(model, "model")
   if workdir.is_dir() and ((workdir / "checkpoints").is_dir() or (workdir / "metrics.jsonl").is_file()):
     return _inspect_run(workdir)
   found = load(model)

@@ -15,6 +15,7 @@ COMMANDS = {
   "convert": ("convert", "write a model for diffusers, or as a checkpoint"),
 }
 """Name -> module, and what it is for."""
+_NARROWEST = 60
 _EXAMPLES = """
   ddim sample                                    draw clothes with the model that comes along
   ddim sample --class Sneaker --guidance 3
@@ -33,20 +34,16 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs a command and exits with its status."""
+  _open_closed()
   name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+  if os.environ.get("COLUMNS", "80").isdecimal() and int(os.environ.get("COLUMNS", "80")) < _NARROWEST:
+    os.environ["COLUMNS"] = str(_NARROWEST)  # tables of options take minutes to lay out in less
   try:
-    if name in ("-h", "--help"):
-      print(usage())
-      return
-    if name == "--version":
-      from ddim_jax import __version__
-
-      print(__version__)
-      return
-    if name not in COMMANDS:
-      sys.stderr.write(f"error: there is no command {name!r}: one of {', '.join(COMMANDS)}\n")
-      sys.exit(2)
-    importlib.import_module(f"ddim_jax.commands.{COMMANDS[name][0]}").main(rest)
+    try:
+      _run(name, rest)
+    finally:
+      if sys.stdout is not None:
+        sys.stdout.flush()
   except ModuleNotFoundError as error:
     if (error.name or "ddim_jax").startswith("ddim_jax"):
       raise
@@ -55,3 +52,28 @@ def main(argv: Sequence[str] | None = None) -> None:
   except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(141)
+
+
+def _open_closed() -> None:
+  """Opens the standard streams that are closed: the next file would have the number into which XLA warns."""
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _run(name: str, rest: Sequence[str]) -> None:
+  """Runs the command of a name."""
+  if name in ("-h", "--help"):
+    print(usage())
+    return
+  if name == "--version":
+    from ddim_jax import __version__
+
+    print(__version__)
+    return
+  if name not in COMMANDS:
+    sys.stderr.write(f"error: there is no command {name!r}: one of {', '.join(COMMANDS)}\n")
+    sys.exit(2)
+  importlib.import_module(f"ddim_jax.commands.{COMMANDS[name][0]}").main(rest)

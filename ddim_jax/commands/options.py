@@ -1,6 +1,7 @@
 """Options that several commands have, and how a command line becomes a call."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from ddim_jax import ranges
 from ddim_jax.commands import cli
 from ddim_jax.models import Model, load, packaged
 from ddim_jax.models.config import Data
@@ -50,7 +52,13 @@ def parse(kind: Callable[..., _A], argv: Sequence[str], prog: str) -> _A:
 
 def run(function: Callable[..., int | None], argv: Sequence[str], prog: str) -> None:
   """Calls a function with the arguments of a command line, and exits with its status."""
-  cli.run(lambda: parse(function, argv, prog), options=names(function))
+
+  @functools.wraps(function)
+  def checked(*arguments: Any, **more: Any) -> int | None:
+    ranges.check_all(function, inspect.signature(function).bind(*arguments, **more).arguments)
+    return function(*arguments, **more)
+
+  cli.run(lambda: parse(checked, argv, prog), options=names(function))
 
 
 def names(*kinds: Any) -> frozenset[str]:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
 from PIL import PngImagePlugin
 
-from ddim_jax import plots
-from ddim_jax.atomic import replacing
+from ddim_jax import console, places, plots
+from ddim_jax.atomic import alone, replacing
 
 Draw = Callable[[np.ndarray], np.ndarray]
 """``indices -> images``, see `ddim_jax.models.drawing.numbered_pictures`."""
@@ -32,12 +31,13 @@ def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".
     ValueError: If it ends in something else.
   """
   if out is None:
-    workdir = Path(model).expanduser()
+    workdir = Path(model)
+    workdir = workdir.expanduser() if model.startswith("~") else workdir
     return (workdir if (workdir / "checkpoints").is_dir() else Path()) / name
   if out.suffix.lower() not in suffixes or out == Path():
     named = " or ".join(suffix for suffix in suffixes if suffix)
     raise ValueError(f"out must end in {named}{', or be a folder' * ('' in suffixes)}, got {out}")
-  return out.expanduser()
+  return places.local(out, "out")
 
 
 def png_text(settings: dict[str, Any]) -> PngImagePlugin.PngInfo:
@@ -81,7 +81,7 @@ def _blocks(
   first: int, num: int, size: int, draw: Draw, missing: Callable[[np.ndarray], bool]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields ``(indices, images)`` of blocks that are missing, with a progress bar."""
-  with tqdm.tqdm(total=num, initial=first, unit="image", dynamic_ncols=True) as bar:
+  with console.bar(total=num, initial=first, unit="image") as bar:
     for start in range(first, num, size):
       indices = np.arange(start, start + size)
       wanted = indices[indices < num]
@@ -101,13 +101,14 @@ def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict[str
     settings: What decides the images, kept in ``settings.json``.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  _same_settings(folder / "settings.json", settings, occupied=any(folder.glob("*.png")))
   name = lambda i: folder / f"{i:06d}.png"
   missing = lambda indices: not all(name(i).exists() for i in indices)
-  for indices, images in _blocks(0, num, size, draw, missing):
-    for i, image in zip(indices, images, strict=True):
-      with replacing(name(i)) as partial:  # a PNG that is there is whole
-        plots.to_image(image).save(partial, "PNG", pnginfo=png_text(settings | {"image": int(i)}))
+  with alone(folder, "is drawing into it"):
+    _same_settings(folder / "settings.json", settings, occupied=any(folder.glob("*.png")))
+    for indices, images in _blocks(0, num, size, draw, missing):
+      for i, image in zip(indices, images, strict=True):
+        with replacing(name(i)) as partial:  # a PNG that is there is whole
+          plots.to_image(image).save(partial, "PNG", pnginfo=png_text(settings | {"image": int(i)}))
 
 
 def write_npz(
@@ -118,7 +119,13 @@ def write_npz(
   They collect in a memory-mapped file beside it, whose progress is recorded after every block.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  settings = settings | {"num": num}
+  with alone(path, "is drawing into it"):
+    _write_npz(path, num, size, draw, settings | {"num": num}, shape)
+
+
+def _write_npz(
+  path: Path, num: int, size: int, draw: Draw, settings: dict[str, Any], shape: tuple[int, ...]
+) -> None:
   record = path.with_suffix(".settings.json")
   _same_settings(record, settings, occupied=path.exists())
   if path.exists():

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from ddim_jax.models.config import Config, Data, Diffusion, Network, Optimisation
+from ddim_jax.ranges import Count, Positive, PositiveReal, Several
 
 
 @dataclass(frozen=True)
@@ -20,34 +21,34 @@ class Run:
   hub id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
   levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
   weights. Once the run has a checkpoint, they are not needed any more."""
-  steps: int = 800_000
+  steps: Positive = 800_000
   """Train until this many updates."""
-  max_minutes: float | None = None
+  max_minutes: PositiveReal | None = None
   """Stop and save after this time, compilation included; the same command goes on from there."""
-  save_every: int = 5_000
+  save_every: Positive = 5_000
   """Updates between checkpoints."""
-  keep: int = 2
+  keep: Positive = 2
   """Newest checkpoints to keep."""
-  keep_every: int | None = None
+  keep_every: Positive | None = None
   """Also keep, for ever, checkpoints whose step is a multiple of this."""
-  sample_every: int = 5_000
+  sample_every: Count = 5_000
   """Updates between grids of samples in WORKDIR/samples; 0 for none."""
-  eval_every: int = 0
+  eval_every: Count = 0
   """Updates between evaluations, whose best step is kept; 0 for none."""
-  eval_num: int = 1_000
+  eval_num: Several = 1_000
   """Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared."""
   inception: Path | None = None
   """Weights of the FID's Inception network, for evaluation; without, EfficientNet-Lite0 (needs the
   extra efficientnet), or for grey images a small classifier."""
-  max_skipped: int = 0
+  max_skipped: Count = 0
   """Updates that may be left out because loss or gradient was not finite, before the run stops."""
   distributed: bool = False
   """Several hosts, found by themselves on TPU pods and Slurm."""
   coordinator: str | None = None
   """ADDRESS:PORT of process 0, where hosts are not found by themselves; implies --distributed."""
-  num_processes: int | None = None
+  num_processes: Positive | None = None
   """Number of processes, with --coordinator."""
-  process_id: int | None = None
+  process_id: Count | None = None
   """Number of this process, from 0, with --coordinator."""
 
 

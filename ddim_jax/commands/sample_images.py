@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddim_jax import checkpoints, plots
+from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
 from ddim_jax.models import Model, drawing, tables
+from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
 _LARGEST_GRID = 1024
 
@@ -32,21 +33,21 @@ class Args:
   """
 
   model: options.Where = options.DEFAULT
-  step: int | None = None
+  step: Count | None = None
   """Checkpoint of a run to use; the newest by default."""
-  ema: float | None = None
+  ema: Rate | None = None
   """Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0
   takes the model's own weights."""
-  size: int | None = None
+  size: Side | None = None
   """Height of the images in pixels, where another project's files do not say, or other than they say."""
   data: str | None = None
   """Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits."""
-  num: int = 64
+  num: Positive = 64
   """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
   out: Path | None = None
   """A .png file for a grid, a .npz file, or a folder for numbered PNG files; by default sample.png in the
   folder of the run, or here. A folder or .npz that was interrupted is completed."""
-  steps: int = 50
+  steps: Positive = 50
   """Number of sampling steps S, from 1 to T."""
   spacing: tables.SpacingName | None = None
   """Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
@@ -54,18 +55,18 @@ class Args:
   solver: tables.SolverName = "ddim"
   """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
   steps. dpmpp-2s and heun ask the network twice a step."""
-  eta: float = 0.0
+  eta: Unit = 0.0
   """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
   clip: bool = True
   """Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not."""
-  seed: int = 0
+  seed: Seed = 0
   """Image i of a seed is always the same image."""
-  batch_size: int = 64
+  batch_size: Positive = 64
   """Images at a time on each device."""
   label: options.Label = None
   """Class to draw, by number or name, for a conditional model; by default image i is of class i modulo their
   number."""
-  guidance: float | None = None
+  guidance: Real | None = None
   """Weight of classifier-free guidance, for a conditional model; 1 is none."""
   trajectory: bool = False
   """Draw how images emerge: a strip (.png) and animations (.gif, .webp)."""
@@ -73,7 +74,7 @@ class Args:
   """Draw great-circle interpolations between noises, a row a pair."""
   reconstruct: bool = False
   """Encode real images, decode them, and print the error."""
-  refine: int = 0
+  refine: Count = 0
   """Fixed-point iterations a step when encoding."""
   edit: editing.Edit = field(default_factory=editing.Edit)
 
@@ -86,8 +87,8 @@ class Args:
 
   def check(self) -> None:
     """Raises ValueError on options that are out of range or do not go with each other."""
-    if self.num < 1 or self.batch_size < 1:
-      raise ValueError(f"num and batch_size must be positive, got {self.num} and {self.batch_size}")
+    ranges.check_all(self)
+    ranges.check_all(self.edit)
     drawing.checked_eta(self.eta, self.solver)
     if sum((self.trajectory, self.interpolate, self.reconstruct, self.edit.asked_for)) > 1:
       raise ValueError(
@@ -97,8 +98,6 @@ class Args:
     fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
     if self.reconstruct and any(fixed):
       raise ValueError("--reconstruct is deterministic: leave out --eta, --solver, --label and --guidance")
-    if self.refine < 0:
-      raise ValueError(f"refine must be at least 0, got {self.refine}")
 
   def target(self) -> Path:
     """Where the result goes."""

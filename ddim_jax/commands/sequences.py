@@ -12,6 +12,7 @@ from ddim_jax import data, metrics, plots
 from ddim_jax.commands.outputs import save_png
 from ddim_jax.models import Model, datasets, drawing
 from ddim_jax.models.roundtrip import through_noise
+from ddim_jax.seeds import key_of
 
 _MOST = 8
 
@@ -41,7 +42,7 @@ class How(NamedTuple):
 
   def noise(self, num: int) -> tuple[jax.Array, jax.Array]:
     """Keys ``[num]`` and first noise ``f32[num, H, W, C]`` of the first images."""
-    keys = ddim_jax.image_keys(jax.random.key(drawing.checked_seed(self.seed)), np.arange(num))
+    keys = ddim_jax.image_keys(key_of(self.seed), np.arange(num))
     return keys, ddim_jax.initial_noise(keys, (num, *self.model.shape))
 
   def labels(self, num: int) -> jax.Array | None:

@@ -11,17 +11,18 @@ import numpy as np
 import optax
 import tyro
 
-from ddim_jax import checkpoints
+from ddim_jax import checkpoints, ranges
 from ddim_jax.commands import cli, options, presets
 from ddim_jax.commands.presets import PRESETS, Args
+from ddim_jax.console import say
 from ddim_jax.cpu import heap
 from ddim_jax.data import Source
 from ddim_jax.models import Model, build, datasets, load
 from ddim_jax.models.config import Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
+from ddim_jax.places import for_checkpoints
 from ddim_jax.runs import Interrupted, connected, fit
-from ddim_jax.runs.logs import say
 
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 _EFFICIENCY = 0.3
@@ -52,7 +53,7 @@ def completed(args: Args) -> Args:
     data = dataclasses.replace(data, data=f"folder:{Path(data.data).expanduser()}")
   if not args.suited:
     return dataclasses.replace(args, data=data)
-  saved = checkpoints.newest_config(args.run.workdir.expanduser() / "checkpoints")
+  saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
   before = None if saved is None else build.from_json(saved["config"])
   accelerated = jax.default_backend() != "cpu"
   if data.image_size is None:
@@ -73,7 +74,7 @@ def starting_model(args: Args, source: Source) -> Model:
     ValueError: If a run that goes on began from other weights, or from none.
   """
   origin, config = args.run.origin, args.config
-  saved = checkpoints.newest_config(args.run.workdir / "checkpoints")
+  saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
   if saved is not None:
     began = saved.get("from")
     if (None if origin is None else origin) != began:
@@ -129,9 +130,11 @@ def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
 
 def train(args: Args) -> int:
   """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
+  for section in (args.run, args.data, args.network, args.diffusion, args.optimisation):
+    ranges.check_all(section)
   args = completed(args)
   run, chosen = args.run, args.optimisation
-  workdir = run.workdir.expanduser()
+  workdir = for_checkpoints(run.workdir)
   with connected(
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
     process_id=run.process_id,

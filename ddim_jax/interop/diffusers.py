@@ -1,24 +1,31 @@
 """Folders of diffusers: an unconditional or class-conditional pipeline around a UNet2DModel."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from ddim_jax.interop import files, names
 from ddim_jax.interop.assembly import assemble, parameter_shapes
 from ddim_jax.interop.pretrained import Pretrained
+from ddim_jax.places import local
 
 
 def _folder(source: str | Path) -> Path:
   """A local folder, downloaded if it is an id of the Hugging Face hub."""
-  if Path(source).is_dir():
-    return Path(source)
-  text = str(source)
-  if Path(source).exists() or text.count("/") != 1 or text.startswith((".", "/", "~")):
-    raise ValueError(f"{source} is not a folder")
+  text, folder = str(source), local(source, "source")
+  if folder.is_dir():
+    return folder
+  if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+    raise ValueError(f"{source} is not a folder, nor OWNER/NAME of the hub")
   try:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+      HfHubHTTPError,
+      HFValidationError,
+      LocalEntryNotFoundError,
+      OfflineModeIsEnabled,
+    )
   except ImportError as error:
     raise ValueError(
       f"{source} is not a local folder; to download it as an id of the hub, pip install huggingface_hub"
@@ -26,6 +33,8 @@ def _folder(source: str | Path) -> Path:
   wanted = ["*.json", "*.safetensors", "*.bin", "unet/*", "scheduler/*"]
   try:
     return Path(huggingface_hub.snapshot_download(text, allow_patterns=wanted, etag_timeout=5))
+  except HFValidationError as error:
+    raise ValueError(f"{source} is not a folder, nor OWNER/NAME of the hub") from error
   except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
     raise ValueError(
       f"{source} is not a local folder and cannot be downloaded ({type(error).__name__}): give the path of"

@@ -9,6 +9,7 @@ import numpy as np
 from ddim_jax.interop import files, names
 from ddim_jax.interop.assembly import assemble
 from ddim_jax.interop.pretrained import Pretrained
+from ddim_jax.places import local
 
 
 def _pick(values: Any, ema: bool, path: Path) -> dict[str, np.ndarray]:
@@ -78,9 +79,11 @@ def load_ddim(
   Raises:
     ValueError: If the file holds anything but tensors and plain containers, or not this network.
   """
-  path = Path(path)
+  path = local(path)
   if not path.is_file():
     raise ValueError(f"{path} is not a file")
+  if path.suffix == ".safetensors":
+    raise ValueError(f"path must be a .ckpt or .pth file, got {path}: ddim_jax.load reads .safetensors")
   weights = _pick(files.read_pickle(path), ema, path)
   config = _config(weights, size, dropout, groups)
   paper = {"_class_name": "DDIMScheduler", "clip_sample": False}

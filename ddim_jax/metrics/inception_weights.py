@@ -6,7 +6,6 @@ sha256 is checked before it is read. It is converted once, and kept as safetenso
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.atomic import replacing
 from ddim_jax.metrics.inception import SIDE, Inception
 from ddim_jax.places import user_folder
 
@@ -129,9 +129,7 @@ def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> We
   if cached.exists():
     return Weights(_checked(load_file(str(cached))), found)
   params = convert(readers[path.suffix](path))
-  cached.parent.mkdir(parents=True, exist_ok=True)
-  partial = cached.with_suffix(f".{os.getpid()}.partial")
   flat = {f"{layer}.{kind}": a for layer, leaves in params.items() for kind, a in leaves.items()}
-  save_file({name: np.ascontiguousarray(array) for name, array in flat.items()}, partial)
-  partial.replace(cached)
+  with replacing(cached) as partial:
+    save_file({name: np.ascontiguousarray(array) for name, array in flat.items()}, partial)
   return Weights(params, found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ddim_jax import interop
+from ddim_jax import interop, ranges
 from ddim_jax.denoisers import clip_x0
 from ddim_jax.models import tables
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
@@ -114,8 +114,8 @@ def to_pretrained(model: Model) -> interop.Pretrained:
 
 def _network(config: Config, channels: int, num_classes: int) -> UNet:
   options = config.network
-  if not 0 <= options.dropout < 1 or not 0 <= options.label_dropout < 1:
-    raise ValueError(f"dropout rates must be in [0, 1), got {options.dropout} and {options.label_dropout}")
+  for section in (config.data, options, config.diffusion):
+    ranges.check_all(section)
   if config.imported is not None:
     network = interop.describe(**config.imported).model
     _check_imported(network, channels, num_classes)

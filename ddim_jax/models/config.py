@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from ddim_jax.ranges import Count, PositiveReal, Range, Rate, Seed, Side
 
 UNKNOWN = ""
 """The data of a model whose files do not say what it was trained on."""
@@ -18,9 +20,9 @@ class Data:
   """Where TFDS keeps data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets by default."""
   split: str = "train"
   """Split of the data set."""
-  image_size: int | None = None
+  image_size: Side | None = None
   """Side of the square to which images of folder: and tfds: are resized, in pixels."""
-  crop: int | None = None
+  crop: Side | None = None
   """Side of a central square cut out before resizing, in pixels; the largest by default."""
   flip: bool = False
   """Mirror each image left to right with probability 1/2."""
@@ -30,21 +32,21 @@ class Data:
 class Network:
   """The U-Net; the defaults are the paper's network for CIFAR-10."""
 
-  channels: int = 128
+  channels: Annotated[int, Range(4, 65_536)] = 128
   """Base width."""
-  multipliers: tuple[int, ...] = (1, 2, 2, 2)
+  multipliers: tuple[Annotated[int, Range(1, 1024)], ...] = (1, 2, 2, 2)
   """Width of each resolution in units of channels; the image size halves from one to the next."""
-  blocks: int = 2
+  blocks: Annotated[int, Range(1, 1024)] = 2
   """Residual blocks at each resolution."""
-  attention: tuple[int, ...] = (16,)
+  attention: tuple[Side, ...] = (16,)
   """Heights of the feature maps with self-attention."""
-  dropout: float = 0.1
+  dropout: Rate = 0.1
   """Dropout rate in [0, 1)."""
-  groups: int = 32
+  groups: Side = 32
   """Groups of every GroupNorm."""
   conditional: bool = False
   """Condition on the data set's classes."""
-  label_dropout: float = 0.1
+  label_dropout: Rate = 0.1
   """Fraction of labels hidden in training a conditional model, for classifier-free guidance."""
   dtype: Literal["float32", "bfloat16"] = "float32"
   """Type of the computation; parameters stay float32."""
@@ -59,7 +61,7 @@ class Network:
 class Diffusion:
   """The noise and the loss."""
 
-  levels: int = 1000
+  levels: Annotated[int, Range(1, 1_000_000)] = 1000
   """Number of noise levels T."""
   schedule: Literal["linear", "cosine", "quadratic", "constant", "sigmoid", "jsd", "warmup"] = "linear"
   """Noise schedule."""
@@ -82,19 +84,19 @@ class Optimisation:
 
   optimizer: Literal["adam", "sgd"] = "adam"
   """Adam is the paper's; plain gradient descent is for comparisons."""
-  batch_size: int = 128
+  batch_size: Annotated[int, Range(1, 1_000_000)] = 128
   """Size of the global batch, over all devices and hosts."""
-  learning_rate: float = 2e-4
+  learning_rate: PositiveReal = 2e-4
   """Learning rate after the warm-up; recorded as 0 where it was a schedule of its own."""
-  warmup: int = 5000
+  warmup: Count = 5000
   """Updates over which the learning rate rises from 0."""
-  clip: float = 1.0
+  clip: PositiveReal = 1.0
   """Largest global norm of a gradient."""
-  ema: float = 0.9999
+  ema: Rate = 0.9999
   """Decay of the EMA of the parameters, in [0, 1)."""
-  emas: tuple[float, ...] = ()
+  emas: tuple[Rate, ...] = ()
   """Decays of further EMAs, to be chosen from after training."""
-  seed: int = 0
+  seed: Seed = 0
   """Decides initialisation, noise, order and flips."""
 
 

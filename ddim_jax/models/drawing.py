@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ddim_jax import timesteps
+from ddim_jax import ranges, timesteps
 from ddim_jax.inversion import invert
 from ddim_jax.models import tables
 from ddim_jax.sampling import image_keys, initial_noise, sample
+from ddim_jax.seeds import key_of
 from ddim_jax.solvers import Solver
 
 if TYPE_CHECKING:
@@ -76,19 +77,11 @@ def as_solver(solver: str | Solver | None, eta: Any = 0.0) -> Solver:
 
 def checked_eta(eta: float, solver: str | Solver | None) -> np.float32:
   """Eta; ValueError unless it is in [0, 1], and 0 for all solvers but DDIM."""
-  if not 0 <= eta <= 1:
-    raise ValueError(f"eta must be in [0, 1], got {eta}")
+  ranges.check(ranges.Unit, "eta", eta)
   if eta and solver not in (None, "ddim"):
     name = solver if isinstance(solver, str) else "a solver of its own"
     raise ValueError(f"eta goes with the solver ddim, got eta {eta:g} with {name}")
   return np.float32(eta)
-
-
-def checked_seed(seed: int) -> int:
-  """The seed; ValueError unless it is an integer in [0, 2^32): others would draw the images of one there."""
-  if not 0 <= seed < 2**32:
-    raise ValueError(f"seed must be in [0, 2^32), got {seed}")
-  return seed
 
 
 def _placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
@@ -130,13 +123,14 @@ def numbered_images(
 
   Raises:
     ValueError: On a solver, seed, label or guidance that does not go with the model.
+    FloatingPointError: When drawing, if an image is NaN or infinite.
   """
   as_solver(solver)
   model.replace(params=()).denoiser(
     guidance=guidance
   )  # what does not go together is said before anything compiles
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
-  key, sharing, classes = jax.random.key(checked_seed(seed)), by_example(size), len(model.classes)
+  key, sharing, classes = key_of(seed), by_example(size), len(model.classes)
 
   def run(
     model: "Model", key: Any, eta: Any, guidance: Any, ts: Any, count: Any, indices: Any, labels: Any
@@ -161,7 +155,14 @@ def numbered_images(
     other = None if params is None else model.replace(params=params)
     placed = _placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
     shared = jax.device_put((indices, labels_of(indices)), sharing)
-    return np.asarray(program(placed, key, noise, np.float32(guidance), levels, count, *shared))
+    images = np.asarray(program(placed, key, noise, np.float32(guidance), levels, count, *shared))
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
+      raise FloatingPointError(
+        f"{(~finite).sum()} of {len(images)} images are not finite, such as image {indices[~finite][0]}: the"
+        " model's weights are not, or guidance is too strong"
+      )
+    return images
 
   return size, draw
 
@@ -178,8 +179,6 @@ def inverted(
   model: "Model", images: np.ndarray, ts: np.ndarray, refine: int, label: Any, batch_size: int
 ) -> np.ndarray:
   """The noise behind images, ``f32[N, H, W, C]``; see `Model.invert`."""
-  if refine < 0 or batch_size < 1:
-    raise ValueError(f"refine must be at least 0 and batch_size positive, got {refine} and {batch_size}")
   size = even(min(len(images), batch_size * jax.local_device_count()))
   sharing, each = by_example(size), None if label is None else np.broadcast_to(label, len(images))
 

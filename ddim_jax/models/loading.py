@@ -7,6 +7,7 @@ from typing import Any
 from ddim_jax import interop
 from ddim_jax.models import build
 from ddim_jax.models.model import Model
+from ddim_jax.places import local
 
 _HERE = Path(__file__).parent
 _PICKLES = (".ckpt", ".pth", ".pt")
@@ -45,7 +46,7 @@ def load(
   """
   if isinstance(where, str) and where in packaged():
     where = packaged()[where]
-  path = Path(where).expanduser()
+  path = local(where, "model")
   if path.suffix == ".safetensors":
     from ddim_jax.models import exported
 
@@ -64,7 +65,7 @@ def load(
   if path.is_dir() and not is_diffusers(path):
     _refuse(path, "size", size)
     return _run(path, step, ema, like)
-  if not path.is_dir() and (path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(where))):
+  if not path.is_dir() and (path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where))):
     raise _nothing(where)
   _refuse(path, "step and ema", step, ema)
   return build.from_pretrained(interop.load_diffusers(where), size)

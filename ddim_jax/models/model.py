@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax import ranges
 from ddim_jax.denoisers import Denoiser, as_denoiser
 from ddim_jax.guidance import guide
 from ddim_jax.models import drawing, tables
 from ddim_jax.models.config import Config
 from ddim_jax.models.networks import Adapted, adapt
 from ddim_jax.parameterisation import Parameterisation
+from ddim_jax.places import local
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver
 
@@ -184,17 +186,17 @@ class Model:
 
   def sample(
     self,
-    num: int,
+    num: ranges.Positive,
     *,
-    steps: int = 50,
-    eta: float = 0.0,
+    steps: ranges.Positive = 50,
+    eta: ranges.Unit = 0.0,
     solver: str | Solver | None = None,
     label: Label | None = None,
     guidance: float = 1.0,
-    seed: int = 0,
+    seed: ranges.Seed = 0,
     spacing: str | tables.Spacing | None = None,
     clip: bool = True,
-    batch_size: int = 64,
+    batch_size: ranges.Positive = 64,
   ) -> np.ndarray:
     """Draws images 0 to ``num - 1`` of a seed.
 
@@ -210,7 +212,7 @@ class Model:
       label: A class by number or name, or one for each image; by default image i is of class i modulo their
         number.
       guidance: Weight of classifier-free guidance; 1 is none.
-      seed: In [0, 2^32).
+      seed: In [0, 2^63).
       spacing: Which levels to visit, by name or as ``S -> levels``; by default the model's own.
       clip: Restrict predictions of x0, see `denoiser`.
       batch_size: Images at a time on each device.
@@ -221,8 +223,7 @@ class Model:
     Raises:
       ValueError: On a value out of its range; names it.
     """
-    if num < 1 or batch_size < 1:
-      raise ValueError(f"num and batch_size must be positive, got {num} and {batch_size}")
+    ranges.check_all(Model.sample, locals())
     ts = self.levels(steps, spacing)
     numbers = self.labels(label)
     if numbers is not None and np.ndim(numbers) and len(numbers) != num:
@@ -238,11 +239,11 @@ class Model:
     self,
     images: np.ndarray | jax.Array,
     *,
-    steps: int = 50,
-    refine: int = 0,
+    steps: ranges.Positive = 50,
+    refine: ranges.Count = 0,
     label: Label | None = None,
     spacing: str | tables.Spacing | None = None,
-    batch_size: int = 64,
+    batch_size: ranges.Positive = 64,
   ) -> np.ndarray:
     """The noise that deterministic DDIM turns into ``images``; see `ddim_jax.invert`.
 
@@ -261,6 +262,7 @@ class Model:
     Raises:
       ValueError: If the images are not such an array, or a value is out of its range.
     """
+    ranges.check_all(Model.invert, locals())
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1:] != self.shape or images.dtype != np.float32 or not len(images):
       raise ValueError(
@@ -282,7 +284,7 @@ class Model:
     """
     from ddim_jax.models import exported
 
-    exported.save(self, Path(path).expanduser(), half)
+    exported.save(self, local(path), half)
 
 
 class _Static:

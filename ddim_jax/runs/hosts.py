@@ -1,7 +1,6 @@
-"""Several hosts, being told to stop, and one run at a time in a folder."""
+"""Several hosts, and being told to stop."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from ddim_jax.console import STDERR
 
 _HEARTBEAT_SECONDS = 20
 _WATCHER = "import sys; sys.stdin.buffer.read() or sys.stderr.write(sys.argv[1])"
@@ -72,8 +73,8 @@ def connected(
     yield
   except jax.errors.JaxRuntimeError as error:
     # Leave at once: an orderly end would wait for the process that is gone.
-    sys.stderr.write(f"{error}\n")
-    sys.stderr.flush()
+    STDERR.write(f"{error}\n")
+    STDERR.flush()
     watcher.communicate()
     os._exit(1)
   finally:
@@ -112,29 +113,8 @@ class StopRequest:
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     self._urgency = max(self._urgency, 2 if number == signal.SIGINT else 1)
-    with contextlib.suppress(OSError):
-      os.write(2, b"\nstopping after this step, then saving\n")
+    with contextlib.suppress(OSError, ValueError):
+      # Not through the stream, which may be in the middle of a write, nor to 2, which may be another file.
+      os.write(STDERR.fileno(), b"\nstopping after this step, then saving\n")
     if number == signal.SIGINT:
       signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextlib.contextmanager
-def alone_in(workdir: Path) -> Iterator[None]:
-  """Holds a folder against other runs of this machine, until this process ends.
-
-  Raises:
-    ValueError: If another process holds it; names that.
-  """
-  path = workdir / ".lock"
-  with path.open("a+") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      file.seek(0)
-      raise ValueError(f"{workdir} is in use: process {file.read().strip()} is training there") from error
-    except OSError:  # a file system without locks
-      pass
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    yield

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ddim_jax import console
 from ddim_jax.atomic import replacing
 
 _FLUSH_SECONDS = 10.0
@@ -26,12 +26,6 @@ def read_metrics(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
           yield json.loads(line), line
         except json.JSONDecodeError:
           return
-
-
-def say(text: str) -> None:
-  """Prints; that nobody reads it does not end a run."""
-  with contextlib.suppress(OSError):
-    print(text, flush=True)
 
 
 @contextlib.contextmanager
@@ -168,13 +162,12 @@ class Progress:
     self, start: int, steps: int, batch_size: int, quiet: bool = False, deadline: float | None = None
   ):
     self._batch_size, self._deadline = batch_size, deadline
-    self._terminal = sys.stderr.isatty()
-    self._bar = tqdm(
+    self._terminal = console.STDERR.isatty()
+    self._bar = console.bar(
       total=steps,
       initial=start,
       unit="step",
       mininterval=0.5 if self._terminal else _FLUSH_SECONDS,
-      dynamic_ncols=True,
       disable=quiet,
       ascii=None if self._terminal else True,
       bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
@@ -183,11 +176,7 @@ class Progress:
     self._loss: float | None = None
 
   def step(self, loss: float) -> None:
-    """Advances by one step; that nobody reads it does not end a run."""
-    with contextlib.suppress(OSError):
-      self._advance(loss)
-
-  def _advance(self, loss: float) -> None:
+    """Advances by one step."""
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
     if time.monotonic() - self._since > (1.0 if self._terminal else _FLUSH_SECONDS):
@@ -196,10 +185,9 @@ class Progress:
 
   def close(self) -> None:
     """Leaves the bar where it is, with the rate of a run too short to have shown one."""
-    with contextlib.suppress(OSError):
-      if self._count and not self._rate:
-        self._show()
-      self._bar.close()
+    if self._count and not self._rate:
+      self._show()
+    self._bar.close()
 
   def _show(self) -> None:
     now = time.monotonic()

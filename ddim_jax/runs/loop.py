@@ -12,15 +12,20 @@ import jax
 import numpy as np
 import optax
 
-from ddim_jax import checkpoints, data, plots, training
+from ddim_jax import checkpoints, data, plots, ranges, training
+from ddim_jax.atomic import alone
+from ddim_jax.console import say
 from ddim_jax.models import Model, build, drawing, from_network
 from ddim_jax.models.config import UNKNOWN, Data, Optimisation
 from ddim_jax.models.tables import named
 from ddim_jax.packing import unpack
+from ddim_jax.places import for_checkpoints, local
+from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
 from ddim_jax.runs import evaluation, hosts, logs, objective
 from ddim_jax.runs.start import checked, start
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
+from ddim_jax.seeds import key_of
 
 _LAG = 2
 """Updates between one and reading its metrics, so that reading never makes the device wait."""
@@ -38,31 +43,31 @@ def fit(
   model: Any,
   images: data.Source | np.ndarray,
   *,
-  steps: int,
+  steps: Positive,
   labels: np.ndarray | None = None,
   classes: Sequence[str] = (),
-  batch_size: int = 128,
-  accumulate: int = 1,
+  batch_size: Positive = 128,
+  accumulate: Positive = 1,
   flip: bool = False,
   optimizer: Callable[..., optax.GradientTransformation] | optax.GradientTransformation = optax.adam,
-  learning_rate: float | optax.Schedule = 2e-4,
-  warmup: int = 5000,
-  clip: float = 1.0,
-  ema: float = 0.9999,
-  emas: Sequence[float] = (),
+  learning_rate: PositiveReal | optax.Schedule = 2e-4,
+  warmup: Count = 5000,
+  clip: PositiveReal = 1.0,
+  ema: Rate = 0.9999,
+  emas: Sequence[Rate] = (),
   weighting: str | training.Weighting | None = None,
   minimise: Callable[[Model], tuple[Callable[..., Any], training.Levels]] | None = None,
   antithetic: bool = False,
-  label_dropout: float = 0.1,
-  seed: int = 0,
-  max_minutes: float | None = None,
-  max_skipped: int = 0,
-  save_every: int = 5000,
-  keep: int = 2,
-  keep_every: int | None = None,
-  sample_every: int = 5000,
-  eval_every: int = 0,
-  eval_num: int = 1000,
+  label_dropout: Rate = 0.1,
+  seed: Seed = 0,
+  max_minutes: PositiveReal | None = None,
+  max_skipped: Count = 0,
+  save_every: Positive = 5000,
+  keep: Positive = 2,
+  keep_every: Positive | None = None,
+  sample_every: Count = 5000,
+  eval_every: Count = 0,
+  eval_num: Several = 1000,
   inception: str | Path | None = None,
   log: Callable[[int, dict[str, float]], None] | None = None,
   progress: bool = True,
@@ -129,11 +134,9 @@ def fit(
     Interrupted: After Ctrl-C, once the state is saved.
     OSError: If something could not be written; what was saved before stays.
   """
-  workdir, source = _folder(workdir), as_source(images, labels, classes)
-  _check(
-    steps=steps, batch_size=batch_size, accumulate=accumulate, ema=ema, emas=emas, save_every=save_every,
-    sample_every=sample_every, eval_every=eval_every, eval_num=eval_num, max_skipped=max_skipped, seed=seed,
-  )  # fmt: skip
+  ranges.check_all(fit, locals())
+  _check_batch(batch_size, accumulate)
+  workdir, source = for_checkpoints(workdir), as_source(images, labels, classes)
   if not isinstance(model, Model):
     wanted = source.classes if getattr(model, "num_classes", None) is not None else ()
     model = from_network(model, source.shape, classes=wanted)
@@ -169,10 +172,10 @@ def fit(
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(hosts.StopRequest(max_minutes))
     if chief:
-      stack.enter_context(hosts.alone_in(workdir))
+      stack.enter_context(alone(workdir, "is training there"))
     folder = workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=keep, keep_every=keep_every))
-    saved = checkpoints.restore_newest_sound(manager, lambda text: logs.say(f"warning: {text}"))
+    saved = checkpoints.restore_newest_sound(manager, lambda text: say(f"warning: {text}"))
     tuned = "from" in saved.config if saved is not None else model.params is not None
     begun = None if saved is None else saved.config.get("from")
     description = describe(model, source, begun or origin or "given weights" if tuned else None)
@@ -189,21 +192,21 @@ def fit(
     if eval_every:
       evaluate = evaluation.evaluator(
         model, source, folder=workdir, num=eval_num, seed=seed, decays=emas,
-        inception=None if inception is None else Path(inception), name=model.config.data.data,
+        inception=None if inception is None else local(inception, "inception"), name=model.config.data.data,
       )  # fmt: skip
     first = int(state.step)
     shown = progress and chief
     if shown:
-      logs.say("\n".join(header(workdir, source, state, batch_size, steps)))
+      say("\n".join(header(workdir, source, state, batch_size, steps)))
       for change in changes:
-        logs.say(f"changed     {change}")
-    key, flags = jax.random.key(seed), np.zeros(jax.local_device_count(), np.int32)
+        say(f"changed     {change}")
+    key, flags = key_of(seed), np.zeros(jax.local_device_count(), np.int32)
     if first < steps:
       with waiting("compiling", shown):
         # JAX keeps it for the calls below.
         program = update.lower(state, key, *batch(first), flags).compile()
       if shown and (flops := flops_of(program)):
-        logs.say(f"a step      about {flops / 1e9:,.1f} GFLOP")
+        say(f"a step      about {flops / 1e9:,.1f} GFLOP")
     book = stack.enter_context(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
@@ -230,9 +233,12 @@ def fit(
         book.flush()
         checkpoints.save(manager, step, state, description, metrics["frechet"] if judged else None)
       if grid is not None and (last or step % sample_every == 0):
-        with waiting("drawing samples", shown):
-          picture = grid(unpack(jax.device_get(state.ema)))
-        plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
+        try:
+          with waiting("drawing samples", shown):
+            picture = grid(unpack(jax.device_get(state.ema)))
+          plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
+        except FloatingPointError as error:
+          say(f"warning: no samples of step {step:,}: {error}")
       if urgency:
         break
     result: Model = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
@@ -270,34 +276,13 @@ def describe(model: Model, source: data.Source, origin: str | None) -> dict[str,
   return description if origin is None else description | {"from": origin}
 
 
-def _folder(workdir: str | Path) -> Path:
-  """The folder of a run; ValueError if it could be written, but not read again."""
-  if "://" in str(workdir) or str(workdir).startswith("gs:/"):
-    raise ValueError(f"workdir must be a folder of this machine, such as a mounted bucket, got {workdir}")
-  if found := sorted(set("*?[]\\") & set(str(workdir))):  # Orbax takes them for patterns
-    raise ValueError(f"workdir must not contain {' '.join(found)}, got {workdir}")
-  return Path(workdir).expanduser()
-
-
-def _check(
-  *, steps: int, batch_size: int, accumulate: int, ema: float, emas: Sequence[float], seed: int, **others: int
-) -> None:
+def _check_batch(batch_size: int, accumulate: int) -> None:
   devices = jax.device_count()
-  if batch_size < 1 or batch_size % devices or accumulate < 1 or batch_size % (devices * accumulate):
+  if batch_size % (devices * accumulate):
     parts = f" in {accumulate} parts each" if accumulate != 1 else ""
     raise ValueError(
       f"batch_size must be a positive multiple of the {devices} devices{parts}, got {batch_size}"
     )
-  if steps < 1:
-    raise ValueError(f"steps must be positive, got {steps}")
-  if not all(0 <= decay < 1 for decay in (ema, *emas)):
-    raise ValueError(f"ema and emas must be in [0, 1), got {ema} and {tuple(emas)}")
-  if not 0 <= seed < 2**32:
-    raise ValueError(f"seed must be in [0, 2^32), got {seed}")
-  least = {"save_every": 1, "eval_num": 2}
-  for name, value in others.items():
-    if value < least.get(name, 0):
-      raise ValueError(f"{name} must be at least {least.get(name, 0)}, got {value}")
 
 
 def _named(choice: Any) -> Any:

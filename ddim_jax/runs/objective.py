@@ -37,12 +37,7 @@ def losses(
     weighting: Weighting of the loss by level, or None for L_simple.
     label_dropout: Fraction of labels hidden, for classifier-free guidance, where the model has a label for
       no class.
-
-  Raises:
-    ValueError: If ``label_dropout`` is not in [0, 1).
   """
-  if not 0 <= label_dropout < 1:
-    raise ValueError(f"label_dropout must be in [0, 1), got {label_dropout}")
 
   def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
     dropout_keys, label_keys = training.split_each(keys)
@@ -71,21 +66,14 @@ def optimizer(
 
   Args:
     made_by: ``(learning_rate) -> optimiser``, such as ``optax.adam``; or an optimiser.
-    learning_rate: A number, at least 0; or an optax schedule, which has its own warm-up.
+    learning_rate: A number; or an optax schedule, which has its own warm-up.
     warmup: Updates over which a number rises from 0.
     clip: Largest global norm of a gradient, positive.
-
-  Raises:
-    ValueError: On a value out of its range.
   """
   if isinstance(made_by, optax.GradientTransformation):
     return made_by
-  if not clip > 0:
-    raise ValueError(f"clip must be positive, got {clip}")
   if callable(learning_rate):
     return optax.chain(optax.clip_by_global_norm(clip), made_by(learning_rate))
-  if not 0 <= learning_rate < float("inf") or warmup < 0:
-    raise ValueError(f"learning_rate and warmup must be at least 0, got {learning_rate} and {warmup}")
   return training.warmed_up(made_by, learning_rate, warmup, clip)
 
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
-from ddim_jax import data, metrics
+from ddim_jax import console, data, metrics
 from ddim_jax.atomic import replacing
 from ddim_jax.metrics import classifier, efficientnet, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
@@ -113,9 +112,11 @@ def digest(seen: Seen) -> str:
 
 
 def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) -> Seen:
-  """What the judge sees in a data set; kept in ``folder``."""
-  some = source.read(np.linspace(0, source.size - 1, min(64, source.size)).astype(int))[0]
-  decides = [source.name, source.size, source.shape, hashlib.sha256(some.tobytes()).hexdigest()]
+  """What the judge sees in a data set; kept in ``folder``, under a name made of all pixels and the judge."""
+  content = hashlib.sha256()
+  for start in range(0, source.size, batch):
+    content.update(source.read(np.arange(start, min(start + batch, source.size)))[0].tobytes())
+  decides = [source.size, source.shape, content.hexdigest()]
   identity = hashlib.sha256(json.dumps([*decides, seer.name, seer.sha256]).encode()).hexdigest()
   path = folder / f"reference-{identity[:16]}.npz"
   if path.exists():
@@ -123,7 +124,7 @@ def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) 
   # In the random order of an epoch, so that the features kept are a fair sample.
   order = data.batch_indices(source.size, source.size, 0, 0)
   seen: Seen | None = None
-  for start in tqdm.tqdm(range(0, source.size, batch), desc="reference", unit="batch", dynamic_ncols=True):
+  for start in console.bar(iterable=range(0, source.size, batch), desc="reference", unit="batch"):
     seen = add(seen, *seer.look(source.read(order[start : start + batch])[0]))
   if seen is None:
     raise ValueError(f"{source.name} is empty")

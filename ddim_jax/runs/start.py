@@ -8,11 +8,11 @@ import numpy as np
 import optax
 
 from ddim_jax import checkpoints, training
+from ddim_jax.console import say
 from ddim_jax.initialisation import on_host
 from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
 from ddim_jax.packing import pack
-from ddim_jax.runs.logs import say
 
 _DECIDES = {
   "model": ("channels", "multipliers", "blocks", "attention", "groups", "conditional"),

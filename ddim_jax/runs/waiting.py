@@ -1,12 +1,11 @@
 """What a person sees while nothing seems to happen."""
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Iterator
 
-from ddim_jax.runs.logs import say
+from ddim_jax.console import STDERR, say
 
 _WORTH_SAYING = 2.0
 
@@ -22,7 +21,7 @@ def waiting(what: str, show: bool = True) -> Iterator[None]:
   if not show:
     yield
     return
-  terminal, began, done = sys.stderr.isatty(), time.monotonic(), threading.Event()
+  terminal, began, done = STDERR.isatty(), time.monotonic(), threading.Event()
 
   def count() -> None:
     while not done.wait(1.0):
@@ -46,6 +45,5 @@ def waiting(what: str, show: bool = True) -> Iterator[None]:
 
 
 def _write(text: str) -> None:
-  with contextlib.suppress(OSError):
-    sys.stderr.write(text)
-    sys.stderr.flush()
+  STDERR.write(text)
+  STDERR.flush()

@@ -28,10 +28,12 @@ class Solver(NamedTuple):
     init: ``(x_T) -> carry``: the solver's memory before the first step, a pytree.
     step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: from level ``t``
       to level ``s``; ``z`` is standard normal noise of the shape of ``x_t``.
+    rises: Whether ``s`` may be above ``t``: see `ddim_jax.repaint`.
   """
 
   init: Callable[[jax.Array], Any]
   step: Callable[..., tuple[jax.Array, Any, Prediction]]
+  rises: bool = False
 
 
 Limit = Callable[[jax.Array, jax.Array], jax.Array | int]

@@ -12,6 +12,7 @@ import tqdm
 import ddim_jax
 from ddim_jax import data, likelihood, metrics, plots
 from ddim_jax.models import drawing, roundtrip
+from ddim_jax.seeds import key_of
 from experiments.paper.study import Task, eta_of
 
 _SIDE = 5
@@ -88,7 +89,7 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   """Great-circle interpolation between pairs of noises, a row a pair."""
   trained = task.trained
   ts = task.levels(min(50, trained.schedule.T))
-  keys = ddim_jax.image_keys(jax.random.key(task.seed), np.arange(2 * _ROWS))
+  keys = ddim_jax.image_keys(key_of(task.seed), np.arange(2 * _ROWS))
   noise = ddim_jax.initial_noise(keys, (2 * _ROWS, *trained.shape))
   labels = jnp.tile(jnp.arange(_ROWS) % len(trained.classes), columns) if trained.classes else None
 
@@ -136,7 +137,7 @@ def levels(task: Task, num: int, points: int = 20) -> dict[str, Any]:
     denoise = trained.denoiser(label=labels, clip=False)
 
     def at(t):
-      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(task.seed), t), index)
+      key = jax.random.fold_in(jax.random.fold_in(key_of(task.seed), t), index)
       eps = jax.random.normal(key, x0.shape)
       error = denoise(ddim_jax.add_noise(trained.schedule, x0, eps, t), t).eps - eps
       return jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
@@ -169,7 +170,7 @@ def bits(task: Task, num: int) -> dict[str, Any]:
   @jax.jit
   def run(trained, x0, labels, index, share):
     denoise = trained.denoiser(label=labels)
-    keys = ddim_jax.image_keys(jax.random.key(task.seed), index)
+    keys = ddim_jax.image_keys(key_of(task.seed), index)
     bound = likelihood.variational_bound(keys, denoise, trained.schedule, x0, ts, share=share)
     return bound.prior, bound.levels, bound.decoder
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import ddim_jax
 from ddim_jax import timesteps
@@ -12,6 +13,15 @@ LINEAR, JSD = ddim_jax.linear_schedule(100), ddim_jax.jsd_schedule(100)
 X = jnp.ones((2, 3))
 DENOISE = ddim_jax.as_denoiser(lambda x, t: x, LINEAR)
 KEY = jax.random.key(0)
+
+
+def unet(labels=None, **options):
+  network = ddim_jax.UNet(
+    **{"channels": 8, "multipliers": (1,), "blocks": 1, "attention": (), "groups": 4, "out_channels": 1}
+    | options
+  )
+  x = jnp.zeros((2, 4, 4, 1))
+  network.apply({"params": {}}, x, jnp.int32(1), None if labels is None else jnp.asarray(labels))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +56,27 @@ KEY = jax.random.key(0)
     (lambda: ddim_jax.invert(DENOISE, LINEAR, X, np.array([7, 7])), "ts must decrease"),
     (lambda: ddim_jax.invert(DENOISE, LINEAR, X, np.array([7, 0]), refine=-1), "refine must"),
     (lambda: ddim_jax.invert(DENOISE, LINEAR, X, np.array([7, 0]), damping=2.0), "damping must"),
+    (lambda: ddim_jax.sample(KEY, DENOISE, LINEAR, X, np.array([0, 3, 7])), "ts must decrease"),
+    (lambda: ddim_jax.sample(KEY, DENOISE, LINEAR, X, [7.0, 7.0, 0.0]), "ts must decrease"),
+    (lambda: ddim_jax.sample(DENOISE, KEY, LINEAR, X, [7, 0]), "denoise must be a function .*PRNGKeyArray"),
+    (lambda: ddim_jax.sample(KEY, LINEAR, DENOISE, X, [7, 0]), "schedule must be a Schedule, got function"),
+    (lambda: ddim_jax.sample(KEY, ddim_jax.UNet(), LINEAR, X, [7, 0]), "got UNet; ddim_jax.as_denoiser"),
+    (lambda: ddim_jax.sample(KEY, DENOISE, LINEAR, X, [7, 0], solver=ddim_jax.ddim), "got ddim; call it"),
+    (
+      lambda: ddim_jax.sample_parallel(KEY, DENOISE, LINEAR, X, [7, 0], solver="ddim"),
+      "solver must .*got str",
+    ),
+    (lambda: ddim_jax.sample(3, DENOISE, LINEAR, X, [7, 0]), "key must be a key"),
+    (lambda: unet(groups=0), "groups and out_channels at least 1, got .*, 0 and 1"),
+    (lambda: unet(multipliers=()), "multipliers must not be empty"),
+    (lambda: unet(blocks=-1), "blocks at least 0"),
+    (lambda: unet(dropout=1.0), "dropout must be"),
+    (lambda: unet(embedding=-1), "embedding must be None or at least 1, got -1"),
+    (lambda: unet(head_dim=0), "head_dim must be"),
+    (lambda: unet(num_classes=3, labels=[-1, 0]), r"labels must be in \[0, 3\], got \[-1"),
+    (lambda: unet(num_classes=3, labels=[0, 4]), r"labels must be in \[0, 3\]"),
+    (lambda: unet(num_classes=3, null_class=False, labels=[0, 3]), r"labels must be in \[0, 2\]"),
+    (lambda: unet(num_classes=3, labels=[0.0, 1.0]), "labels must be integers"),
     (lambda: ddim_jax.as_denoiser(lambda x, t: x, JSD), "nothing is left of the data at level 100"),
   ],
 )
@@ -81,3 +112,17 @@ def test_spacing_ignores_the_infinite_end(spacing, T):
       assert ts[0] == T
   else:
     np.testing.assert_array_equal(spacing(schedule, T), [2, 1, 0] if T == 2 else [1, 0])
+
+
+def test_an_nnx_module_that_counts_its_random_numbers_is_a_network():
+  class Noisy(nnx.Module):
+    def __init__(self, rngs):
+      self.rngs, self.weight = rngs, nnx.Param(jnp.float32(0.5))
+
+    def __call__(self, x, t):
+      return x * self.weight[...] + 0 * jax.random.normal(self.rngs.noise(), x.shape)
+
+  denoise = ddim_jax.as_denoiser(Noisy(nnx.Rngs(noise=0)), LINEAR)
+  plain = ddim_jax.as_denoiser(lambda x, t: x * jnp.float32(0.5), LINEAR)
+  got, expected = (ddim_jax.sample(KEY, d, LINEAR, X, np.array([90, 40, 0]))[0] for d in (denoise, plain))
+  np.testing.assert_allclose(got, expected, rtol=1e-6)

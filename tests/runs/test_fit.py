@@ -179,9 +179,9 @@ def test_any_optimiser_and_schedule(tmp_path):
 def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
   options = {**QUICK, "warmup": 2, "progress": True}
   fit(tmp_path, Small(), images(), steps=3, **options)
-  model = fit(tmp_path, Small(), images(), steps=5, **{**options, "learning_rate": 0.0, "batch_size": 32})
+  model = fit(tmp_path, Small(), images(), steps=5, **{**options, "learning_rate": 1e-30, "batch_size": 32})
   said = capsys.readouterr().out
-  assert "changed     learning_rate 0.1 before, 0.0 from now on" in said
+  assert "changed     learning_rate 0.1 before, 1e-30 from now on" in said
   assert "changed     batch_size 16 before, 32 from now on" in said
   state = checkpoints.restore_latest(tmp_path / "checkpoints").arrays
   before = checkpoints.restore_latest(tmp_path / "checkpoints", 3).arrays
@@ -250,18 +250,18 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"steps": 0}, "steps must be positive, got 0"),
-    ({"batch_size": 0}, "batch_size must be a positive multiple of the 4 devices, got 0"),
+    ({"steps": 0}, r"steps must be an integer in \[1, .*got 0"),
+    ({"batch_size": 0}, r"batch_size must be an integer in \[1, .*got 0"),
     ({"batch_size": 16, "accumulate": 3}, "of the 4 devices in 3 parts each, got 16"),
-    ({"ema": 1.0}, r"ema and emas must be in \[0, 1\), got 1.0"),
-    ({"ema": float("nan")}, "ema and emas must be in"),
-    ({"learning_rate": -1.0}, "learning_rate and warmup must be at least 0, got -1.0"),
-    ({"learning_rate": float("inf")}, "learning_rate and warmup must be at least 0"),
-    ({"warmup": -1}, "learning_rate and warmup must be at least 0"),
-    ({"clip": 0.0}, "clip must be positive, got 0.0"),
+    ({"ema": 1.0}, r"ema must be in \[0, 1\), got 1.0"),
+    ({"ema": float("nan")}, "ema must be .*got nan"),
+    ({"learning_rate": -1.0}, r"learning_rate must be in \(0, inf\), got -1.0"),
+    ({"learning_rate": float("inf")}, "learning_rate must .*got inf"),
+    ({"warmup": -1}, r"warmup must be an integer in \[0, "),
+    ({"clip": 0.0}, r"clip must be in \(0, inf\), got 0.0"),
     ({"weighting": "more"}, "weighting must be one of none, min_snr, .*got 'more'"),
-    ({"save_every": 0}, "save_every must be at least 1, got 0"),
-    ({"seed": -1}, "seed must be in"),
+    ({"save_every": 0}, r"save_every must be an integer in \[1, "),
+    ({"seed": -1}, "seed must be .*got -1"),
     ({"labels": np.array([1, 2])}, r"labels must be \[64\]"),
     ({"classes": ("a",), "labels": np.ones(64, int)}, r"labels must be in \[0, 0\]"),
   ],

@@ -233,7 +233,7 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
 
 
 def test_sampling_on_a_mesh_with_explicit_axes():
-  """As the README says: the network is wrapped, the sampler is not."""
+  """With variables on the mesh: they are arguments of what is wrapped; the sampler is not wrapped."""
   model, schedule = ddim_jax.UNet(**SHALLOW), ddim_jax.linear_schedule()
   ts = ddim_jax.timesteps.uniform(1000, 2)
   variables = random_variables(model, (1, 8, 8, 3))
@@ -242,13 +242,14 @@ def test_sampling_on_a_mesh_with_explicit_axes():
 
   @partial(jax.jit, static_argnums=0)
   def draw(wrap, variables, keys, x_T):
-    network = wrap(lambda x, t: model.apply(variables, x, t))
+    network = lambda x, t: wrap(model.apply)(variables, x, t)
     denoise = ddim_jax.clip_x0(ddim_jax.as_denoiser(network, schedule), schedule)
     return ddim_jax.sample(keys, denoise, schedule, x_T, ts, solver=ddim_jax.ddim(1.0))[0]
 
-  expected = np.asarray(draw(lambda network: network, variables, keys, x_T))
+  expected = np.asarray(draw(lambda apply: apply, variables, keys, x_T))
   by_image = jax.P("batch")
   with jax.set_mesh(jax.make_mesh((4,), ("batch",))):
+    variables = jax.device_put(variables, jax.P())
     wrap = partial(jax.sharding.auto_axes, out_sharding=by_image)
     got = draw(wrap, variables, jax.device_put(keys, by_image), jax.device_put(x_T, by_image))
   assert got.sharding.spec[0] == "batch"
