@@ -1,0 +1,55 @@
+"""What a judge has seen of a data set is kept under a name made of all its pixels."""
+
+import numpy as np
+import pytest
+
+from ddim_jax import data
+from ddim_jax.runs import quality
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 1), np.uint8)
+
+
+def source(pixels):
+  return data.in_memory("the same name", pixels)
+
+
+def changed(row):
+  other = PIXELS.copy()
+  other[row, 0, 0, 0] ^= 1
+  return other
+
+
+@pytest.fixture
+def judge():
+  """Looks at each image's first four pixels, and counts the images that it was shown."""
+  shown = []
+
+  def look(images):
+    shown.append(len(images))
+    return images.reshape(len(images), -1)[:, :4].astype(np.float32), np.ones((len(images), 2), np.float32)
+
+  return quality.Judge("first pixels", "0" * 64, look), shown
+
+
+@pytest.mark.parametrize(
+  "other",
+  [
+    changed(1),
+    changed(150),
+    changed(299),
+    PIXELS[::-1],
+    PIXELS[:-1],
+    PIXELS.reshape(300, 2, 8, 1),
+    PIXELS[:, ::-1],
+  ],
+)
+def test_any_other_pixel_is_another_reference(judge, other, tmp_path):
+  seer, shown = judge
+  first = quality.reference(source(PIXELS), seer, tmp_path)
+  again = quality.reference(source(PIXELS.copy()), seer, tmp_path)
+  assert sum(shown) == 300
+  np.testing.assert_array_equal(first.moments.mean, again.moments.mean)
+  found = quality.reference(source(np.ascontiguousarray(other)), seer, tmp_path)
+  assert sum(shown) == 300 + len(other)
+  expected = other.reshape(len(other), -1)[:, :4].mean(axis=0)
+  np.testing.assert_allclose(found.moments.mean, expected, rtol=1e-6)
