@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddim_jax.commands import options
+from ddim_jax.console import say
 from ddim_jax.models import datasets
 from ddim_jax.runs import Interrupted
 from ddim_jax.runs.halving import distil
-from ddim_jax.console import say
 
 
 def distil_model(

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ import numpy as np
 import optax
 
 from ddim_jax import data, distillation, training
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.models import Model, tables
 from ddim_jax.parameterisation import EPS, V
 from ddim_jax.runs import objective
 from ddim_jax.runs.loop import fit
 
-SPACING = "trailing"
+SPACING: Literal["trailing"] = "trailing"
 """Levels of students: the first is T, where there is only noise, however few they are; halves are nested."""
 
 
@@ -122,20 +123,20 @@ def _towards(
   """``student -> (losses, levels)``, see `ddim_jax.distillation`; both are without dropout."""
   ts = tables.spacing(SPACING, teacher.schedule)(steps)
 
-  def denoiser(labels):
+  def denoiser(labels: Any) -> Denoiser:
     # Behind a barrier, XLA does not spend minutes on folding constants.
     params = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, teacher.params))
     return teacher.replace(params=params).denoiser(label=labels if teacher.classes else None)
 
-  def minimise(student: Model):
-    def network(params, x_t, t, labels, keys):
-      return student.adapted.apply(params, x_t, t, labels if student.classes else None)
+  def minimise(student: Model) -> tuple[Callable[..., jax.Array], training.Levels]:
+    def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
+      return student.apply(params, x_t, t, labels if student.classes else None)
 
     losses = distillation.distillation_losses(
       network, denoiser, student.schedule, ts, every=every, parameterisation=student.parameterisation
     )
 
-    def hiding(params, keys, x0, labels, t):
+    def hiding(params: Any, keys: jax.Array, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
       label_keys, keys = training.split_each(keys)
       return losses(params, keys, x0, objective.hide(labels, label_keys, student, label_dropout), t)
 
