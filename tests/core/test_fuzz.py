@@ -160,7 +160,7 @@ DIFFUSION = {
 }  # fmt: skip
 
 
-@few
+@settings(max_examples=10, derandomize=True, deadline=None, database=None)
 @given(st.data())
 def test_a_configuration_makes_a_network_or_is_refused_by_name(draw):
   """One option at a time, so that the refusal is of that one."""

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ddim_jax import data
-from ddim_jax.runs import quality
+from ddim_jax import data, models
+from ddim_jax.runs import evaluation, quality
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 1), np.uint8)
 
@@ -53,3 +53,12 @@ def test_any_other_pixel_is_another_reference(judge, other, tmp_path):
   assert sum(shown) == 300 + len(other)
   expected = other.reshape(len(other), -1)[:, :4].mean(axis=0)
   np.testing.assert_allclose(found.moments.mean, expected, rtol=1e-6)
+
+
+def test_a_model_of_nan_is_never_the_best(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)
+  model = models.from_network(lambda params, x, t: x * params, (8, 8, 1), params=np.float32(0.5))
+  judged = evaluation.evaluator(model, source(pixels), folder=tmp_path, num=100, name="digits", decays=(0.5,))
+  found = judged(np.float32("nan"), (np.float32(0.5),))
+  assert found["frechet"] == np.inf
+  assert np.isfinite(found["frechet_0.5"])
