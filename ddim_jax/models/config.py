@@ -70,8 +70,8 @@ class Diffusion:
   weighting: Literal["none", "min_snr", "p2", "variational"] = "none"
   """Weighting of the loss by level."""
   spacing: Literal["uniform", "quadratic", "leading", "trailing", "linspace"] | None = None
-  """Which levels S steps visit unless a program asks for others; uniform by default, or what another project's
-  files say."""
+  """Which levels S steps visit unless a program asks for others; uniform by default, or what the files of
+  another project say."""
   antithetic: bool = False
   """Draw levels in pairs t and T + 1 - t."""
 
