@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from ddim_jax.parameterisation import EPS, V
 from ddim_jax.runs import objective
 from ddim_jax.runs.loop import fit
 
-SPACING = "trailing"
+SPACING: Literal["trailing"] = "trailing"
 """Levels of students: the first is T, where there is only noise, however few they are; halves are nested."""
 
 

@@ -42,8 +42,8 @@ def noise_floor(
     )
   judge = quality.judge(source.shape[-1], dataset, inception)
   order = data.batch_indices(source.size, source.size, seed, 0)
-  halves = [_seen(source, judge, order[first : first + half], batch_size) for first in (0, half)]
-  values = quality.measure(*halves, seed)
+  one, other = (_seen(source, judge, order[first : first + half], batch_size) for first in (0, half))
+  values = quality.measure(one, other, seed)
   print(f"{judge.name} of {source.name}, {half:,} images against {half:,} others")
   for name, value in values.items():
     print(f"{name:20}{value:.4g}")
