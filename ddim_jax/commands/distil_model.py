@@ -53,11 +53,10 @@ def distil_model(
   except Interrupted as error:
     say(f"{error}; the same command goes on from there")
     return 130
-  last = workdir.expanduser() / f"{to}_steps"
-  if student.step < updates or not last.exists():
+  if student.step < updates:
     say(f"stopped and saved in {workdir}; the same command goes on from there")
   else:
-    say(f"done. Next: ddim sample {last} --steps {to}")
+    say(f"done. Next: ddim sample {workdir / f'{to}_steps'} --steps {to}")
   return 0
 
 
