@@ -121,6 +121,7 @@ def test_the_packaged_models_are_small_and_trained(path):
   assert float(jnp.mean((eps - noise) ** 2)) < 0.02  # at level T, all is noise; untrained, this is 1
 
 
+@pytest.mark.slow
 def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
   """By the classifier that comes along; without labels one in ten would be right."""
   options = ["--num", "20", "--steps", "10", "--guidance", "3", "--out", str(tmp_path / "drawn.npz")]

@@ -247,6 +247,7 @@ def test_damage_to_any_file_is_reported_or_without_effect(short, tmp_path, how):
   assert reported >= 3
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
 @pytest.mark.parametrize("how", ["deleted", "flipped", "empty directory"])
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(short, run, run_here, tmp_path, how):
   workdir = tmp_path / "run"
