@@ -27,7 +27,7 @@ def test_its_examples_run(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert len(EXAMPLES) == 2
   names = [{}, {}]
-  with jax.numpy_dtype_promotion("standard"):  # as for a user; optax needs it
+  with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as for a user
     for block, kept in zip(EXAMPLES, names, strict=True):
       exec(compile(block.small(), "README.md", "exec"), kept)  # it is our own file
   images = names[0]["images"]
