@@ -93,7 +93,7 @@ def celeba64() -> Args:
 def fashion_mnist() -> Args:
   """A small network on Fashion-MNIST at 28x28: 1.8 M parameters, for two CPU cores.
 
-  ddim train fashion_mnist --workdir runs/fashion_mnist. Result: see the README.
+  ddim train fashion_mnist --workdir runs/fashion_mnist. Result: docs/results.md.
   """
   return Args(
     Run(Path("runs/fashion_mnist"), steps=20_000, save_every=250, sample_every=1000, keep_every=5000),
@@ -107,7 +107,7 @@ def fashion_mnist() -> Args:
 def digits() -> Args:
   """A small network on scikit-learn's 8x8 digits: 0.7 M parameters, minutes on two CPU cores.
 
-  ddim train digits --workdir runs/digits. Result: see the README (make demo).
+  ddim train digits --workdir runs/digits. Result: docs/results.md (make demo).
   """
   return Args(
     Run(Path("runs/digits"), steps=1_400, save_every=250, sample_every=500),

@@ -68,7 +68,7 @@ def sample(*argv):
 
 def rows():
   """``(what you have, what you type)`` of the README."""
-  text = (ROOT / "README.md").read_text()
+  text = (ROOT / "docs" / "weights.md").read_text()
   table = re.search(r"\| What you have \| What you type \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text)[1]
   return re.findall(r"\| (.*?) \| `(ddim .*?)` \|\n", table)
 
