@@ -36,7 +36,8 @@ def test_its_examples_run(tmp_path, monkeypatch):
   model = names[1]["model"]
   assert (model.step, model.shape, len(model.classes)) == (3, (8, 8, 1), 10)
   assert names[1]["samples"].shape == (30, 8, 8, 1)
-  assert PIL.Image.open("digits.png").size[0] >= 480
+  with PIL.Image.open("digits.png") as picture:
+    assert picture.width >= 480
 
 
 @pytest.mark.slow
