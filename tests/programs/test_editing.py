@@ -93,7 +93,7 @@ def test_class_is_label(workdir):
     (("--inpaint", "black.png"), "black.png must have white pixels"),
     (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
     (("--inpaint", "mask.png", "--image", "wide.png"), "wide.png must be 8x8 pixels"),
-    (("--inpaint", "mask.png", "--resample", "0"), "resample must be an integer in [1, "),
+    (("--inpaint", "mask.png", "--resample", "0"), r"resample must be an integer in \[1, "),
     (("--image", "grey.png"), "--image is for --inpaint and --strength"),
     (("--strength", "0"), "strength must be in"),
     (("--strength", "0.5", "--trajectory"), "exclude each other"),
