@@ -92,8 +92,8 @@ def test_a_kernel_moves_its_arguments_and_its_result():
   """A second product of a loop counts once, whatever the number of turns."""
   text = jax.jit(lambda x, y: jnp.sin(x) * y).lower(*jnp.ones((2, 1000))).compile().as_text()
   assert hlo.summarise(text).bytes == 3 * 4000
-  turns = lambda n: lambda x: jax.lax.scan(lambda x, _: (jnp.sin(x), None), x, length=n)[0]
-  kernels = [hlo.summarise(jax.jit(turns(n)).lower(1.0).compile().as_text()).kernels for n in (5, 50)]
+  turns = lambda n: lambda x: jax.lax.scan(lambda x, _: (jnp.sin(x) * x, None), x, length=n)[0]
+  kernels = [hlo.summarise(jax.jit(turns(n)).lower(jnp.ones(8)).compile().as_text()).kernels for n in (5, 50)]
   assert kernels[0] == kernels[1] > 0
 
 

@@ -164,8 +164,8 @@ def test_folder_of_images(run_here, tmp_path):
     ("train", ("digits", "--learning-rat", 1), "learning-rat"),
     (
       "train",
-      ("digits", "--batch-size", 0),
-      "--batch-size must be a positive multiple of the 4 devices, got 0",
+      ("digits", "--batch-size", 6),
+      "--batch-size must be a positive multiple of the 4 devices, got 6",
     ),
     ("train", ("digits", "--data", "mnist"), "data set must be one of"),
     ("train", ("digits", "--data", "folder:/nowhere", "--image-size", 8), "/nowhere is not a folder"),
