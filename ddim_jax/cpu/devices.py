@@ -21,3 +21,11 @@ def use_every_core(batch_size: int = 0) -> None:
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   shared = (n for n in range(min(cores, _MOST_DEVICES), 1, -1) if batch_size % n == 0)
   jax.config.update("jax_num_cpu_devices", next(shared, 1))
+
+
+def lies_alone() -> int | None:
+  """Elements beyond which an array had better not be packed with others: see `ddim_jax.packing.pack`.
+
+  On a CPU a copy of a large array costs more than one more operation; elsewhere all are packed.
+  """
+  return 2**16 if jax.default_backend() == "cpu" else None

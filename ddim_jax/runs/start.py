@@ -9,6 +9,7 @@ import optax
 
 from ddim_jax import checkpoints, training
 from ddim_jax.console import say
+from ddim_jax.cpu.devices import lies_alone
 from ddim_jax.initialisation import on_host
 from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
@@ -50,7 +51,9 @@ def start(
   Raises:
     ValueError: If parameters or checkpoint do not fit the model; lists what differs.
   """
-  make = lambda params: training.create_state(pack(params) if packed else params, optimizer, emas)
+  make = lambda params: training.create_state(
+    pack(params, alone=lies_alone()) if packed else params, optimizer, emas
+  )
   state: training.TrainState
   if saved is not None:
     state = checkpoints.fill(jax.eval_shape(make, model.template()), saved.arrays)

@@ -13,6 +13,7 @@ import optax
 import ddim_jax
 from ddim_jax import interop, training
 from ddim_jax.cpu import heap
+from ddim_jax.cpu.devices import lies_alone
 from ddim_jax.packing import pack
 from ddim_jax.runs.update import AXIS, on_every_device
 from experiments.bench import measure, peers
@@ -60,7 +61,8 @@ def stepper(pretrained: interop.Pretrained, batch_size: int):
   shape = (jax.local_device_count(), per_device(batch_size), *peers.image_shape(pretrained))
   images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
   labels, key = np.zeros(shape[:2], np.int32), jax.random.key(0)
-  state = on_every_device(training.create_state(pack(pretrained.variables["params"]), optimizer))
+  params = pack(pretrained.variables["params"], alone=lies_alone())
+  state = on_every_device(training.create_state(params, optimizer))
   state = jax.tree.map(jnp.copy, state)  # the same array twice cannot be donated
 
   def step():

@@ -33,6 +33,13 @@ def test_there_and_back(where):
   chex.assert_trees_all_equal(pack_like((packed, 0), (where(TREE), 7)), (packed, 7))
 
 
+def test_large_arrays_lie_alone():
+  packed = pack(TREE, alone=5)
+  assert [vector.shape for vector in packed.vectors] == [(3,), (1,), (2,), (6,)]
+  chex.assert_trees_all_equal(unpack(packed), TREE)
+  assert pack_like(packed, unpack(packed)).layout == packed.layout
+
+
 def test_on_the_host_arrays_are_views():
   packed = pack(TREE)
   assert all(isinstance(vector, np.ndarray) for vector in packed.vectors)
@@ -94,7 +101,7 @@ def test_an_optimiser_that_looks_at_the_tree_sees_it():
   np.testing.assert_array_equal(state.params["b"], bias)
 
 
-@pytest.mark.parametrize("params", [NETWORK, pack(NETWORK)])
+@pytest.mark.parametrize("params", [NETWORK, pack(NETWORK), pack(NETWORK, alone=10)])
 def test_an_update_that_is_not_finite_changes_nothing(params):
   with jax.numpy_dtype_promotion("standard"):
     state, metrics = run(params, training.warmed_up(optax.adam), steps=2, scale=jnp.nan)
