@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ddim_jax.convolution import upsampled
 from ddim_jax.operations import Operations
+from ddim_jax.schedules import wide
 
 
 def init(scale: float = 1.0):
@@ -43,11 +44,6 @@ def upsample(features: int, *, dtype, name: str) -> nn.Conv:
   return conv3x3(features, upsampled, dtype=dtype, name=name)
 
 
-def at_least_float32(dtype):
-  """``dtype``, or float32 where it is narrower."""
-  return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-
-
 class GroupNorm(nn.Module):
   """``flax.linen.GroupNorm`` with its parameters, summed over pixels first and then over the channels of a
   group: reductions along the layout of NHWC. One product and one sum a pixel, so that the backward pass
@@ -74,8 +70,7 @@ class GroupNorm(nn.Module):
 
 def group_norm(x: jax.Array, groups: int, eps: float, operations: Operations, dtype, name: str) -> jax.Array:
   """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
-  wide = at_least_float32(dtype)
-  return GroupNorm(groups, eps, operations, name=name)(x.astype(wide)).astype(dtype)
+  return GroupNorm(groups, eps, operations, name=name)(x.astype(wide(dtype))).astype(dtype)
 
 
 def time_embedding(t: jax.Array, channels: int, shift: float = 1.0) -> jax.Array:

@@ -15,13 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddim_jax import schedules
 from ddim_jax.cpu.recomputation import recomputed
 from ddim_jax.layers import (
   Attention,
   RandomFourier,
   ResidualBlock,
   Sinusoids,
-  at_least_float32,
   conv,
   conv3x3,
   group_norm,
@@ -262,4 +262,4 @@ class UNet(nn.Module):
 
     h = nn.swish(group_norm(h, self.groups, self.eps, operations.lowered, self.dtype, "norm_out"))
     h = conv3x3(self.out_channels, operations.lowered.convolve, dtype=self.dtype, scale=0, name="conv_out")(h)
-    return self.time.output(h.astype(at_least_float32(self.dtype)), t)
+    return self.time.output(h.astype(schedules.wide(self.dtype)), t)

@@ -50,7 +50,7 @@ def test_imports_point_one_way():
     "cpu": set(),
     "convolution": set(),
     "operations": {"convolution", "cpu"},
-    "layers": {"convolution", "operations"},
+    "layers": {"convolution", "operations", "schedules"},
     "unet": {"layers", "operations", "cpu", "schedules"},
     "process": {"schedules"},
     "denoisers": {"schedules", "parameterisation"},
