@@ -6,6 +6,7 @@ Every convolution of the network is made by `conv`, and every norm by `group_nor
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -59,13 +60,19 @@ class GroupNorm(nn.Module):
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-    sums = jnp.stack([x.mean(axis=(1, 2)), (x * x).mean(axis=(1, 2))])
-    mean, square = self.operations.average(sums, self.groups)
-    inverse = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.eps)
-    inverse, mean = self.operations.spread(jnp.stack([inverse, mean]), channels)
-    factor = inverse * scale[None].astype(x.dtype)
-    offset = bias[None].astype(x.dtype) - mean * factor
-    return x * factor[:, None, None] + offset[:, None, None]
+    return _normalised(x, scale, bias, self.groups, self.eps, self.operations)
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _normalised(x, scale, bias, groups, eps, operations):
+  """Traced once for each shape: a network has dozens of norms and a handful of shapes."""
+  sums = jnp.stack([x.mean(axis=(1, 2)), (x * x).mean(axis=(1, 2))])
+  mean, square = operations.average(sums, groups)
+  inverse = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + eps)
+  inverse, mean = operations.spread(jnp.stack([inverse, mean]), x.shape[-1])
+  factor = inverse * scale[None].astype(x.dtype)
+  offset = bias[None].astype(x.dtype) - mean * factor
+  return x * factor[:, None, None] + offset[:, None, None]
 
 
 def group_norm(x: jax.Array, groups: int, eps: float, operations: Operations, dtype, name: str) -> jax.Array:
@@ -177,6 +184,7 @@ _SCORES = 2**20
 """Scores of one image and head that are held at a time: all of a 32x32 map, or 256 queries of a 64x64 map."""
 
 
+@jax.jit
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   """`jax.nn.dot_product_attention`, in parts of the queries where the matrix of all scores would be large.
 

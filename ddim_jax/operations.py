@@ -4,7 +4,7 @@ The platform is that of the program, not of the machine it is traced on: the cho
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -52,6 +52,7 @@ def _where_it_pays(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return winograd.convolve(x, kernel) if _winograd_pays(x, kernel) else direct(x, kernel)
 
 
+@jax.jit
 def _auto(x: jax.Array, kernel: jax.Array) -> jax.Array:
   if not _winograd_pays(x, kernel):
     return direct(x, kernel)
@@ -63,7 +64,7 @@ def _by_platform(cpu, default):
   return lambda x, number: choose(x, cpu=partial(cpu, number=number), default=partial(default, number=number))
 
 
-_CONVOLUTIONS = {
+_CONVOLUTIONS: dict[str, tuple[Callable[[jax.Array, jax.Array], jax.Array], ...]] = {
   "auto": (_auto, _where_it_pays, direct),
   "direct": (direct, direct, direct),
   "winograd": (winograd.convolve, winograd.convolve, winograd.convolve),
@@ -84,6 +85,7 @@ class Choice(NamedTuple):
   default: Operations
 
 
+@cache
 def named(conv: str) -> Choice:
   """The operations for a network's setting of ``conv``, see `ddim_jax.UNet`.
 

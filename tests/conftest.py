@@ -21,6 +21,7 @@ import sys
 import jax
 import pytest
 
+from tests import forking
 from tests.helpers import ROOT
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -76,7 +77,16 @@ def compilation_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def spawn(compilation_cache, data_dir):
+def server(compilation_cache, data_dir):
+  """What programs are forked from; started when the first is."""
+  environment = {"TFDS_DATA_DIR": str(data_dir), "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+  server = forking.Server(os.environ | environment, ROOT)
+  yield server
+  server.close()
+
+
+@pytest.fixture(scope="session")
+def spawn(server):
   """Starts a program in a process of its own: ``spawn("ddim_jax", "train", "digits", devices=4)``.
 
   With None for devices, it has as many as for a user, and is compiled as for a user.
@@ -84,14 +94,7 @@ def spawn(compilation_cache, data_dir):
 
   def start(module, *args, devices: int | None = 1):
     flags = "" if devices is None else f"--xla_force_host_platform_device_count={devices} {QUICK_TO_COMPILE}"
-    environment = os.environ | {
-      "XLA_FLAGS": flags,
-      "TFDS_DATA_DIR": str(data_dir),
-      "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-    }
-    command = [sys.executable, "-m", module, *map(str, args)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+    return server.start(module, [str(arg) for arg in args], {"XLA_FLAGS": flags})
 
   return start
 

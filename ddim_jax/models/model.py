@@ -88,7 +88,11 @@ class Model:
 
   def template(self) -> Any:
     """Shapes and dtypes of the parameters; the parameters themselves of a network that cannot make any."""
-    return self.params if self.adapted.init is None else jax.eval_shape(self.init, jax.random.key(0))
+    return self.params if self.adapted.init is None else self._shapes
+
+  @functools.cached_property
+  def _shapes(self) -> Any:
+    return jax.eval_shape(self.init, jax.random.key(0))
 
   def init(self, key: jax.Array) -> Any:
     """Random parameters.
