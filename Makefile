@@ -36,7 +36,7 @@ lint: .venv/test.stamp
 
 .venv-newest/stamp: pyproject.toml
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --upgrade --editable '.[train]' chex pytest pytest-xdist
+	.venv-newest/bin/python -m pip install --quiet --upgrade --editable '.[train]' chex hypothesis pytest pytest-xdist
 	touch $@
 
 clean:

@@ -82,12 +82,15 @@ def torch_output(network, x, t, labels=None):
 
 
 def our_images(pretrained, S, x_T, key):
-  @jax.jit
-  def draw(variables, schedule):
-    denoise = pretrained.denoiser(variables, schedule)
-    return ddim_jax.sample(key, denoise, schedule, x_T, pretrained.timesteps(S), solver=pretrained.solver)[0]
+  """All that may differ between two calls is an argument: so their programs are the same, and compile once."""
 
-  return np.asarray(draw(pretrained.variables, pretrained.schedule))
+  @jax.jit
+  def draw(variables, schedule, key, x_T, ts):
+    denoise = pretrained.denoiser(variables, schedule)
+    return ddim_jax.sample(key, denoise, schedule, x_T, ts, solver=pretrained.solver)[0]
+
+  ts = pretrained.timesteps(S)
+  return np.asarray(draw(pretrained.variables, pretrained.schedule, key, x_T, ts))
 
 
 def ddim_weights(multipliers, attended, seed):
