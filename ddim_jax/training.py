@@ -81,8 +81,15 @@ def warmed_up(
     warmup: Steps over which it rises from 0; 0 for none.
     clip: Largest global norm of a gradient.
   """
-  rate = optax.linear_schedule(0.0, learning_rate, warmup) if warmup else learning_rate
+  rate = warm_rate(learning_rate, warmup) if warmup else learning_rate
   return optax.chain(optax.clip_by_global_norm(clip), optimizer(rate))
+
+
+def warm_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.Schedule:
+  """A learning rate that rises linearly from 0 over ``warmup`` updates, and then stays."""
+  if not warmup:
+    return optax.constant_schedule(learning_rate)
+  return optax.linear_schedule(0.0, learning_rate, warmup)
 
 
 def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:

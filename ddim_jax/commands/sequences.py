@@ -9,7 +9,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import data, metrics, plots
-from ddim_jax.commands.outputs import save_png
+from ddim_jax.commands.outputs import save_png, with_steps
 from ddim_jax.models import Model, datasets, drawing
 from ddim_jax.models.roundtrip import through_noise
 from ddim_jax.seeds import key_of
@@ -71,7 +71,7 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
-    plots.save_animation(out.with_suffix(suffix), frames)
+    plots.save_animation(out.with_suffix(suffix), frames, settings=with_steps(settings))
   print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
 
 

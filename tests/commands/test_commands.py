@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddim_jax import plots
 from ddim_jax.commands import cli, options, outputs, presets, sample_images, train_model
 from ddim_jax.commands.compare import compare
 from ddim_jax.commands.main import COMMANDS, main
@@ -87,7 +88,7 @@ def test_one_place_decides_names_of_results(tmp_path, out, suffixes, expected):
 def test_a_png_says_how_it_was_made(tmp_path):
   outputs.save_png(tmp_path / "a.png", np.zeros((4, 4, 1), np.uint8), {"seed": 3, "levels": [9, 5, 0]})
   with Image.open(tmp_path / "a.png") as picture:
-    assert json.loads(picture.text[outputs.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
+    assert json.loads(picture.text[plots.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
   assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

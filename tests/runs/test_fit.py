@@ -77,6 +77,7 @@ def test_an_array_becomes_a_model_that_draws(whole):
   assert np.mean(found[-5:]) < 0.7 * np.mean(found[:5])
   assert [step for step, _ in seen] == list(range(1, 31))
   assert [values["loss"] for _, values in seen] == found
+  assert {values["learning_rate"] for _, values in seen} == {np.float32(0.1)}
   assert model.sample(2, steps=5).shape == (2, *SHAPE)
   like = models.from_network(Small(), SHAPE)
   same(ddim_jax.load(workdir, like=like).params, model.params)
