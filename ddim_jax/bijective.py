@@ -11,10 +11,11 @@ is: one evaluation, no iteration. Two published methods are choices of a: `bdia`
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.inversion import climb
@@ -67,7 +68,9 @@ def _move(prediction: Prediction, to: Coefficients) -> jax.Array:
   return to[0] * prediction.x0 + to[1] * prediction.eps
 
 
-def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: Weight | None = None) -> Pair:
+def encode(
+  denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts: ArrayLike, *, weight: Weight | None = None
+) -> Pair:
   """Turns data into a pair from which `decode` gives it back, exact to rounding.
 
   The pair is begun by a DDIM step up from ``x0``, with the network asked at level ``max(ts[-1], 1)``.
@@ -89,7 +92,7 @@ def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: 
   ts, weight = _two_steps(check_levels(x0, ts, "x0", schedule)), bdia() if weight is None else weight
   x_1 = climb(denoise, schedule, x0, ts[-1], ts[-2])
 
-  def step(pair, levels):
+  def step(pair: Any, levels: Any) -> Any:
     x_s, x_t = pair
     r, t, s = (coefficients(schedule, level, x_t) for level in levels)
     prediction = denoise(x_t, levels[1])
@@ -101,12 +104,12 @@ def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: 
 
 
 def decode(
-  denoise: Denoiser, schedule: Schedule, pair: Pair, ts, *, weight: Weight | None = None
+  denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
   """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
   ts, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
 
-  def step(state, levels):
+  def step(state: Any, levels: Any) -> Any:
     x_t, carry = state
     x_s, carry, _ = solver.step(denoise, schedule, carry, x_t, *levels, 0.0)
     return (x_s, carry), None
@@ -126,12 +129,20 @@ def bijective(weight: Weight | None = None) -> Solver:
   """
   weight = bdia() if weight is None else weight
 
-  def init(x):
+  def init(x: jax.Array) -> Any:
     # Before the first step there is nothing to remember: any coefficients that keep the weight finite.
     ones = jnp.ones((1,) * x.ndim, x.dtype)
     return jnp.array(True), (ones / 1024, ones), x
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser,
+    schedule: Schedule,
+    carry: Any,
+    x_t: jax.Array,
+    t: ArrayLike,
+    s: ArrayLike,
+    z: jax.Array,
+  ) -> Any:
     first, level_r, x_r = carry
     level_t, level_s = (coefficients(schedule, level, x_t) for level in (t, s))
     prediction = denoise(x_t, t)
@@ -142,7 +153,7 @@ def bijective(weight: Weight | None = None) -> Solver:
   return Solver(init, step)
 
 
-def _two_steps(ts):
+def _two_steps(ts: ArrayLike) -> Any:
   if ts.shape[0] < 3:
     raise ValueError(f"ts must have at least two steps here, got {ts.shape[0] - 1}")
   return ts

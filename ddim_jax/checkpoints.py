@@ -105,7 +105,7 @@ def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
     raise SaveError(f"cannot save a checkpoint in {manager.directory}: {reason}") from error
 
 
-def flatten(tree) -> dict[str, Any]:
+def flatten(tree: Any) -> dict[str, Any]:
   """Leaves of any pytree by name, such as ``"opt_state.1.0.mu.conv_in.kernel"``."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
@@ -120,7 +120,7 @@ def _describe(arrays: dict[str, np.ndarray]) -> dict[str, list]:
 
 
 def save(
-  manager: ocp.CheckpointManager, step: int, state, config: dict[str, Any], metric: float | None = None
+  manager: ocp.CheckpointManager, step: int, state: Any, config: dict[str, Any], metric: float | None = None
 ) -> None:
   """Starts saving ``state``; returns once it has been copied, so that it may be donated at once.
 
@@ -262,7 +262,7 @@ def newest_config(directory: Path) -> dict[str, Any] | None:
   return None
 
 
-def fill(template, arrays: dict[str, np.ndarray]):
+def fill(template: Any, arrays: dict[str, np.ndarray]) -> Any:
   """A pytree like ``template`` with these arrays as its leaves, packed where it is.
 
   Raises:

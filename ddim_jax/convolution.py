@@ -30,7 +30,7 @@ def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
   if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[:3] != (3, 3, x.shape[-1]):
     raise ValueError(f"x must be [B, H, W, C] and kernel [3, 3, C, D], got {x.shape} and {kernel.shape}")
 
-  def parity(i, j):
+  def parity(i: int, j: int) -> jax.Array:
     rows = _merge(_merge(kernel, 0, i), 1, j)
     padding = ((1 - i, i), (1 - j, j))
     return jax.lax.conv_general_dilated(x, rows, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -40,7 +40,7 @@ def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return y.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def _merge(kernel, axis, parity):
+def _merge(kernel: jax.Array, axis: int, parity: int) -> jax.Array:
   """The two rows (or columns) of the kernel for even or odd outputs."""
   first, second, third = jnp.split(kernel, 3, axis)
   return jnp.concatenate([first + second, third] if parity else [first, second + third], axis)

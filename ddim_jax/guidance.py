@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, Prediction, V
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 
 
-def _weights(weight, like):
+def _weights(weight: ArrayLike, like: jax.Array) -> jax.Array:
   """A weight, or one per example, shaped and typed to multiply ``like``."""
   weight = jnp.asarray(weight, like.dtype)
   if weight.shape not in ((), (1,), like.shape[:1]):
@@ -58,7 +59,7 @@ def guide(
     [1] arXiv:2207.12598. [2] Kynkaanniemi et al., arXiv:2404.07724. [3] Lin et al., arXiv:2305.08891.
   """
 
-  def guided(x_t, t):
+  def guided(x_t: jax.Array, t: ArrayLike) -> Prediction:
     with_condition, without = conditional(x_t, t), unconditional(x_t, t)
     log_snr = log_snr_at(schedule, t, x_t)
     inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
@@ -109,8 +110,8 @@ def classifier_guide(
     [1] Dhariwal and Nichol, arXiv:2105.05233.
   """
 
-  def guided(x_t, t):
-    def total(x):
+  def guided(x_t: jax.Array, t: ArrayLike) -> Prediction:
+    def total(x: jax.Array) -> jax.Array:
       values = log_probability(x, t)
       if values.shape != x.shape[:1]:
         raise ValueError(

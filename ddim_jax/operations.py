@@ -5,7 +5,7 @@ The platform is that of the program, not of the machine it is traced on: the cho
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def _auto(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
 
 
-def _by_platform(cpu, default):
+def _by_platform(cpu: Any, default: Any) -> Any:
   choose = jax.lax.platform_dependent
   return lambda x, number: choose(x, cpu=partial(cpu, number=number), default=partial(default, number=number))
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
@@ -37,7 +38,7 @@ class Step(NamedTuple):
   prediction: Prediction
 
 
-def image_keys(key: jax.Array, indices) -> jax.Array:
+def image_keys(key: jax.Array, indices: ArrayLike) -> jax.Array:
   """One key per image, ``key[B]``: image ``i`` of a seed has the same noise in any batch.
 
   Args:
@@ -47,7 +48,7 @@ def image_keys(key: jax.Array, indices) -> jax.Array:
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(independent(key), jnp.asarray(indices))
 
 
-def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
   """The ``x_T`` that belongs to these keys: standard normal, ``f32[B, ...]`` of ``shape``.
 
   `sample` with the same ``key`` (one, or one per image) never draws this noise again.
@@ -63,14 +64,14 @@ def check_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   return independent(key) if key.ndim else key
 
 
-def draw_noise(keys: jax.Array, draw, shape: tuple[int, ...], dtype) -> jax.Array:
+def draw_noise(keys: jax.Array, draw: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
   """Draw number ``draw`` of standard normal noise, from one key or from one per image."""
   if keys.ndim == 0:
     return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
   return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)
 
 
-def check_levels(x: jax.Array, ts, name: str, schedule: Schedule) -> jax.Array:
+def check_levels(x: jax.Array, ts: ArrayLike, name: str, schedule: Schedule) -> jax.Array:
   """The levels as an array; ValueError unless they are the schedule's and ``x``, called ``name``, a batch."""
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
@@ -105,7 +106,7 @@ def sample(
   denoise: Denoiser,
   schedule: Schedule,
   x_T: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   solver: Solver | None = None,
   observe: Callable[[Step], Any] | None = None,
@@ -147,7 +148,7 @@ def sample(
   if not solver.rises:
     check_decreasing(given, schedule.T)
 
-  def step(state, inputs):
+  def step(state: Any, inputs: Any) -> Any:
     x_t, carry = state
     draw, t, s = inputs
     z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
@@ -155,7 +156,7 @@ def sample(
     seen = None if observe is None else observe(Step(t, s, x_t, x_s, prediction))
     return (x_s, carry), seen
 
-  def step_or_stay(state, inputs):
+  def step_or_stay(state: Any, inputs: Any) -> Any:
     nothing = None
     if observe is not None:
       nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, state, inputs)[1])
@@ -170,7 +171,7 @@ def sample(
   return x_0, observed
 
 
-def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:
+def slerp(a: jax.Array, b: jax.Array, w: ArrayLike) -> jax.Array:
   """Moves along the great circle from ``a`` (w = 0) to ``b`` (w = 1), example by example.
 
   Between two normal noises this keeps the norm, which a straight line does not. Appendix D.5 of
@@ -205,8 +206,8 @@ def interpolate(
   schedule: Schedule,
   x_a: jax.Array,
   x_b: jax.Array,
-  ts,
-  weights,
+  ts: ArrayLike,
+  weights: ArrayLike,
   *,
   solver: Solver | None = None,
 ) -> jax.Array:

@@ -7,12 +7,13 @@ depend on the number of devices, and a restart replays nothing and skips nothing
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from ddim_jax.packing import unpack
 from ddim_jax.parameterisation import EPS, Parameterisation
@@ -20,8 +21,20 @@ from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 from ddim_jax.seeds import independent
 
-Weighting = Callable[[Schedule, jax.Array, jax.Array], jax.Array]
-"""``(schedule, t, like) -> weight`` of the squared error in x0 at level ``t``."""
+
+class Weighting(Protocol):
+  """How much each level counts in the loss."""
+
+  def __call__(self, schedule: Schedule, t: jax.Array, like: jax.Array, /) -> jax.Array:
+    """The weight of the squared error in x0 at level ``t``, of the rank of ``like``.
+
+    Args:
+      schedule: Noise schedule.
+      t: Levels, ``i32[B]``.
+      like: The batch, ``f32[B, ...]``.
+    """
+
+
 Levels = Callable[[jax.Array, jax.Array], jax.Array]
 """``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
 Network = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -50,7 +63,7 @@ class TrainState(flax.struct.PyTreeNode):
   emas: Any = ()
 
 
-def create_state(params, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
+def create_state(params: Any, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
   """The state before the first step; all ``1 + emas`` averages start as copies of the parameters.
 
   Args:
@@ -98,7 +111,7 @@ def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
   A short memory at first, so that the average forgets the initialisation. ``decay`` is in [0, 1).
   """
 
-  def at(step):
+  def at(step: ArrayLike) -> jax.Array:
     n = jnp.asarray(step, jnp.float32)
     return jnp.minimum(decay, (1 + n) / (10 + n))
 
@@ -118,7 +131,7 @@ def uniform_levels(T: int) -> Levels:
 def antithetic_levels(T: int) -> Levels:
   """Uniform, in pairs ``t`` and ``T + 1 - t``, as in the DDIM code: a loss of less variance."""
 
-  def levels(key, index):
+  def levels(key: jax.Array, index: jax.Array) -> jax.Array:
     t = uniform_levels(T)(key, index // 2)
     return jnp.where(index % 2 == 0, t, T + 1 - t)
 
@@ -133,7 +146,7 @@ def min_snr(gamma: float = 5.0) -> Weighting:
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
   """``SNR / (k + SNR)^gamma``: Choi et al., arXiv:2204.00227."""
 
-  def weight(schedule, t, like):
+  def weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
     snr = jnp.exp(log_snr_at(schedule, t, like))
     return snr / (k + snr) ** gamma
 
@@ -147,7 +160,7 @@ def variational() -> Weighting:
   :math:`\beta_t \bar\alpha_{t-1} / (2 (1 - \bar\alpha_t)^2)`. Finite at all levels, an SNR of zero included.
   """
 
-  def weight(schedule, t, like):
+  def weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
     alpha_before, _ = coefficients(schedule, t - 1, like)
     alpha, sigma = coefficients(schedule, t, like)
     log_ratio = 2 * (jnp.log(alpha) - jnp.log(alpha_before))
@@ -182,7 +195,7 @@ def example_losses(
     depends on the i-th of each alone.
   """
 
-  def losses(params, keys, x0, labels, t):
+  def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
     noise_keys, network_keys = split_each(keys)
     eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
     x_t = add_noise(schedule, x0, eps, t)
@@ -201,7 +214,7 @@ def example_losses(
   return losses
 
 
-def _all_finite(tree) -> jax.Array:
+def _all_finite(tree: Any) -> jax.Array:
   """Whether all numbers are.
 
   By a sort of the arrays' answers: XLA would repeat any sum in the kernel of each array that depends on it,
@@ -210,7 +223,7 @@ def _all_finite(tree) -> jax.Array:
   return jnp.sort(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))[0]
 
 
-def _by_level(t, losses, edges: Sequence[int]) -> dict[str, jax.Array]:
+def _by_level(t: jax.Array, losses: jax.Array, edges: Sequence[int]) -> dict[str, jax.Array]:
   """Sums of losses and numbers of examples by level; nothing without edges."""
   if not edges:
     return {}
@@ -256,7 +269,9 @@ def make_train_step(
     "level_counts", ``f32[bins]``: in each bin, the sum of the losses and the number of examples.
   """
 
-  def train_step(state, key, images, labels):
+  def train_step(
+    state: TrainState, key: jax.Array, images: jax.Array, labels: Any
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
     size, key = images.shape[0], independent(key)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
     index = first + jnp.arange(size)
@@ -264,7 +279,7 @@ def make_train_step(
     t = jax.vmap(levels, in_axes=(None, 0))(level_key, index)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
 
-    def batch_loss(params):
+    def batch_loss(params: Any) -> tuple[jax.Array, jax.Array]:
       values = losses(unpack(params), keys, images, labels, t)
       return jnp.mean(values), values
 

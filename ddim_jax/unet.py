@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax import schedules
 from ddim_jax.cpu.recomputation import recomputed
@@ -110,7 +111,7 @@ class UNet(nn.Module):
     """Channels at a level."""
     return round(self.channels * self.multipliers[level])
 
-  def _check(self, x_t, t, labels, keys):
+  def _check(self, x_t: jax.Array, t: jax.Array, labels: jax.Array | None, keys: jax.Array | None) -> None:
     if not self.multipliers or self.blocks < 0 or self.groups < 1 or self.out_channels < 1:
       raise ValueError(
         "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
@@ -161,7 +162,14 @@ class UNet(nn.Module):
       check_range("labels", labels, 0, (self.num_classes or 0) - 1 + self.null_class)
 
   @nn.compact
-  def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):
+  def __call__(
+    self,
+    x_t: jax.Array,
+    t: ArrayLike,
+    labels: jax.Array | None = None,
+    train: bool = False,
+    keys: jax.Array | None = None,
+  ) -> jax.Array:
     """Applies the network.
 
     Args:
@@ -202,11 +210,11 @@ class UNet(nn.Module):
     if active and keys is None:
       keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
 
-    def dropout_keys(name):
+    def dropout_keys(name: str) -> jax.Array | None:
       block_of = lambda key: jax.random.fold_in(key, zlib.crc32(name.encode()))
       return jax.vmap(block_of)(keys) if active else None
 
-    def block(h, level, name, divisor=1.0):
+    def block(h: jax.Array, level: int, name: str, divisor: float = 1.0) -> jax.Array:
       layer = ResidualBlock(
         self.width(level), self.groups, self.dropout, operations.lowered, self.dtype, self.eps,
         self.activation, self.scale_shift, divisor, name=name,
@@ -220,7 +228,7 @@ class UNet(nn.Module):
         cpu=recomputed(by(operations.cpu)), default=jax.checkpoint(by(operations.default)),
       )  # fmt: skip
 
-    def attend(h, name, groups=self.groups, divisor=1.0):
+    def attend(h: jax.Array, name: str, groups: int = self.groups, divisor: float = 1.0) -> jax.Array:
       attention = Attention(
         groups, operations.lowered, self.dtype, self.eps, self.head_dim, divisor, name=name
       )

@@ -109,7 +109,8 @@ def write_npz(
 ) -> None:
   """Writes images 0..num-1 as ``arr_0``, ``u8[num, H, W, C]``, of an npz file.
 
-  Its ``settings`` say how they were made, as JSON: ``json.loads(str(np.load(path)["settings"]))``. The images collect in a memory-mapped file beside it, whose progress is recorded after every block.
+  Its ``settings`` say how they were made, as JSON: ``json.loads(str(np.load(path)["settings"]))``.
+  The images collect in a memory-mapped file beside it, whose progress is recorded after every block.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with alone(path, "is drawing into it"):

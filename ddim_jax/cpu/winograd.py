@@ -59,7 +59,7 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return y.reshape(batch, _OUTPUTS * rows, _OUTPUTS * columns, -1)[:, : x.shape[1], : x.shape[2]]
 
 
-def _tiles(x):
+def _tiles(x: jax.Array) -> jax.Array:
   """Tiles that overlap by two pixels: ``[6, 6, B, rows, columns, C]``, the first from pixel -1 on."""
   batch, height, width, channels = x.shape
   rows, columns = -(-height // _OUTPUTS), -(-width // _OUTPUTS)

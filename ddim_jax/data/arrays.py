@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
@@ -18,9 +19,9 @@ def load_array(
   path: str | Path,
   *,
   values: Values = None,
-  labels=None,
+  labels: ArrayLike | None = None,
   classes: Sequence[str] = (),
-  conditions=None,
+  conditions: ArrayLike | None = None,
 ) -> Source:
   """Images, latents or feature vectors in a file of numpy.
 
@@ -63,7 +64,7 @@ def _images(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
   )
 
 
-def _load(path: str | Path):
+def _load(path: str | Path) -> dict[str, np.ndarray]:
   """The array of a ``.npy`` file, memory-mapped if large, or all of a ``.npz`` file."""
   path = Path(path).expanduser()
   try:

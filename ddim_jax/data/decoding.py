@@ -105,12 +105,12 @@ def decoded(
     raise ValueError(f"{pictures.name} does not fit into memory: to skip broken pictures, give cache=FOLDER")
   pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
-  def read_one(index):
+  def read_one(index: int) -> np.ndarray:
     pixels = pictures.decode(index)[0]
     _check_shape(pictures, index, pixels, shape)
     return pixels
 
-  def read(indices):
+  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(list(pool.map(read_one, indices.tolist()))), pictures.labels[indices]
 
   made = sources.make_source(
@@ -202,7 +202,7 @@ def random_access(
   threads = cores()
   pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-  def read(indices):
+  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chunks = (chunk.tolist() for chunk in np.array_split(indices, threads) if chunk.size)
     parts = pool.map(lambda chunk: list(fetch(chunk)), chunks)
     images, labels = zip(*itertools.chain.from_iterable(parts), strict=True)

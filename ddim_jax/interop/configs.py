@@ -48,11 +48,11 @@ ACTIVATIONS = {
 }
 
 
-def _labels_as_times(labels, features, dense) -> jax.Array:
+def _labels_as_times(labels: Any, features: Any, dense: Any) -> jax.Array:
   return dense("label_2")(nn.swish(dense("label_1")(features(labels + 1))))
 
 
-def labels_as_they_are(labels, features, dense) -> jax.Array:
+def labels_as_they_are(labels: Any, features: Any, dense: Any) -> jax.Array:
   """The labels are embeddings already, ``f32[B, embedding]``."""
   return labels
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.beta_schedules import (
   cosine_schedule,
@@ -86,12 +87,12 @@ def _restriction(config: dict[str, Any]) -> Callable[[Denoiser, Schedule], Denoi
   return lambda denoise, schedule: denoise
 
 
-def as_it_is(schedule: Schedule, x_t: jax.Array, t) -> tuple[jax.Array, Any]:
+def as_it_is(schedule: Schedule, x_t: jax.Array, t: ArrayLike) -> tuple[jax.Array, Any]:
   """The sample and its level: what most networks are given."""
   return x_t, t
 
 
-def _whole(level, up: bool):
+def _whole(level: jax.Array, up: bool) -> jax.Array:
   """A real level as the whole one that diffusers names to the network."""
   level = jnp.asarray(level)
   if jnp.issubdtype(level.dtype, jnp.integer):
@@ -104,7 +105,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   kind, T = config["_class_name"], config["num_train_timesteps"]
   if kind.startswith("EDM"):
 
-    def of_edm(schedule, x_t, t):
+    def of_edm(schedule: Schedule, x_t: jax.Array, t: ArrayLike) -> tuple[jax.Array, Any]:
       x, noise = edm_input(schedule, x_t, t, config["sigma_data"])
       return x, noise + 1
 
@@ -112,7 +113,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   if kind == "FlowMatchEulerDiscreteScheduler" or config.get("use_flow_sigmas"):
     whole = kind != "FlowMatchEulerDiscreteScheduler"
 
-    def of_flow(schedule, x_t, t):
+    def of_flow(schedule: Schedule, x_t: jax.Array, t: ArrayLike) -> tuple[jax.Array, Any]:
       x, u = flow_input(schedule, x_t, t)
       return x, (_whole(u * T, up=False) if whole else u * T) + 1
 

@@ -93,7 +93,7 @@ def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
   if config.get("interpolation_type", "linear") != "linear" and not any(config.get(key) for key in ONLY_ONE):
     refuse(config, {"interpolation_type": "its sigmas are not those of its timesteps"})
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     at = levels(S)
     sigmas = np.interp(at, np.arange(1, T + 1), table)
     first, last = config.get("sigma_max") or sigmas[0], config.get("sigma_min") or sigmas[-1]
@@ -105,7 +105,7 @@ def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
   return spaced
 
 
-def _last(config, default: str) -> int:
+def _last(config: Any, default: str) -> int:
   """The level at which the sequence ends, 0 or 1."""
   return choose({"final_sigmas_type": default} | config, "final_sigmas_type", {"zero": 0, "sigma_min": 1})
 
@@ -128,7 +128,7 @@ def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
   to_zero = _last(config, "sigma_min") == 0
   stays = kind in STAYS
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     first, lowest = config.get("sigma_max") or table[-1], config.get("sigma_min") or table[0]
     ramp = _ramp(config, first, lowest, S)
     if ramp is None:
@@ -153,7 +153,7 @@ def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) ->
   shifted = lambda u: shift * u / (1 + (shift - 1) * u)
   to_zero = _last(config, "sigma_min") == 0
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     if kind == "UniPCMultistepScheduler":
       u = shifted(np.linspace(1, 1 / T, S + 1)[:-1])
       if config["shift_terminal"]:
@@ -178,7 +178,7 @@ def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:
   T, shift = schedule.T, config["shift"]
   shifted = lambda u: shift * u / (1 + (shift - 1) * u)
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     u = shifted(np.linspace(1, shifted(1 / T), S))
     if config["shift_terminal"]:
       u = stretched(u, config["shift_terminal"])

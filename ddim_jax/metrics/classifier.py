@@ -35,7 +35,7 @@ class Classifier(nn.Module):
   classes: int = 10
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Features and logits.
 
     Args:

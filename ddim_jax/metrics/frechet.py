@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.typing import ArrayLike
 
 from ddim_jax.metrics.value import Value
 
@@ -36,7 +37,7 @@ class Moments(NamedTuple):
     return self.scatter / (self.num - 1)
 
 
-def moments(features) -> Moments:
+def moments(features: ArrayLike) -> Moments:
   """Statistics of one batch of features, ``f[B, D]``.
 
   Raises:

@@ -6,8 +6,10 @@ compared between different N, which the Frechet distance cannot.
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.metrics.value import Value
 
@@ -16,7 +18,7 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def squared_mmd(x, y) -> float:
+def squared_mmd(x: ArrayLike, y: ArrayLike) -> float:
   """The unbiased estimate for the kernel ``(x . y / D + 1)^3``; may be negative.
 
   Args:
@@ -30,14 +32,14 @@ def squared_mmd(x, y) -> float:
   if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
     raise ValueError(f"x and y must be [M, D] and [N, D], M and N at least 2, got {x.shape} and {y.shape}")
 
-  def within(z):
+  def within(z: np.ndarray) -> Any:
     k = _kernel(z, z)
     return (k.sum() - np.trace(k)) / (len(z) * (len(z) - 1))
 
   return float(within(x) + within(y) - 2 * _kernel(x, y).mean())
 
 
-def subsets(features, count: int = 100, size: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
+def subsets(features: ArrayLike, count: int = 100, size: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
   """``count`` random subsets of ``size`` features each (all of them, if there are fewer).
 
   Raises:

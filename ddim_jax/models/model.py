@@ -290,7 +290,7 @@ class Model:
 class _Static:
   """What a compiled program depends on besides arrays: the same for copies with other parameters."""
 
-  def __init__(self, model: Model):
+  def __init__(self, model: Model) -> None:
     self.model = model
     functions = (model.network, model.restrict, model.inputs, *model.parameterisation)
     self._key = (*map(id, functions), model.shape, model.classes, model.null_label)

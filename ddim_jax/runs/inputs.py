@@ -1,4 +1,4 @@
-"""What `ddim_jax.runs.fit` is given, as what a run needs: a source, a model with the record of its training."""
+"""What `ddim_jax.runs.fit` is given, as what a run needs: a source, and a model with its record."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -65,7 +65,7 @@ def open_log(
 class Log:
   """Metrics and progress together; without metrics on hosts other than the first."""
 
-  def __init__(self, metrics: "Metrics | None", progress: Progress):
+  def __init__(self, metrics: "Metrics | None", progress: Progress) -> None:
     """Takes both."""
     self._metrics, self._progress = metrics, progress
     self._flushed = time.monotonic()
@@ -104,7 +104,7 @@ class Metrics:
   can be told.
   """
 
-  def __init__(self, workdir: Path, step: int):
+  def __init__(self, workdir: Path, step: int) -> None:
     """Opens the log of a run that is at ``step``: what was written beyond it is dropped."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 

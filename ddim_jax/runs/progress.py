@@ -19,7 +19,7 @@ class Progress:
 
   def __init__(
     self, start: int, steps: int, batch_size: int, quiet: bool = False, deadline: float | None = None
-  ):
+  ) -> None:
     """Shows a run that is at ``start``; for the other arguments see `ddim_jax.runs.logs.open_log`."""
     self._batch_size, self._deadline = batch_size, deadline
     terminal = console.STDERR.isatty()

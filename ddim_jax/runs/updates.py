@@ -1,4 +1,4 @@
-"""The loop of a run: update after update, and between them checkpoints, evaluations, grids and what is read."""
+"""The loop of a run: update after update; between them checkpoints, evaluations and grids."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -106,7 +106,7 @@ def train(
 class Reader:
   """Metrics of updates that are still being computed, read a little later."""
 
-  def __init__(self, book: logs.Log, log: LogFunction | None, max_skipped: int, T: int, manager: Any):
+  def __init__(self, book: logs.Log, log: LogFunction | None, max_skipped: int, T: int, manager: Any) -> None:
     """Takes what the values are for: a log, a function, and for a message the run's checkpoints."""
     self._pending: deque[tuple[int, dict[str, Any]]] = deque()
     self._book, self._log, self._max_skipped, self._T, self._manager = book, log, max_skipped, T, manager

@@ -1,23 +1,34 @@
 """DDIM and DDPM: one prediction a step, no memory of earlier ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, check_range, coefficients, fresh_noise, log_snr_at, safe_sqrt, wide
 from ddim_jax.solvers.base import Solver, is_clean
 
 
-def _check(prediction):
+def _check(prediction: Prediction) -> None:
   if prediction.x0.shape != prediction.eps.shape:
     raise ValueError(
       f"prediction.x0 and prediction.eps differ in shape: {prediction.x0.shape} and {prediction.eps.shape}"
     )
 
 
-def ddim_step(schedule: Schedule, prediction: Prediction, t, s, *, eta=0.0, z=0.0) -> jax.Array:
+def ddim_step(
+  schedule: Schedule,
+  prediction: Prediction,
+  t: ArrayLike,
+  s: ArrayLike,
+  *,
+  eta: ArrayLike = 0.0,
+  z: ArrayLike = 0.0,
+) -> jax.Array:
   r"""Moves a sample from noise level ``t`` to noise level ``s``.
 
   .. math::
@@ -69,14 +80,24 @@ def ddim(eta: float | jax.Array = 0.0) -> Solver:
   """
   check_range("eta", eta, 0, 1)
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser,
+    schedule: Schedule,
+    carry: Any,
+    x_t: jax.Array,
+    t: ArrayLike,
+    s: ArrayLike,
+    z: jax.Array,
+  ) -> tuple[jax.Array, Any, Prediction]:
     prediction = denoise(x_t, t)
     return ddim_step(schedule, prediction, t, s, eta=eta, z=z), carry, prediction
 
   return Solver(init=lambda x: (), step=step)
 
 
-def _between_variances(schedule, x_t, t, s, share):
+def _between_variances(
+  schedule: Schedule, x_t: jax.Array, t: ArrayLike, s: ArrayLike, share: Any
+) -> jax.Array:
   r"""Standard deviation of the noise: of log-variance ``share`` of the way from "small" to "large".
 
   The two are :math:`f \sigma_s` and :math:`f \sigma_t` with f of eta = 1: see `fresh_noise`.
@@ -86,7 +107,7 @@ def _between_variances(schedule, x_t, t, s, share):
   return jnp.where(is_clean(schedule, s, x_t), 0, deviation)
 
 
-def _log_sigma(schedule, t, like):
+def _log_sigma(schedule: Schedule, t: ArrayLike, like: jax.Array) -> jax.Array:
   return 0.5 * jax.nn.log_sigmoid(-log_snr_at(schedule, t, like))
 
 
@@ -114,7 +135,15 @@ def ddpm(variance: str | Callable = "small") -> Solver:
   else:
     raise ValueError(f'variance must be a function, "small" or "large", got {variance!r}')
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser,
+    schedule: Schedule,
+    carry: Any,
+    x_t: jax.Array,
+    t: ArrayLike,
+    s: ArrayLike,
+    z: jax.Array,
+  ) -> tuple[jax.Array, Any, Prediction]:
     prediction = denoise(x_t, t)
     mean = ddim_step(schedule, prediction, t, s, eta=1.0)
     return mean + _between_variances(schedule, x_t, t, s, share(x_t, t)) * z, carry, prediction

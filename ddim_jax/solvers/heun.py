@@ -4,16 +4,29 @@
 arXiv:2206.00364.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
 from ddim_jax.schedules import Schedule, check_range, level_at, log_snr_at
 from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 
-def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
+def _churned(
+  schedule: Schedule,
+  x_t: jax.Array,
+  t: ArrayLike,
+  z: jax.Array,
+  churn: ArrayLike,
+  inflation: ArrayLike,
+  interval: Any,
+) -> Any:
   """``x_t`` with noise added until sigma / alpha has grown by a factor ``1 + churn``, and its level."""
   log_snr = log_snr_at(schedule, t, x_t)
   ratio = jnp.exp(-0.5 * log_snr)
@@ -27,7 +40,9 @@ def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
   return renoise(schedule, x_t, jnp.asarray(inflation, x_t.dtype) * z, t, level), level
 
 
-def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> Solver:
+def heun(
+  order: int = 2, churn: ArrayLike | None = None, inflation: ArrayLike = 1.0, interval: Any = (0.0, jnp.inf)
+) -> Solver:
   r"""EDM's sampler on the levels of any schedule: two network evaluations a step.
 
   In :math:`\rho = \sigma / \alpha` and :math:`x / \alpha` the process is :math:`d(x / \alpha) / d\rho =
@@ -57,7 +72,15 @@ def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> 
   check_order(order, 2)
   check_range("churn", 0 if churn is None else churn, 0, jnp.inf)
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser,
+    schedule: Schedule,
+    carry: Any,
+    x_t: jax.Array,
+    t: ArrayLike,
+    s: ArrayLike,
+    z: jax.Array,
+  ) -> tuple[jax.Array, Any, Prediction]:
     if churn is not None:
       x_t, t = _churned(schedule, x_t, t, z, churn, inflation, interval)
     prediction = denoise(x_t, t)
@@ -66,7 +89,7 @@ def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> 
       return euler, carry, prediction
     unbounded = is_unbounded(schedule, t, s, x_t)
 
-    def both_ends():
+    def both_ends() -> jax.Array:
       other = denoise(*where_to_ask(unbounded, (x_t, t), (euler, s))).eps
       return jnp.where(unbounded, prediction.eps, (prediction.eps + other) / 2)
 

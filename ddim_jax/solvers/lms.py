@@ -1,8 +1,14 @@
 """LMS: the mean of eps by extrapolation in sigma / alpha, the linear multistep sampler of k-diffusion."""
 
-import jax.numpy as jnp
+from typing import Any
 
-from ddim_jax.schedules import LOG_SNR_LIMIT, log_snr_at
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.parameterisation import Prediction
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, log_snr_at
 from ddim_jax.solvers import multistep
 from ddim_jax.solvers.base import Solver, check_order, half_log_snr, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
@@ -27,7 +33,15 @@ def lms(order: int = 4) -> Solver:
   """
   check_order(order, 4)
 
-  def step(denoise, schedule, history, x_t, t, s, z):
+  def step(
+    denoise: Denoiser,
+    schedule: Schedule,
+    history: Any,
+    x_t: jax.Array,
+    t: ArrayLike,
+    s: ArrayLike,
+    z: jax.Array,
+  ) -> tuple[jax.Array, Any, Prediction]:
     prediction = denoise(x_t, t)
     now, end = (-jnp.exp(-half_log_snr(schedule, level, x_t)) for level in (t, s))  # rises, as lambda does
     h = jnp.where(log_snr_at(schedule, t, x_t) <= -LOG_SNR_LIMIT, 0, end - now)

@@ -3,11 +3,14 @@
 [1] Zhao, Bai, Rao, Zhou, Lu. UniPC: A Unified Predictor-Corrector Framework, arXiv:2302.04867.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, coefficients
 from ddim_jax.solvers import multistep
 from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, moved, with_mean_x0
@@ -21,7 +24,7 @@ class _Carry(NamedTuple):
   sigma: jax.Array  # its noise
 
 
-def _corrected_mean(h, x0, history):
+def _corrected_mean(h: jax.Array, x0: jax.Array, history: Any) -> jax.Array:
   """Mean of x0 over the last step, through its predictions at both ends and before it.
 
   Newton's form with ``p_0`` (where it began), the new one at ``p_0 + h``, and the earlier ones. Of second
@@ -46,7 +49,7 @@ def _corrected_mean(h, x0, history):
   return result + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
 
 
-def _correct(schedule: Schedule, carry: _Carry, x_t, t, x0):
+def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: ArrayLike, x0: jax.Array) -> jax.Array:
   """``x_t`` with the last step taken again, now that the prediction at its end is known."""
   began = carry.history.at[0]
   stepped = multistep.present(carry.history, 0)
@@ -85,10 +88,18 @@ def unipc(order: int = 2, *, limit: Limit | None = None) -> Solver:
   if order == 1:
     return dpm_solver_pp(1)
 
-  def init(x):
+  def init(x: jax.Array) -> _Carry:
     return _Carry(multistep.empty(x, order), x, jnp.ones(x.shape[:1] + (1,) * (x.ndim - 1), x.dtype))
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser,
+    schedule: Schedule,
+    carry: Any,
+    x_t: jax.Array,
+    t: ArrayLike,
+    s: ArrayLike,
+    z: jax.Array,
+  ) -> tuple[jax.Array, Any, Prediction]:
     prediction = denoise(x_t, t)
     corrected = _correct(schedule, carry, x_t, t, prediction.x0)
     now = half_log_snr(schedule, t, x_t)
