@@ -13,7 +13,7 @@ import numpy as np
 
 from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
-from ddim_jax.models import Model, drawing, tables
+from ddim_jax.models import Model, denoising, drawing, tables
 from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
 _LARGEST_GRID = 1024
@@ -151,7 +151,7 @@ def sample(args: Args) -> None:
   began, settings = time.monotonic(), args.settings(trained, ts)
   how = sequences.How(
     trained, ts, args.solver, args.eta, trained.labels(args.label),
-    args.guidance if drawing.is_guided(args.guidance) else None, args.clip, args.seed,
+    args.guidance if denoising.is_guided(args.guidance) else None, args.clip, args.seed,
   )  # fmt: skip
   match args.special:
     case "trajectory":

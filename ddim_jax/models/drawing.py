@@ -9,6 +9,7 @@ import numpy as np
 from ddim_jax import ranges, timesteps
 from ddim_jax.inversion import invert
 from ddim_jax.models import tables
+from ddim_jax.models.denoising import is_guided
 from ddim_jax.sampling import image_keys, initial_noise, sample
 from ddim_jax.seeds import key_of
 from ddim_jax.solvers import Solver
@@ -21,11 +22,6 @@ _LEAST_LENGTH = 64
 
 Draw = Callable[..., np.ndarray]
 """``(indices: i32[size], eta=0.0, params=the model's) -> f32[size, H, W, C]``, numpy."""
-
-
-def is_guided(guidance: Any) -> bool:
-  """Whether a guidance weight has an effect: anything but None and the number 1."""
-  return guidance is not None and not (isinstance(guidance, (int, float)) and guidance == 1)
 
 
 def by_example(count: int) -> jax.sharding.NamedSharding:
@@ -126,9 +122,7 @@ def numbered_images(
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
   as_solver(solver)
-  model.replace(params=()).denoiser(
-    guidance=guidance
-  )  # what does not go together is said before anything compiles
+  model.replace(params=()).denoiser(guidance=guidance)  # says what does not go together, before compiling
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
   key, sharing, classes = key_of(seed), by_example(size), len(model.classes)
 

@@ -150,7 +150,7 @@ def _compared(saved: Config, asked: Config) -> list[tuple[str, str, Any, Any]]:
     for name, value in new[section].items()
     if name not in _ELSEWHERE
   ]
-  whole = [("", name, old.get(name), new.get(name)) for name in ("imported", "custom")]
+  whole = [("", name, old.get(name), new.get(name)) for name in build.WHOLE]
   return [field for field in fields + whole if field[2] != field[3]]
 
 

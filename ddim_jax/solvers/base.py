@@ -60,7 +60,7 @@ class Solver(NamedTuple):
   rises: bool = False
 
 
-Limit = Callable[[jax.Array, jax.Array], jax.Array | int]
+Limit = Callable[[ArrayLike, ArrayLike], jax.Array | int]
 """``(t, s) -> order``: the highest order of the step from level t to level s, at least 1. Traced."""
 
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.convolution import upsampled
-from ddim_jax.operations import Operations
 from ddim_jax.schedules import wide
+from ddim_jax.unet.operations import Operations
 
 
 def init(scale: float = 1.0) -> Any:
