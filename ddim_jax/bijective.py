@@ -21,7 +21,7 @@ from ddim_jax.denoisers import Denoiser
 from ddim_jax.inversion import climb
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_levels
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import Solver
 
 Coefficients = tuple[jax.Array, jax.Array]
@@ -89,17 +89,18 @@ def encode(
   Raises:
     ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or S below 2.
   """
-  ts, weight = _two_steps(check_levels(x0, ts, "x0", schedule)), bdia() if weight is None else weight
-  x_1 = climb(denoise, schedule, x0, ts[-1], ts[-2])
+  levels = _two_steps(check_levels(x0, ts, "x0", schedule))
+  chosen = bdia() if weight is None else weight
+  x_1 = climb(denoise, schedule, x0, levels[-1], levels[-2])
 
-  def step(pair: Any, levels: Any) -> Any:
+  def step(pair: Any, three: Any) -> Any:
     x_s, x_t = pair
-    r, t, s = (coefficients(schedule, level, x_t) for level in levels)
-    prediction = denoise(x_t, levels[1])
-    x_r = _move(prediction, r) + (x_s - _move(prediction, s)) / weight(r, t, s)
+    r, t, s = (coefficients(schedule, level, x_t) for level in three)
+    prediction = denoise(x_t, three[1])
+    x_r = _move(prediction, r) + (x_s - _move(prediction, s)) / chosen(r, t, s)
     return (x_t, x_r), None
 
-  (x_next, x_T), _ = jax.lax.scan(step, (x0, x_1), (ts[:-2], ts[1:-1], ts[2:]), reverse=True)
+  (x_next, x_T), _ = jax.lax.scan(step, (x0, x_1), (levels[:-2], levels[1:-1], levels[2:]), reverse=True)
   return Pair(x_T, x_next)
 
 
@@ -107,15 +108,16 @@ def decode(
   denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
   """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
-  ts, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
+  levels, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
 
-  def step(state: Any, levels: Any) -> Any:
+  def step(state: Any, pair_of_levels: tuple[jax.Array, jax.Array]) -> Any:
     x_t, carry = state
-    x_s, carry, _ = solver.step(denoise, schedule, carry, x_t, *levels, 0.0)
+    x_s, carry, _ = solver.step(denoise, schedule, carry, x_t, *pair_of_levels, jnp.zeros_like(x_t))
     return (x_s, carry), None
 
-  start = pair.x_next, (jnp.array(False), coefficients(schedule, ts[0], pair.x_T), pair.x_T)
-  return jax.lax.scan(step, start, (ts[1:-1], ts[2:]))[0][0]
+  start = pair.x_next, (jnp.array(False), coefficients(schedule, levels[0], pair.x_T), pair.x_T)
+  decoded: jax.Array = jax.lax.scan(step, start, (levels[1:-1], levels[2:]))[0][0]
+  return decoded
 
 
 def bijective(weight: Weight | None = None) -> Solver:
@@ -135,13 +137,7 @@ def bijective(weight: Weight | None = None) -> Solver:
     return jnp.array(True), (ones / 1024, ones), x
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
   ) -> Any:
     first, level_r, x_r = carry
     level_t, level_s = (coefficients(schedule, level, x_t) for level in (t, s))
@@ -153,7 +149,7 @@ def bijective(weight: Weight | None = None) -> Solver:
   return Solver(init, step)
 
 
-def _two_steps(ts: ArrayLike) -> Any:
+def _two_steps(ts: jax.Array) -> jax.Array:
   if ts.shape[0] < 3:
     raise ValueError(f"ts must have at least two steps here, got {ts.shape[0] - 1}")
   return ts

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, Prediction, V
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
 
 
 def _weights(weight: ArrayLike, like: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def guide(
     [1] arXiv:2207.12598. [2] Kynkaanniemi et al., arXiv:2404.07724. [3] Lin et al., arXiv:2305.08891.
   """
 
-  def guided(x_t: jax.Array, t: ArrayLike) -> Prediction:
+  def guided(x_t: jax.Array, t: Level) -> Prediction:
     with_condition, without = conditional(x_t, t), unconditional(x_t, t)
     log_snr = log_snr_at(schedule, t, x_t)
     inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
@@ -110,9 +110,9 @@ def classifier_guide(
     [1] Dhariwal and Nichol, arXiv:2105.05233.
   """
 
-  def guided(x_t: jax.Array, t: ArrayLike) -> Prediction:
+  def guided(x_t: jax.Array, t: Level) -> Prediction:
     def total(x: jax.Array) -> jax.Array:
-      values = log_probability(x, t)
+      values = log_probability(x, jnp.asarray(t))
       if values.shape != x.shape[:1]:
         raise ValueError(
           f"log_probability must return one value per example, [{x.shape[0]}], got {values.shape}"

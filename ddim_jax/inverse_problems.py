@@ -14,8 +14,9 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser, with_x0
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import Solver, ddim
+from ddim_jax.solvers.base import Stepped
 
 
 class LinearOperator(NamedTuple):
@@ -135,7 +136,7 @@ def inpaint(denoise: Denoiser, mask: ArrayLike, known: jax.Array, schedule: Sche
     Lugmayr et al., RePaint, arXiv:2201.09865, with the known part noised by the sample's own noise.
   """
 
-  def inpainted(x_t: jax.Array, t: ArrayLike) -> Prediction:
+  def inpainted(x_t: jax.Array, t: Level) -> Prediction:
     seen, given = _broadcast("mask", mask, x_t), _broadcast("known", known, x_t)
     return with_x0(jnp.where(seen, given.astype(x_t.dtype), denoise(x_t, t).x0), x_t, t, schedule)
 
@@ -165,7 +166,7 @@ def constrain(
     Equation (13) of Wang et al., arXiv:2212.00490.
   """
 
-  def constrained(x_t: jax.Array, t: ArrayLike) -> Prediction:
+  def constrained(x_t: jax.Array, t: Level) -> Prediction:
     x0 = denoise(x_t, t).x0
     seen = operator.apply(x0)
     if jnp.shape(measurement) != seen.shape:
@@ -200,14 +201,8 @@ def repaint(solver: Solver | None = None) -> Solver:
     return solver.init(x), (jnp.zeros_like(x), jnp.zeros_like(x))
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     def down() -> Any:
       x_s, inner, prediction = solver.step(denoise, schedule, carry[0], x_t, t, s, z)
       return x_s, (inner, tuple(prediction))
@@ -215,7 +210,7 @@ def repaint(solver: Solver | None = None) -> Solver:
     def up() -> Any:
       return renoise(schedule, x_t, z, t, s), (solver.init(x_t), carry[1])
 
-    x_s, carry = jax.lax.cond(s > t, up, down)
+    x_s, carry = jax.lax.cond(jnp.asarray(s) > jnp.asarray(t), up, down)
     return x_s, carry, Prediction(*carry[1])
 
   return Solver(init, step, rises=True)

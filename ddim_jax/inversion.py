@@ -9,11 +9,11 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_kinds, check_levels
-from ddim_jax.schedules import Schedule, check_decreasing, check_range, coefficients
+from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
 
-def climb(denoise: Denoiser, schedule: Schedule, x_s: jax.Array, s: ArrayLike, t: ArrayLike) -> jax.Array:
+def climb(denoise: Denoiser, schedule: Schedule, x_s: jax.Array, s: Level, t: Level) -> jax.Array:
   """A DDIM step up, from level ``s`` to the noisier ``t``, the network asked at level ``max(s, 1)``.
 
   Args:
@@ -38,8 +38,8 @@ def step_up(
   schedule: Schedule,
   solver: Solver,
   x_s: jax.Array,
-  s: ArrayLike,
-  t: ArrayLike,
+  s: Level,
+  t: Level,
   refine: int | jax.Array,
   damping: float | jax.Array,
   tolerance: float | jax.Array,

@@ -15,8 +15,9 @@ from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import check_keys, check_levels, draw_noise
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.sampling import check_levels
+from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
+from ddim_jax.seeds import check_keys, draw_noise
 
 BIN = 2 / 255
 """Distance between neighbouring values of an 8-bit image in [-1, 1]."""
@@ -139,7 +140,7 @@ def ode_log_density(
     # eps is -sigma times the score, so that at level 0 of any smooth density the velocity is 0.
     return jax.tree.map(lambda v: jnp.where(s > 0, v, 0), velocity_and_change)
 
-  def angle(t: ArrayLike) -> jax.Array:
+  def angle(t: Level) -> jax.Array:
     return jnp.arctan(jnp.exp(-0.5 * log_snr_at(schedule, t, x0))).astype(x0.dtype)
 
   def step(state: Any, inputs: Any) -> Any:

@@ -19,8 +19,9 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import check_keys, check_levels, draw_noise
+from ddim_jax.sampling import check_levels
 from ddim_jax.schedules import Schedule, check_decreasing, coefficients, known
+from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import ddim_step
 
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.sampling import check_keys, check_kinds, check_levels, draw_noise
-from ddim_jax.schedules import Schedule
+from ddim_jax.sampling import check_kinds, check_levels
+from ddim_jax.schedules import Level, Schedule
+from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -95,7 +96,7 @@ def sample_parallel(
   steps = jnp.concatenate([jnp.arange(S), beyond])
   levels, index = (steps + 1, ts[steps], ts[steps + 1]), jnp.arange(S + window + 1)
 
-  def move(x_t: jax.Array, draw: jax.Array, t: ArrayLike, s: ArrayLike) -> jax.Array:
+  def move(x_t: jax.Array, draw: jax.Array, t: Level, s: Level) -> jax.Array:
     z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
     return solver.step(denoise, schedule, carry, x_t, t, s, z)[0] - x_t
 

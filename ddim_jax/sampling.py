@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, check_decreasing, check_range, wide
-from ddim_jax.seeds import independent, typed
+from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -36,39 +36,6 @@ class Step(NamedTuple):
   x_t: jax.Array
   x_s: jax.Array
   prediction: Prediction
-
-
-def image_keys(key: jax.Array, indices: ArrayLike) -> jax.Array:
-  """One key per image, ``key[B]``: image ``i`` of a seed has the same noise in any batch.
-
-  Args:
-    key: ``jax.random.key(seed)``.
-    indices: ``i32[B]``, the images' numbers.
-  """
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(independent(key), jnp.asarray(indices))
-
-
-def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-  """The ``x_T`` that belongs to these keys: standard normal, ``f32[B, ...]`` of ``shape``.
-
-  `sample` with the same ``key`` (one, or one per image) never draws this noise again.
-  """
-  return draw_noise(check_keys(key, shape), 0, shape, dtype)
-
-
-def check_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """The key, or keys of a batch of this shape, as typed keys; ValueError on any other number."""
-  key = typed(key)
-  if key.shape not in ((), tuple(shape[:1])):
-    raise ValueError(f"key must be one key or one per image, {tuple(shape[:1])}; got shape {key.shape}")
-  return independent(key) if key.ndim else key
-
-
-def draw_noise(keys: jax.Array, draw: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-  """Draw number ``draw`` of standard normal noise, from one key or from one per image."""
-  if keys.ndim == 0:
-    return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
-  return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)
 
 
 def check_levels(x: jax.Array, ts: ArrayLike, name: str, schedule: Schedule) -> jax.Array:

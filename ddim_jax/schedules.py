@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+Level = ArrayLike
+"""A noise level in [0, T], or one for each example: ``i32[]`` or ``i32[B]``, or real. Perhaps traced."""
 LOG_SNR_LIMIT = 80.0
 """Stands for infinity in ``log_snr``: exp(80) and exp(-80) are still normal float32 numbers."""
 
@@ -86,7 +88,7 @@ def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
     raise ValueError(f"{name} must decrease strictly, got {levels.tolist()}")
 
 
-def log_snr_at(schedule: Schedule, t: ArrayLike, like: jax.Array) -> jax.Array:
+def log_snr_at(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   """Log-SNR at level ``t``, shaped to combine with ``like``; in the schedule's own precision.
 
   Between two integer levels the log-SNR is linear: increasing and invertible wherever the table is (see
@@ -138,7 +140,7 @@ def level_at(schedule: Schedule, log_snr: jax.Array) -> jax.Array:
   return jnp.interp(-log_snr.astype(table.dtype), -table, jnp.arange(schedule.T + 1, dtype=table.dtype))
 
 
-def coefficients(schedule: Schedule, t: ArrayLike, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+def coefficients(schedule: Schedule, t: Level, like: jax.Array) -> tuple[jax.Array, jax.Array]:
   """``(alpha_t, sigma_t)`` at level ``t``, to multiply ``like`` with, in its dtype. See `log_snr_at`."""
   log_snr = log_snr_at(schedule, t, like)
   return _alpha(log_snr).astype(like.dtype), _alpha(-log_snr).astype(like.dtype)
@@ -154,7 +156,7 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
   return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
-def fresh_noise(schedule: Schedule, t: ArrayLike, s: ArrayLike, like: jax.Array) -> jax.Array:
+def fresh_noise(schedule: Schedule, t: Level, s: Level, like: jax.Array) -> jax.Array:
   """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
   change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
   return safe_sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -64,7 +65,7 @@ def _images(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
   )
 
 
-def _load(path: str | Path) -> dict[str, np.ndarray]:
+def _load(path: str | Path) -> Any:
   """The array of a ``.npy`` file, memory-mapped if large, or all of a ``.npz`` file."""
   path = Path(path).expanduser()
   try:

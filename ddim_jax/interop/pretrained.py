@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser, as_denoiser
 from ddim_jax.interop.schedulers import Inputs, as_it_is
 from ddim_jax.parameterisation import Parameterisation, Prediction
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import Solver
+from ddim_jax.solvers.base import Stepped
 from ddim_jax.unet import UNet
 
 
@@ -74,7 +74,7 @@ def _keep_eps(restrict: Any) -> Any:
   """Restricts x0 and leaves eps as it was, so that the two no longer agree with x_t."""
 
   def restricted(denoise: Denoiser, schedule: Schedule) -> Denoiser:
-    def inner(x_t: jax.Array, t: ArrayLike) -> Prediction:
+    def inner(x_t: jax.Array, t: Level) -> Prediction:
       plain = denoise(x_t, t)
       return Prediction(restrict(lambda x, t: plain, schedule)(x_t, t).x0, plain.eps)
 
@@ -101,15 +101,9 @@ def like_diffusers(pretrained: Pretrained, S: int) -> Pretrained:
   last = 0 if pretrained.scheduler["set_alpha_to_one"] else 1
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
-    s = jnp.where(t - stride >= 1, t - stride, last)
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
+    s = jnp.where(jnp.asarray(t) - stride >= 1, jnp.asarray(t) - stride, last)
     return pretrained.solver.step(denoise, schedule, carry, x_t, t, s, z)
 
   return pretrained._replace(

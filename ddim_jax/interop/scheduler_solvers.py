@@ -21,14 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.interop.scheduler_defaults import choose, refuse
 from ddim_jax.interop.spacings import Spacing
-from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import add_noise
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import (
   Solver,
   ancestral,
@@ -45,7 +43,7 @@ from ddim_jax.solvers import (
   sa_solver,
   unipc,
 )
-from ddim_jax.solvers.base import Limit
+from ddim_jax.solvers.base import Limit, Stepped
 
 FEW = 14
 """diffusers lowers the order of the last steps up to so many steps; above, they are short."""
@@ -181,14 +179,8 @@ def renewed() -> Solver:
   """FlowMatchEulerDiscreteScheduler with ``stochastic_sampling``: all of the noise is drawn anew."""
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     return add_noise(schedule, prediction.x0, z, s), carry, prediction
 

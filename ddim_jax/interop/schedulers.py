@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ddim_jax.beta_schedules import (
   cosine_schedule,
@@ -22,7 +21,7 @@ from ddim_jax.interop.scheduler_defaults import DEFAULTS, ELSEWHERE, choose, com
 from ddim_jax.interop.scheduler_solvers import solver_of
 from ddim_jax.parameterisation import EPS, FLOW, X0, Parameterisation, V, edm
 from ddim_jax.paths import edm_input, edm_schedule, flow_input, flow_schedule, from_alpha_sigma
-from ddim_jax.schedules import Schedule, from_alpha_bar, from_betas, log_snr_at, zero_terminal_snr
+from ddim_jax.schedules import Level, Schedule, from_alpha_bar, from_betas, log_snr_at, zero_terminal_snr
 from ddim_jax.solvers import Solver
 
 PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
@@ -87,7 +86,7 @@ def _restriction(config: dict[str, Any]) -> Callable[[Denoiser, Schedule], Denoi
   return lambda denoise, schedule: denoise
 
 
-def as_it_is(schedule: Schedule, x_t: jax.Array, t: ArrayLike) -> tuple[jax.Array, Any]:
+def as_it_is(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
   """The sample and its level: what most networks are given."""
   return x_t, t
 
@@ -105,7 +104,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   kind, T = config["_class_name"], config["num_train_timesteps"]
   if kind.startswith("EDM"):
 
-    def of_edm(schedule: Schedule, x_t: jax.Array, t: ArrayLike) -> tuple[jax.Array, Any]:
+    def of_edm(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
       x, noise = edm_input(schedule, x_t, t, config["sigma_data"])
       return x, noise + 1
 
@@ -113,7 +112,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   if kind == "FlowMatchEulerDiscreteScheduler" or config.get("use_flow_sigmas"):
     whole = kind != "FlowMatchEulerDiscreteScheduler"
 
-    def of_flow(schedule: Schedule, x_t: jax.Array, t: ArrayLike) -> tuple[jax.Array, Any]:
+    def of_flow(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
       x, u = flow_input(schedule, x_t, t)
       return x, (_whole(u * T, up=False) if whole else u * T) + 1
 

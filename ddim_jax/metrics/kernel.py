@@ -47,12 +47,12 @@ def subsets(features: ArrayLike, count: int = 100, size: int = 1000, seed: int =
   """
   if count < 1 or size < 2:
     raise ValueError(f"count must be at least 1 and size at least 2, got {count} and {size}")
-  generator = np.random.default_rng(seed)
+  generator, features = np.random.default_rng(seed), np.asarray(features)
   for _ in range(count):
     yield features[generator.choice(len(features), min(size, len(features)), replace=False)]
 
 
-def kernel_distance(a: Iterable, b: Iterable) -> Value:
+def kernel_distance(a: Iterable[ArrayLike], b: Iterable[ArrayLike]) -> Value:
   """The mean of `squared_mmd` over pairs of blocks, with its standard deviation from block to block.
 
   Blocks of a stream need constant memory; `subsets` of features kept in memory are the usual choice.

@@ -10,8 +10,8 @@ from ddim_jax import ranges, timesteps
 from ddim_jax.inversion import invert
 from ddim_jax.models import tables
 from ddim_jax.models.denoising import is_guided
-from ddim_jax.sampling import image_keys, initial_noise, sample
-from ddim_jax.seeds import key_of
+from ddim_jax.sampling import sample
+from ddim_jax.seeds import image_keys, initial_noise, key_of
 from ddim_jax.solvers import Solver
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def padded(ts: np.ndarray) -> tuple[np.ndarray, np.int32]:
   """Levels and their number of steps, padded to one of a few lengths: see `ddim_jax.timesteps.pad`."""
   steps = len(ts) - 1
   return timesteps.pad(ts, max(_LEAST_LENGTH, 1 << (steps - 1).bit_length()))
+
+
+def starts(model: "Model", key: jax.Array, indices: Any) -> tuple[jax.Array, jax.Array]:
+  """Keys ``[B]`` and first noise ``f32[B, H, W, C]`` of the images of these numbers. May be traced."""
+  keys = image_keys(key, indices)
+  return keys, initial_noise(keys, (len(indices), *model.shape))
+
+
+def in_turn(model: "Model", indices: Any) -> Any:
+  """Image i is of class i modulo the number of classes: ``i32[B]``, or None for an unconditional model."""
+  return indices % len(model.classes) if model.classes else None
 
 
 def as_solver(solver: str | Solver | None, eta: Any = 0.0) -> Solver:
@@ -124,23 +135,20 @@ def numbered_images(
   as_solver(solver)
   model.replace(params=()).denoiser(guidance=guidance)  # says what does not go together, before compiling
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
-  key, sharing, classes = key_of(seed), by_example(size), len(model.classes)
+  key, sharing = key_of(seed), by_example(size)
 
   def run(
     model: "Model", key: Any, eta: Any, guidance: Any, ts: Any, count: Any, indices: Any, labels: Any
   ) -> jax.Array:
-    keys = image_keys(key, indices)
-    noise = initial_noise(keys, (indices.shape[0], *model.shape))
+    keys, noise = starts(model, key, indices)
     denoise = model.denoiser(label=labels, guidance=guidance if guided else 1.0, clip=clip)
     return sample(keys, denoise, model.schedule, noise, ts, solver=as_solver(solver, eta), count=count)[0]
 
   program = model.programs.setdefault((solver, guided, clip), jax.jit(run))
 
-  def labels_of(indices: np.ndarray) -> np.ndarray | None:
-    if not classes:
-      return None
-    if label is None:
-      return indices % classes
+  def labels_of(indices: np.ndarray) -> Any:
+    if label is None or not model.classes:
+      return in_turn(model, indices)
     each = np.asarray(label, np.int32)
     return each[np.minimum(indices, len(each) - 1)] if each.ndim else np.full_like(indices, each)
 

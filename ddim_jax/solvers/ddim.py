@@ -9,8 +9,17 @@ from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range, coefficients, fresh_noise, log_snr_at, safe_sqrt, wide
-from ddim_jax.solvers.base import Solver, is_clean
+from ddim_jax.schedules import (
+  Level,
+  Schedule,
+  check_range,
+  coefficients,
+  fresh_noise,
+  log_snr_at,
+  safe_sqrt,
+  wide,
+)
+from ddim_jax.solvers.base import Solver, Stepped, is_clean
 
 
 def _check(prediction: Prediction) -> None:
@@ -23,8 +32,8 @@ def _check(prediction: Prediction) -> None:
 def ddim_step(
   schedule: Schedule,
   prediction: Prediction,
-  t: ArrayLike,
-  s: ArrayLike,
+  t: Level,
+  s: Level,
   *,
   eta: ArrayLike = 0.0,
   z: ArrayLike = 0.0,
@@ -81,23 +90,15 @@ def ddim(eta: float | jax.Array = 0.0) -> Solver:
   check_range("eta", eta, 0, 1)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     return ddim_step(schedule, prediction, t, s, eta=eta, z=z), carry, prediction
 
   return Solver(init=lambda x: (), step=step)
 
 
-def _between_variances(
-  schedule: Schedule, x_t: jax.Array, t: ArrayLike, s: ArrayLike, share: Any
-) -> jax.Array:
+def _between_variances(schedule: Schedule, x_t: jax.Array, t: Level, s: Level, share: Any) -> jax.Array:
   r"""Standard deviation of the noise: of log-variance ``share`` of the way from "small" to "large".
 
   The two are :math:`f \sigma_s` and :math:`f \sigma_t` with f of eta = 1: see `fresh_noise`.
@@ -107,7 +108,7 @@ def _between_variances(
   return jnp.where(is_clean(schedule, s, x_t), 0, deviation)
 
 
-def _log_sigma(schedule: Schedule, t: ArrayLike, like: jax.Array) -> jax.Array:
+def _log_sigma(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   return 0.5 * jax.nn.log_sigmoid(-log_snr_at(schedule, t, like))
 
 
@@ -136,14 +137,8 @@ def ddpm(variance: str | Callable = "small") -> Solver:
     raise ValueError(f'variance must be a function, "small" or "large", got {variance!r}')
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     mean = ddim_step(schedule, prediction, t, s, eta=1.0)
     return mean + _between_variances(schedule, x_t, t, s, share(x_t, t)) * z, carry, prediction

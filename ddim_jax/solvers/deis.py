@@ -7,13 +7,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, is_unbounded, with_mean_eps
+from ddim_jax.solvers.base import (
+  Limit,
+  Solver,
+  Stepped,
+  check_order,
+  half_log_snr,
+  is_unbounded,
+  with_mean_eps,
+)
 from ddim_jax.solvers.ddim import ddim_step
 
 
@@ -42,14 +48,8 @@ def deis(order: int = 3, *, limit: Limit | None = None) -> Solver:
   check_order(order, 3)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    history: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     now = half_log_snr(schedule, t, x_t)
     h = jnp.where(is_unbounded(schedule, t, s, x_t), 0, half_log_snr(schedule, s, x_t) - now)

@@ -10,10 +10,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range, fresh_noise
+from ddim_jax.schedules import Level, Schedule, check_range, fresh_noise
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, is_unbounded, with_mean_x0
+from ddim_jax.solvers.base import (
+  Limit,
+  Solver,
+  Stepped,
+  check_order,
+  half_log_snr,
+  is_unbounded,
+  with_mean_x0,
+)
 from ddim_jax.solvers.ddim import ddim_step
 
 
@@ -21,8 +28,8 @@ def predicted_mean(
   schedule: Schedule,
   x0: jax.Array,
   history: multistep.History,
-  t: ArrayLike,
-  s: ArrayLike,
+  t: Level,
+  s: Level,
   eta: ArrayLike = 0.0,
   curvature: Any = 1.0,
   exact: Any = False,
@@ -87,14 +94,8 @@ def dpm_solver_pp(
   check_range("eta", eta, 0, 1)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    history: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     known = history if limit is None else multistep.limited(history, limit(t, s))
     x0 = predicted_mean(schedule, prediction.x0, known, t, s, eta, curvature, exact)

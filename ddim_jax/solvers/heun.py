@@ -11,17 +11,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Schedule, check_range, level_at, log_snr_at
-from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
+from ddim_jax.schedules import Level, Schedule, check_range, level_at, log_snr_at
+from ddim_jax.solvers.base import Solver, Stepped, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 
 def _churned(
   schedule: Schedule,
   x_t: jax.Array,
-  t: ArrayLike,
+  t: Level,
   z: jax.Array,
   churn: ArrayLike,
   inflation: ArrayLike,
@@ -35,7 +34,7 @@ def _churned(
   raised = level_at(schedule, raised).reshape(jnp.shape(t))
   unchanged = jnp.asarray(t, raised.dtype)
   # Without churn the level is t itself, not t but for rounding: its noise would be the root of that.
-  added = inside.reshape(jnp.shape(t)) & (churn > 0)
+  added = inside.reshape(jnp.shape(t)) & (jnp.asarray(churn) > 0)
   level = jnp.where(added, jnp.maximum(raised, unchanged), unchanged)
   return renoise(schedule, x_t, jnp.asarray(inflation, x_t.dtype) * z, t, level), level
 
@@ -73,14 +72,8 @@ def heun(
   check_range("churn", 0 if churn is None else churn, 0, jnp.inf)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     if churn is not None:
       x_t, t = _churned(schedule, x_t, t, z, churn, inflation, interval)
     prediction = denoise(x_t, t)

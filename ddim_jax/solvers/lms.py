@@ -4,13 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, log_snr_at
+from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, log_snr_at
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Solver, check_order, half_log_snr, with_mean_eps
+from ddim_jax.solvers.base import Solver, Stepped, check_order, half_log_snr, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 
@@ -34,14 +32,8 @@ def lms(order: int = 4) -> Solver:
   check_order(order, 4)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    history: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     now, end = (-jnp.exp(-half_log_snr(schedule, level, x_t)) for level in (t, s))  # rises, as lambda does
     h = jnp.where(log_snr_at(schedule, t, x_t) <= -LOG_SNR_LIMIT, 0, end - now)

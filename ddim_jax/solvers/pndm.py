@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule
-from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
+from ddim_jax.schedules import Level, Schedule
+from ddim_jax.solvers.base import Solver, Stepped, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 _ADAMS_BASHFORTH = (
@@ -68,14 +66,8 @@ def plms(order: int = 4) -> Solver:
   check_order(order, 4)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     unbounded = is_unbounded(schedule, t, s, x_t)
 
@@ -100,21 +92,15 @@ def pndm() -> Solver:
   """
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     first = denoise(x_t, t)
     unbounded = is_unbounded(schedule, t, s, x_t)
 
     def runge_kutta() -> jax.Array:
       half_way = (jnp.asarray(t) + jnp.asarray(s)) / 2
 
-      def ask(eps: jax.Array, level: ArrayLike) -> jax.Array:
+      def ask(eps: jax.Array, level: Level) -> jax.Array:
         x = ddim_step(schedule, with_mean_eps(first, schedule, t, eps), t, level)
         return denoise(*where_to_ask(unbounded, (x_t, t), (x, level))).eps
 

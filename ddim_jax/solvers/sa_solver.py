@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range, safe_sqrt, wide
-from ddim_jax.solvers.base import Limit, Solver, half_log_snr, is_unbounded, moved, with_mean_x0
+from ddim_jax.schedules import Level, Schedule, check_range, safe_sqrt, wide
+from ddim_jax.solvers.base import Limit, Solver, Stepped, half_log_snr, is_unbounded, moved, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 
 
@@ -34,8 +33,8 @@ def _move(
   schedule: Schedule,
   prediction: Prediction,
   x0: jax.Array,
-  t: ArrayLike,
-  s: ArrayLike,
+  t: Level,
+  s: Level,
   share: Any,
   z: jax.Array,
 ) -> jax.Array:
@@ -75,14 +74,8 @@ def sa_solver(tau: float | Callable = 1.0, *, limit: Limit | None = None) -> Sol
     return _Carry(jnp.array(False), levels, Prediction(zero, zero), zero)
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = Prediction(*denoise(x_t, t))
     shaped = lambda share: share.reshape((-1,) + (1,) * (x_t.ndim - 1)).astype(wide(x_t.dtype))
     before, share = shaped(squared(carry.level)), shaped(squared(jnp.asarray(t)))

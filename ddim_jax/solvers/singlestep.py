@@ -12,11 +12,12 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Schedule, check_range, fresh_noise, level_at, log_snr_at, wide
+from ddim_jax.schedules import Level, Schedule, check_range, fresh_noise, level_at, log_snr_at, wide
 from ddim_jax.solvers import multistep
 from ddim_jax.solvers.base import (
   Limit,
   Solver,
+  Stepped,
   check_order,
   half_log_snr,
   is_unbounded,
@@ -27,7 +28,7 @@ from ddim_jax.solvers.ddim import ddim_step
 
 
 def _half_way(
-  denoise: Denoiser, schedule: Schedule, prediction: Prediction, x_t: jax.Array, t: ArrayLike, s: ArrayLike
+  denoise: Denoiser, schedule: Schedule, prediction: Prediction, x_t: jax.Array, t: Level, s: Level
 ) -> Prediction:
   """The prediction half way in lambda, reached by DDIM; where the step is unbounded, the one at ``t``."""
   unbounded = is_unbounded(schedule, t, s, x_t)
@@ -51,14 +52,8 @@ def dpm_solver_pp_2s() -> Solver:
   """
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     x0 = _half_way(denoise, schedule, prediction, x_t, t, s).x0
     return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s), carry, prediction
@@ -74,14 +69,8 @@ def dpm_solver_2() -> Solver:
   """
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     eps = _half_way(denoise, schedule, prediction, x_t, t, s).eps
     return ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s), carry, prediction
@@ -111,14 +100,8 @@ def ancestral(solver: Solver, eta: ArrayLike = 1.0) -> Solver:
     return carry
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     f = eta * fresh_noise(schedule, t, s, x_t).astype(wide(x_t.dtype))
     log_snr = log_snr_at(schedule, s, x_t) - jnp.log(jnp.maximum(1 - f**2, 1e-30))
     down = jnp.minimum(level_at(schedule, log_snr).reshape(jnp.shape(s)), jnp.asarray(s, log_snr.dtype))
@@ -163,8 +146,8 @@ def dpm_solver_pp_singlestep(order: int = 2, eta: ArrayLike = 0.0, *, limit: Lim
     return _Base(jnp.int32(0), levels, Prediction(jnp.zeros_like(x), jnp.zeros_like(x)))
 
   def step(
-    denoise: Denoiser, schedule: Schedule, base: Any, x_t: jax.Array, t: ArrayLike, s: ArrayLike, z: jax.Array
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, base: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = Prediction(*denoise(x_t, t))
     highest = order if limit is None else jnp.minimum(limit(t, s), order)
     fresh = (base.number == 0) | (base.number >= highest) | is_unbounded(schedule, t, s, x_t)

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, moved, with_mean_x0
+from ddim_jax.solvers.base import Limit, Solver, Stepped, check_order, half_log_snr, moved, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 from ddim_jax.solvers.dpm_solver_pp import dpm_solver_pp, predicted_mean
 
@@ -49,7 +47,7 @@ def _corrected_mean(h: jax.Array, x0: jax.Array, history: Any) -> jax.Array:
   return result + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
 
 
-def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: ArrayLike, x0: jax.Array) -> jax.Array:
+def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: Level, x0: jax.Array) -> jax.Array:
   """``x_t`` with the last step taken again, now that the prediction at its end is known."""
   began = carry.history.at[0]
   stepped = multistep.present(carry.history, 0)
@@ -92,14 +90,8 @@ def unipc(order: int = 2, *, limit: Limit | None = None) -> Solver:
     return _Carry(multistep.empty(x, order), x, jnp.ones(x.shape[:1] + (1,) * (x.ndim - 1), x.dtype))
 
   def step(
-    denoise: Denoiser,
-    schedule: Schedule,
-    carry: Any,
-    x_t: jax.Array,
-    t: ArrayLike,
-    s: ArrayLike,
-    z: jax.Array,
-  ) -> tuple[jax.Array, Any, Prediction]:
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     corrected = _correct(schedule, carry, x_t, t, prediction.x0)
     now = half_log_snr(schedule, t, x_t)

@@ -14,10 +14,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ddim_jax import schedules
 from ddim_jax.cpu.recomputation import recomputed
+from ddim_jax.schedules import Level
 from ddim_jax.unet.arguments import check_arguments
 from ddim_jax.unet.layers import (
   Attention,
@@ -111,7 +111,7 @@ class UNet(nn.Module):
   def __call__(
     self,
     x_t: jax.Array,
-    t: ArrayLike,
+    t: Level,
     labels: jax.Array | None = None,
     train: bool = False,
     keys: jax.Array | None = None,

@@ -90,9 +90,8 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   """Great-circle interpolation between pairs of noises, a row a pair."""
   trained = task.trained
   ts = task.levels(min(50, trained.schedule.T))
-  keys = ddim_jax.image_keys(key_of(task.seed), np.arange(2 * _ROWS))
-  noise = ddim_jax.initial_noise(keys, (2 * _ROWS, *trained.shape))
-  labels = jnp.tile(jnp.arange(_ROWS) % len(trained.classes), columns) if trained.classes else None
+  keys, noise = drawing.starts(trained, key_of(task.seed), np.arange(2 * _ROWS))
+  labels = drawing.in_turn(trained, jnp.tile(jnp.arange(_ROWS), columns))
 
   @jax.jit
   def run(trained, ts):
