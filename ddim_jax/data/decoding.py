@@ -81,7 +81,7 @@ def decoded(
 
   Args:
     pictures: To decode.
-    values: What their numbers mean.
+    values: What their numbers mean, if they are not bytes.
     skip_broken: Leave out what cannot be used, and count it, instead of raising.
     cache: A folder for the decoded pixels, which are then mapped and not kept in memory. It may be shared by
       data sets and processes, and deleted at any time.
@@ -90,6 +90,7 @@ def decoded(
   Raises:
     ValueError: If a picture cannot be used, none is left, or they differ in size and no size is asked for.
   """
+  values = None if pictures.form.dtype == "uint8" else values
   if cache is not None:
     make = lambda write: _decode_all(pictures, write, skip_broken, progress)
     identity = [pictures.identity, pictures.form._asdict(), skip_broken]

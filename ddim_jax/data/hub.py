@@ -93,8 +93,7 @@ def load_hf(
     skipped=(),
     identity=[title, table._fingerprint, image_column],
   )
-  meaning = None if dtype == "uint8" else values
-  return decoded(pictures, meaning, skip_broken=skip_broken, cache=cache, progress=progress)
+  return decoded(pictures, values, skip_broken=skip_broken, cache=cache, progress=progress)
 
 
 def _open(datasets: Any, name: str | Path, split: str) -> Any:

@@ -1,7 +1,8 @@
 """Pictures for people: grids, tables, animations and curves. Needs the ``train`` extra."""
 
 from ddim_jax.plots.curves import figure, save_curve, save_lines, save_points
-from ddim_jax.plots.files import (
+from ddim_jax.plots.grids import enlarge, grid, table, to_image, visible
+from ddim_jax.plots.image_files import (
   PICTURES,
   SETTINGS,
   check_name,
@@ -10,7 +11,6 @@ from ddim_jax.plots.files import (
   save_png,
   write,
 )
-from ddim_jax.plots.grids import enlarge, grid, table, to_image, visible
 
 __all__ = [
   "PICTURES",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddim_jax.plots.files import check_name
+from ddim_jax.plots.image_files import check_name
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

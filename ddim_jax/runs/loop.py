@@ -18,7 +18,7 @@ from ddim_jax.models.config import Data, Optimisation
 from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
-from ddim_jax.runs import evaluation, hosts, inputs, logs, objective, updates
+from ddim_jax.runs import between, evaluation, hosts, inputs, logs, objective
 from ddim_jax.runs.header import header, say_operations
 from ddim_jax.runs.start import begin
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
@@ -61,7 +61,7 @@ def fit(
   eval_every: Count = 0,
   eval_num: Several = 1000,
   inception: str | Path | None = None,
-  log: updates.LogFunction | None = None,
+  log: between.LogFunction | None = None,
   progress: bool = True,
   record: Data | None = None,
   origin: str | None = None,
@@ -174,13 +174,13 @@ def fit(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
     drawn = sample_every and chief
-    between = updates.Between(
-      updates.checkpointer(manager, begun.description), save_every, judge, eval_every,
-      updates.grids(model, seed, workdir, book) if drawn else None, sample_every, compiled, shown,
+    habits = between.Habits(
+      between.checkpointer(manager, begun.description), save_every, judge, eval_every,
+      between.grids(model, seed, workdir, book) if drawn else None, sample_every, compiled, shown,
     )  # fmt: skip
-    reader = updates.Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
+    reader = between.Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
     batches = data.prefetch(batch, first, steps)
-    state, step, urgency = updates.train(update, state, key, batches, steps, between, reader, stop)
+    state, step, urgency = between.train(update, state, key, batches, steps, habits, reader, stop)
     result: Model = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
   if urgency == 2:
     raise Interrupted(f"stopped and saved at step {step:,} in {workdir}")

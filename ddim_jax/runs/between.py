@@ -27,7 +27,7 @@ LogFunction = Callable[[int, dict[str, float]], None]
 """``(step, values)``, see ``log`` of `ddim_jax.runs.fit`."""
 
 
-class Between(NamedTuple):
+class Habits(NamedTuple):
   """What happens between updates.
 
   Attributes:
@@ -57,7 +57,7 @@ def train(
   key: jax.Array,
   batches: Iterable[tuple[np.ndarray, np.ndarray]],
   steps: int,
-  between: Between,
+  habits: Habits,
   reader: "Reader",
   stop: StopRequest,
 ) -> tuple[TrainState, int, int]:
@@ -69,7 +69,7 @@ def train(
     key: The run's key.
     batches: Those of the updates that are left, see `ddim_jax.runs.update.local_batch`.
     steps: Updates in the end.
-    between: What happens between them.
+    habits: What happens between them.
     reader: What reads their metrics.
     stop: What may have been asked for; all processes stop after the same update.
 
@@ -81,23 +81,23 @@ def train(
   for step, (pixels, numbers) in enumerate(batches, first + 1):
     flags = np.full(jax.local_device_count(), stop.urgency(), np.int32)
     state, metrics = update(state, key, pixels, numbers, flags)
-    if step == first + 1 and between.compiled is not None:
+    if step == first + 1 and habits.compiled is not None:
       jax.block_until_ready(metrics)
-      between.compiled()
+      habits.compiled()
     last, judged = step == steps, None
-    if between.evaluate is not None and (last or step % between.eval_every == 0):
-      with waiting("drawing images to evaluate", between.shown):
-        judged = between.evaluate(*unpack(jax.device_get((state.ema, state.emas))))
+    if habits.evaluate is not None and (last or step % habits.eval_every == 0):
+      with waiting("drawing images to evaluate", habits.shown):
+        judged = habits.evaluate(*unpack(jax.device_get((state.ema, state.emas))))
     reader.add(step, metrics | (judged or {}))
-    due = last or judged is not None or step % between.save_every == 0
+    due = last or judged is not None or step % habits.save_every == 0
     urgency = reader.read(0 if due else _LAG)
     if due or urgency:
       urgency = max(urgency, reader.read(0))
       reader.flush()
-      between.save(step, state, None if judged is None else judged["frechet"])
-    if between.draw is not None and (last or step % between.sample_every == 0):
-      with waiting("drawing samples", between.shown):
-        between.draw(step, unpack(jax.device_get(state.ema)))
+      habits.save(step, state, None if judged is None else judged["frechet"])
+    if habits.draw is not None and (last or step % habits.sample_every == 0):
+      with waiting("drawing samples", habits.shown):
+        habits.draw(step, unpack(jax.device_get(state.ema)))
     if urgency:
       break
   return state, step, urgency
