@@ -60,7 +60,8 @@ def belm(r: Coefficients, t: Coefficients, s: Coefficients) -> jax.Array:
   divides by it, and with few steps of DDPM's linear schedule the code of an image is far larger than noise.
   """
   ratio = lambda level: level[1] / level[0]
-  return ((ratio(t) - ratio(s)) / (ratio(r) - ratio(t))) ** 2 * s[0] / r[0]
+  found: jax.Array = ((ratio(t) - ratio(s)) / (ratio(r) - ratio(t))) ** 2 * s[0] / r[0]
+  return found
 
 
 def _move(prediction: Prediction, to: Coefficients) -> jax.Array:

@@ -27,7 +27,7 @@ from ddim_jax.solvers import ddim_step
 from ddim_jax.training import Levels, Network, Weighting, split_each
 
 
-def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequence) -> jax.Array:
+def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequence[Any]) -> jax.Array:
   """The x0 with which one DDIM step leads where the teacher's steps do.
 
   Args:

@@ -75,7 +75,8 @@ def guide(
     # Added to the guided pair, so that rescale 0 leaves that as it is, to the bit.
     change = parameterisation.decode(output * (1 + _weights(rescale, x_t) * (ratio - 1)), x_t, alpha, sigma)
     same = parameterisation.decode(output, x_t, alpha, sigma)
-    return jax.tree.map(lambda g, new, old: g + (new - old), towards, change, same)
+    found: Prediction = jax.tree.map(lambda g, new, old: g + (new - old), towards, change, same)
+    return found
 
   return guided
 

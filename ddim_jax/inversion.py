@@ -76,7 +76,8 @@ def step_up(
 
   def iterate(_: Any, state: Any) -> tuple[jax.Array, ...]:
     *found, unfinished = state
-    return jax.lax.cond(unfinished, lambda: move(*found), lambda: tuple(state))
+    result: tuple[jax.Array, ...] = jax.lax.cond(unfinished, lambda: move(*found), lambda: tuple(state))
+    return result
 
   first = climb(denoise, schedule, x_s, s, t)
   state = (first, first, jnp.zeros_like(first), jnp.zeros((), jnp.int32), jnp.ones((), bool))

@@ -30,7 +30,8 @@ def key_of(seed: int) -> jax.Array:
   """
   ranges.check(ranges.Seed, "seed", seed)
   words = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
-  return jax.random.wrap_key_data(words, impl=_GENERATOR)
+  found: jax.Array = jax.random.wrap_key_data(words, impl=_GENERATOR)
+  return found
 
 
 def typed(key: jax.Array) -> jax.Array:
@@ -40,12 +41,13 @@ def typed(key: jax.Array) -> jax.Array:
     ValueError: If they are no keys.
   """
   dtype = getattr(key, "dtype", None)
-  if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
     return key
   if dtype != np.uint32:
     kind = type(key).__name__ if dtype is None else f"{dtype}{key.shape}"
     raise ValueError(f"key must be a key of jax.random.key or one for each image, got {kind}")
-  return jax.random.wrap_key_data(key)
+  found: jax.Array = jax.random.wrap_key_data(key)
+  return found
 
 
 def independent(key: jax.Array) -> jax.Array:

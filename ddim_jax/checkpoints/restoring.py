@@ -131,5 +131,8 @@ def newest_config(directory: Path) -> dict[str, Any] | None:
     for step in sorted(manager.all_steps(), reverse=True):
       # Damage surfaces as nearly any type, plain Exception included; whoever restores the step reports it.
       with contextlib.suppress(Exception):
-        return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]["config"]
+        found: dict[str, Any] | None = manager.restore(
+          step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        )["meta"]["config"]
+        return found
   return None

@@ -41,7 +41,8 @@ def subtree(arrays: dict[str, np.ndarray], name: str) -> dict[str, Any]:
   """The nested dictionary of arrays saved below ``name``, for instance ``"ema"``."""
   prefix = name + "."
   below = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-  return flax.traverse_util.unflatten_dict(below, sep=".")
+  found: dict[str, Any] = flax.traverse_util.unflatten_dict(below, sep=".")
+  return found
 
 
 def checksum(array: np.ndarray) -> int:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 
-def recomputed(f: Callable) -> Callable:
+def recomputed(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   """``f``, of which the backward pass keeps the arguments only, and runs it again.
 
   XLA's CPU compiler drops the barriers by which `jax.checkpoint` keeps the second run apart from the first;

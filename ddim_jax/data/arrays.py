@@ -72,7 +72,8 @@ def _load(path: str | Path) -> Any:
     large = path.stat().st_size > sources.MEMORY_LIMIT and path.suffix.lower() == ".npy"
     loaded = np.load(path, mmap_mode="r" if large else None)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
-      return loaded
+      found: Any = loaded
+      return found
     with loaded:
       return {name: loaded[name] for name in loaded.files}
   except Exception as error:  # numpy and zipfile raise half a dozen types on damaged files

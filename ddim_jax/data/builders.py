@@ -36,7 +36,7 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 """Images ``u8[N, H, W, C]`` and labels ``i64[N]`` of each split."""
 
 
-class _PngBuilder(tfds.core.GeneratorBasedBuilder):
+class _PngBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
   """Stores arrays as PNG in array_record; a subclass says which arrays."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -61,7 +61,9 @@ class _PngBuilder(tfds.core.GeneratorBasedBuilder):
     splits = self.read_splits(dl_manager)
     return {name: self._generate_examples(*arrays) for name, arrays in splits.items()}
 
-  def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
+  def _generate_examples(
+    self, images: np.ndarray, labels: np.ndarray
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
       png = io.BytesIO()
       plots.to_image(image).save(png, "PNG")

@@ -181,7 +181,8 @@ def _orientation(image: Image.Image) -> int:
   block = image.info.get("exif") or b""
   if block.removeprefix(b"Exif\0\0")[:4] not in (b"", b"II*\0", b"MM\0*"):
     raise ValueError("its EXIF block is damaged, so that nobody knows what is up")
-  return image.getexif().get(_ORIENTATION, 1)
+  found: int = image.getexif().get(_ORIENTATION, 1)
+  return found
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -62,9 +62,11 @@ class Scaling(NamedTuple):
     offset, scale = (_spread(x, data.shape) for x in (self.offset, self.scale))
     values = data * scale + offset
     if np.dtype(self.dtype).kind == "f":
-      return values.astype(self.dtype)
+      found: np.ndarray = values.astype(self.dtype)
+      return found
     limits = np.iinfo(self.dtype)
-    return np.clip(np.round(values), limits.min, limits.max).astype(self.dtype)
+    result: np.ndarray = np.clip(np.round(values), limits.min, limits.max).astype(self.dtype)
+    return result
 
   def __str__(self) -> str:
     offset, scale = np.asarray(self.offset), np.asarray(self.scale)

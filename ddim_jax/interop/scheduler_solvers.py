@@ -85,9 +85,9 @@ def limit_of_last(levels: Spacing, orders: Callable[[int], dict[int, int]], most
     return None
   table = np.array(rows, np.float32)
 
-  def limit(t: jax.Array, s: jax.Array) -> jax.Array:
-    t, s = (jnp.asarray(level).astype(jnp.float32) for level in (t, s))
-    same = (jnp.abs(t - table[:, 0]) < 1e-3) & (jnp.abs(s - table[:, 1]) < 1e-3)
+  def limit(t: Level, s: Level) -> jax.Array:
+    left, reached = (jnp.asarray(level).astype(jnp.float32) for level in (t, s))
+    same = (jnp.abs(left - table[:, 0]) < 1e-3) & (jnp.abs(reached - table[:, 1]) < 1e-3)
     return jnp.min(jnp.where(same, table[:, 2], FEW)).astype(jnp.int32)
 
   return limit

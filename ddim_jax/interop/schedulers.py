@@ -73,7 +73,7 @@ def _of_betas(config: dict[str, Any]) -> Schedule:
   alpha_bar = np.asarray(schedule.alpha_bar, np.float64)[1:]
   kept = int(np.sum(alpha_bar > 2.0**-24))
   tail = np.geomspace(alpha_bar[kept - 1], 2.0**-24, T - kept + 1)[1:]
-  return from_alpha_bar([*alpha_bar[:kept], *tail])
+  return from_alpha_bar(np.concatenate([alpha_bar[:kept], tail]))
 
 
 def _restriction(config: dict[str, Any]) -> Callable[[Denoiser, Schedule], Denoiser]:
@@ -171,7 +171,7 @@ def _path(config: dict[str, Any]) -> tuple[Schedule, Parameterisation, spacings.
   return schedule, meaning, spacings.of_sigmas(config, schedule)
 
 
-def from_scheduler(config: dict[str, Any], variance: Callable | None = None) -> Sampling:
+def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | None = None) -> Sampling:
   """Reads the configuration of a diffusers scheduler, of any class in `scheduler_defaults.DEFAULTS`.
 
   Settings that the class itself ignores are ignored. An Inverse class is read as the one that it inverts: see

@@ -54,9 +54,11 @@ def _ramp(config: dict[str, Any], first: float, last: float, S: int) -> np.ndarr
   share = np.linspace(0, 1, S)
   match chosen:
     case ["use_karras_sigmas"]:
-      return (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+      found: np.ndarray | None = (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+      return found
     case ["use_exponential_sigmas"] | ["use_lu_lambdas"]:
-      return np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
+      result: np.ndarray | None = np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
+      return result
     case ["use_beta_sigmas"]:
       import scipy.stats
 
@@ -73,7 +75,8 @@ def plain(config: dict[str, Any], T: int) -> Spacing:
   }
   levels = choose(config, "timestep_spacing", spacings)
   if config.get("set_alpha_to_one", True):
-    return levels
+    found: Spacing = levels
+    return found
   return lambda S: np.maximum(levels(S), 1)
 
 
@@ -107,7 +110,10 @@ def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
 
 def _last(config: Any, default: str) -> int:
   """The level at which the sequence ends, 0 or 1."""
-  return choose({"final_sigmas_type": default} | config, "final_sigmas_type", {"zero": 0, "sigma_min": 1})
+  found: int = choose(
+    {"final_sigmas_type": default} | config, "final_sigmas_type", {"zero": 0, "sigma_min": 1}
+  )
+  return found
 
 
 def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
@@ -170,7 +176,8 @@ def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) ->
 
 def stretched(u: np.ndarray, end: float) -> np.ndarray:
   """Shares of noise stretched so that the last is ``end``."""
-  return 1 - (1 - u) / ((1 - u[-1]) / (1 - end))
+  found: np.ndarray = 1 - (1 - u) / ((1 - u[-1]) / (1 - end))
+  return found
 
 
 def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:

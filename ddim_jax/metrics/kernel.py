@@ -15,7 +15,8 @@ from ddim_jax.metrics.value import Value
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  return (x @ y.T / x.shape[1] + 1) ** 3
+  found: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
+  return found
 
 
 def squared_mmd(x: ArrayLike, y: ArrayLike) -> float:

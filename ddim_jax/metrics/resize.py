@@ -13,7 +13,7 @@ import numpy as np
 SIDE = 299
 
 
-def coloured(images: jax.Array) -> Any:
+def coloured(images: Any) -> Any:
   """``u8[B, H, W, 1 or 3]`` with three channels; ValueError if it is of another shape or type."""
   if images.dtype != np.uint8:  # of another range, or twice scaled: distances would be wrong
     raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}{images.shape}")
@@ -36,7 +36,10 @@ def pytorch_fid(images: jax.Array) -> jax.Array:
   """
   x = coloured(jnp.asarray(images)).astype(jnp.float32) / 255
   shape = (x.shape[0], SIDE, SIDE, 3)
-  return 2 * jax.image.resize(x, shape, "linear", antialias=False, precision=jax.lax.Precision.HIGHEST) - 1
+  found: jax.Array = (
+    2 * jax.image.resize(x, shape, "linear", antialias=False, precision=jax.lax.Precision.HIGHEST) - 1
+  )
+  return found
 
 
 def clean_fid(images: np.ndarray) -> np.ndarray:

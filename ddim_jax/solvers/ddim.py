@@ -112,7 +112,7 @@ def _log_sigma(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   return 0.5 * jax.nn.log_sigmoid(-log_snr_at(schedule, t, like))
 
 
-def ddpm(variance: str | Callable = "small") -> Solver:
+def ddpm(variance: str | Callable[..., jax.Array] = "small") -> Solver:
   r"""Ancestral sampling on any sequence of levels.
 
   Args:

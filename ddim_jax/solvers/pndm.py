@@ -41,7 +41,8 @@ def _push(carry: _Carry, eps: jax.Array) -> _Carry:
 
 def _adams_bashforth(carry: _Carry, eps: jax.Array) -> jax.Array:
   weights = jnp.asarray(_ADAMS_BASHFORTH, eps.dtype)[carry.number]
-  return sum(w * e for w, e in zip(weights, (eps, *carry.eps), strict=False))
+  found: jax.Array = sum(w * e for w, e in zip(weights, (eps, *carry.eps), strict=False))
+  return found
 
 
 def plms(order: int = 4) -> Solver:

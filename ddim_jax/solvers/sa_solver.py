@@ -45,7 +45,7 @@ def _move(
   return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s, eta=eta, z=z)
 
 
-def sa_solver(tau: float | Callable = 1.0, *, limit: Limit | None = None) -> Solver:
+def sa_solver(tau: float | Callable[..., Any] = 1.0, *, limit: Limit | None = None) -> Solver:
   r"""SA-Solver with two predictions of x0: one network evaluation a step.
 
   The process with :math:`\tau` times the noise of ancestral sampling has, over a step, noise of variance

@@ -40,7 +40,8 @@ def _half_way(
     there = denoise(ddim_step(schedule, prediction, t, middle), middle)
     return jax.tree.map(lambda here, new: jnp.where(unbounded, here, new), prediction, Prediction(*there))
 
-  return jax.lax.cond(jnp.all(unbounded), lambda: Prediction(*prediction), ask)
+  found: Prediction = jax.lax.cond(jnp.all(unbounded), lambda: Prediction(*prediction), ask)
+  return found
 
 
 def dpm_solver_pp_2s() -> Solver:

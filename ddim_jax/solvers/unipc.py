@@ -38,7 +38,8 @@ def _corrected_mean(h: jax.Array, x0: jax.Array, history: Any) -> jax.Array:
   bend = ((x0 - last) - h.astype(x0.dtype) * slope) / (h + gap_1).astype(x0.dtype)
   result += jnp.where(two, h * (second - first), 0).astype(x0.dtype) * bend
   if len(before) == 1:
-    return result
+    found: jax.Array = result
+    return found
   gap_2 = multistep.gap(before[0], before[1])
   span = gap_1 + gap_2
   past_bend = (slope - (earlier[0] - earlier[1]) / gap_2.astype(x0.dtype)) / span.astype(x0.dtype)

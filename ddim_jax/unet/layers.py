@@ -69,7 +69,8 @@ class GroupNorm(nn.Module):
     inverse, mean = self.operations.spread(jnp.stack([inverse, mean]), channels)
     factor = inverse * scale[None].astype(x.dtype)
     offset = bias[None].astype(x.dtype) - mean * factor
-    return x * factor[:, None, None] + offset[:, None, None]
+    found: jax.Array = x * factor[:, None, None] + offset[:, None, None]
+    return found
 
 
 def group_norm(

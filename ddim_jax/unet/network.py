@@ -169,10 +169,11 @@ class UNet(nn.Module):
         return layer(h, embedding, dropout_keys(name))
       alone, variables = layer.unbind()
       by = lambda operations: alone.clone(operations=operations).apply
-      return jax.lax.platform_dependent(
+      found: jax.Array = jax.lax.platform_dependent(
         variables, h, embedding, dropout_keys(name),
         cpu=recomputed(by(operations.cpu)), default=jax.checkpoint(by(operations.default)),
       )  # fmt: skip
+      return found
 
     def attend(h: jax.Array, name: str, groups: int = self.groups, divisor: float = 1.0) -> jax.Array:
       attention = Attention(
@@ -216,4 +217,5 @@ class UNet(nn.Module):
 
     h = nn.swish(group_norm(h, self.groups, self.eps, operations.lowered, self.dtype, "norm_out"))
     h = conv3x3(self.out_channels, operations.lowered.convolve, dtype=self.dtype, scale=0, name="conv_out")(h)
-    return self.time.output(h.astype(schedules.wide(self.dtype)), t)
+    result: jax.Array = self.time.output(h.astype(schedules.wide(self.dtype)), t)
+    return result

@@ -55,7 +55,8 @@ def _where_it_pays(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _auto(x: jax.Array, kernel: jax.Array) -> jax.Array:
   if not _winograd_pays(x, kernel):
     return direct(x, kernel)
-  return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+  found: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+  return found
 
 
 def _by_platform(cpu: Any, default: Any) -> Any:
