@@ -35,15 +35,9 @@ from ddim_jax.parallel import sample_parallel
 from ddim_jax.parameterisation import EDM, EPS, FLOW, X0, Parameterisation, Prediction, V, edm
 from ddim_jax.paths import edm_input, edm_schedule, flow_input, flow_schedule, from_alpha_sigma
 from ddim_jax.process import add_noise, renoise
-from ddim_jax.sampling import (
-  Step,
-  image_keys,
-  initial_noise,
-  interpolate,
-  sample,
-  slerp,
-)
+from ddim_jax.sampling import Step, interpolate, sample, slerp
 from ddim_jax.schedules import Schedule, from_alpha_bar, from_betas, zero_terminal_snr
+from ddim_jax.seeds import image_keys, initial_noise
 from ddim_jax.solvers import (
   Solver,
   ancestral,

@@ -11,16 +11,17 @@ is: one evaluation, no iteration. Two published methods are choices of a: `bdia`
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.inversion import climb
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_levels
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import Solver
 
 Coefficients = tuple[jax.Array, jax.Array]
@@ -59,7 +60,8 @@ def belm(r: Coefficients, t: Coefficients, s: Coefficients) -> jax.Array:
   divides by it, and with few steps of DDPM's linear schedule the code of an image is far larger than noise.
   """
   ratio = lambda level: level[1] / level[0]
-  return ((ratio(t) - ratio(s)) / (ratio(r) - ratio(t))) ** 2 * s[0] / r[0]
+  found: jax.Array = ((ratio(t) - ratio(s)) / (ratio(r) - ratio(t))) ** 2 * s[0] / r[0]
+  return found
 
 
 def _move(prediction: Prediction, to: Coefficients) -> jax.Array:
@@ -67,7 +69,9 @@ def _move(prediction: Prediction, to: Coefficients) -> jax.Array:
   return to[0] * prediction.x0 + to[1] * prediction.eps
 
 
-def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: Weight | None = None) -> Pair:
+def encode(
+  denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts: ArrayLike, *, weight: Weight | None = None
+) -> Pair:
   """Turns data into a pair from which `decode` gives it back, exact to rounding.
 
   The pair is begun by a DDIM step up from ``x0``, with the network asked at level ``max(ts[-1], 1)``.
@@ -86,39 +90,41 @@ def encode(denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts, *, weight: 
   Raises:
     ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or S below 2.
   """
-  ts, weight = _two_steps(check_levels(x0, ts, "x0", schedule)), bdia() if weight is None else weight
-  x_1 = climb(denoise, schedule, x0, ts[-1], ts[-2])
+  levels = _two_steps(check_levels(x0, ts, "x0", schedule))
+  chosen = bdia() if weight is None else weight
+  x_1 = climb(denoise, schedule, x0, levels[-1], levels[-2])
 
-  def step(pair, levels):
+  def step(pair: Any, three: Any) -> Any:
     x_s, x_t = pair
-    r, t, s = (coefficients(schedule, level, x_t) for level in levels)
-    prediction = denoise(x_t, levels[1])
-    x_r = _move(prediction, r) + (x_s - _move(prediction, s)) / weight(r, t, s)
+    r, t, s = (coefficients(schedule, level, x_t) for level in three)
+    prediction = denoise(x_t, three[1])
+    x_r = _move(prediction, r) + (x_s - _move(prediction, s)) / chosen(r, t, s)
     return (x_t, x_r), None
 
-  (x_next, x_T), _ = jax.lax.scan(step, (x0, x_1), (ts[:-2], ts[1:-1], ts[2:]), reverse=True)
+  (x_next, x_T), _ = jax.lax.scan(step, (x0, x_1), (levels[:-2], levels[1:-1], levels[2:]), reverse=True)
   return Pair(x_T, x_next)
 
 
 def decode(
-  denoise: Denoiser, schedule: Schedule, pair: Pair, ts, *, weight: Weight | None = None
+  denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
   """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
-  ts, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
+  levels, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
 
-  def step(state, levels):
+  def step(state: Any, pair_of_levels: tuple[jax.Array, jax.Array]) -> Any:
     x_t, carry = state
-    x_s, carry, _ = solver.step(denoise, schedule, carry, x_t, *levels, 0.0)
+    x_s, carry, _ = solver.step(denoise, schedule, carry, x_t, *pair_of_levels, jnp.zeros_like(x_t))
     return (x_s, carry), None
 
-  start = pair.x_next, (jnp.array(False), coefficients(schedule, ts[0], pair.x_T), pair.x_T)
-  return jax.lax.scan(step, start, (ts[1:-1], ts[2:]))[0][0]
+  start = pair.x_next, (jnp.array(False), coefficients(schedule, levels[0], pair.x_T), pair.x_T)
+  decoded: jax.Array = jax.lax.scan(step, start, (levels[1:-1], levels[2:]))[0][0]
+  return decoded
 
 
 def bijective(weight: Weight | None = None) -> Solver:
   """The same steps as a solver for `ddim_jax.sample`, which begins the pair by a DDIM step from ``x_T``.
 
-  Deterministic; one network evaluation a step, with ``bdia()`` of second order where step sizes change
+  Deterministic; one network evaluation per step, with ``bdia()`` of second order where step sizes change
   slowly.
 
   Args:
@@ -126,12 +132,14 @@ def bijective(weight: Weight | None = None) -> Solver:
   """
   weight = bdia() if weight is None else weight
 
-  def init(x):
+  def init(x: jax.Array) -> Any:
     # Before the first step there is nothing to remember: any coefficients that keep the weight finite.
     ones = jnp.ones((1,) * x.ndim, x.dtype)
     return jnp.array(True), (ones / 1024, ones), x
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Any:
     first, level_r, x_r = carry
     level_t, level_s = (coefficients(schedule, level, x_t) for level in (t, s))
     prediction = denoise(x_t, t)
@@ -142,7 +150,7 @@ def bijective(weight: Weight | None = None) -> Solver:
   return Solver(init, step)
 
 
-def _two_steps(ts):
+def _two_steps(ts: jax.Array) -> jax.Array:
   if ts.shape[0] < 3:
     raise ValueError(f"ts must have at least two steps here, got {ts.shape[0] - 1}")
   return ts

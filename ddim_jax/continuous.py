@@ -34,7 +34,7 @@ def log_normal_levels(
   if not std >= 0:
     raise ValueError(f"std must be at least 0, got {std}")
 
-  def levels(key, index):
+  def levels(key: jax.Array, index: jax.Array) -> jax.Array:
     drawn = jax.random.normal(jax.random.fold_in(key, index), (), schedule.log_snr.dtype)
     return jnp.maximum(level_at(schedule, -2 * (mean + std * drawn)), 1)
 
@@ -54,14 +54,14 @@ def logit_normal_levels(
 def edm_weight(sigma_data: float = 0.5) -> Callable[[Schedule, jax.Array, jax.Array], jax.Array]:
   """EDM's weight of the squared error in x0: ``(s^2 + d^2) / (s d)^2``, s = sigma / alpha, d = sigma_data."""
 
-  def weight(schedule, t, like):
+  def weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
     alpha, sigma = coefficients(schedule, t, like)
     return 1 / sigma_data**2 + (alpha / sigma) ** 2
 
   return weight
 
 
-def flow_weight(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+def flow_weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
   """Flow matching's weight of the squared error in x0, ``1 / u^2`` with u = sigma / (alpha + sigma)."""
   alpha, sigma = coefficients(schedule, t, like)
   return (1 + alpha / sigma) ** 2

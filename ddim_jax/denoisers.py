@@ -6,16 +6,26 @@ The sampler knows nothing else of a model. Clipping, guidance (`ddim_jax.guidanc
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, check_range, coefficients, known, wide
+from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, check_range, coefficients, known, wide
 
-Denoiser = Callable[[jax.Array, jax.Array], Prediction]
+
+class Denoiser(Protocol):
+  """Any function of a noisy batch and its level that estimates what it was made of."""
+
+  def __call__(self, x_t: jax.Array, t: Level, /) -> Prediction:
+    """The estimate.
+
+    Args:
+      x_t: Samples at level ``t``, ``f32[B, ...]``.
+      t: Their level in [1, T], ``i32[]`` or ``i32[B]``, or real where the network takes real levels. Traced.
+    """
 
 
 def check_signal(schedule: Schedule, parameterisation: Parameterisation) -> None:
@@ -54,7 +64,7 @@ def as_denoiser(
   check_signal(schedule, parameterisation)
   call = _in_any_trace(network)
 
-  def denoise(x_t, t):
+  def denoise(x_t: jax.Array, t: Level) -> Prediction:
     output = call(x_t, t)
     if not hasattr(output, "shape"):
       raise ValueError(f"the network must return one array, got {type(output).__name__}")
@@ -82,7 +92,7 @@ def _in_any_trace(network: Callable[..., Any]) -> Callable[..., Any]:
   return lambda x, t: nnx.merge(graph, jax.tree.map(lambda leaf: leaf, state))(x, t)
 
 
-def with_x0(x0: jax.Array, x_t: jax.Array, t, schedule: Schedule) -> Prediction:
+def with_x0(x0: jax.Array, x_t: jax.Array, t: Level, schedule: Schedule) -> Prediction:
   """The prediction with this x0, its eps derived again: ``eps = (x_t - alpha * x0) / sigma``.
 
   Args:
@@ -106,7 +116,7 @@ def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: floa
   if ends[0] is not None and ends[1] is not None and not np.all(ends[0] <= ends[1]):
     raise ValueError(f"low must be at most high, got {low} and {high}")
 
-  def clipped(x_t, t):
+  def clipped(x_t: jax.Array, t: Level) -> Prediction:
     return with_x0(jnp.clip(denoise(x_t, t).x0, low, high), x_t, t, schedule)
 
   return clipped
@@ -126,7 +136,7 @@ def dynamic_threshold(
   check_range("quantile", quantile, 0, 1)
   check_range("maximum", maximum, 0, jnp.inf)
 
-  def thresholded(x_t, t):
+  def thresholded(x_t: jax.Array, t: Level) -> Prediction:
     x0 = denoise(x_t, t).x0
     axes = tuple(range(1, x0.ndim))
     bound = jnp.quantile(jnp.abs(x0), quantile, axis=axes, keepdims=True)

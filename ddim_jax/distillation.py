@@ -12,10 +12,12 @@ which is the target in Salimans and Ho, arXiv:2202.00512, algorithm 2, without i
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, V
@@ -25,7 +27,7 @@ from ddim_jax.solvers import ddim_step
 from ddim_jax.training import Levels, Network, Weighting, split_each
 
 
-def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequence) -> jax.Array:
+def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequence[Any]) -> jax.Array:
   """The x0 with which one DDIM step leads where the teacher's steps do.
 
   Args:
@@ -51,7 +53,7 @@ def truncated_snr() -> Weighting:
   return lambda schedule, t, like: jnp.maximum(jnp.exp(log_snr_at(schedule, t, like)), 1)
 
 
-def student_levels(ts, every: int = 2) -> Levels:
+def student_levels(ts: ArrayLike, every: int = 2) -> Levels:
   """Each example's level is uniform over those from which the student steps.
 
   Args:
@@ -66,7 +68,7 @@ def distillation_losses(
   network: Network,
   teacher: Callable[[jax.Array], Denoiser],
   schedule: Schedule,
-  ts,
+  ts: ArrayLike,
   *,
   every: int = 2,
   parameterisation: Parameterisation = V,
@@ -103,7 +105,7 @@ def distillation_losses(
     table[levels[first]] = levels[first : first + every + 1]
   weigh = truncated_snr() if weighting is None else weighting
 
-  def losses(params, keys, x0, labels, t):
+  def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
     noise_keys, network_keys = split_each(keys)
     eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
     x_t = add_noise(schedule, x0, eps, t)

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, Prediction, V
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
 
 
-def _weights(weight, like):
+def _weights(weight: ArrayLike, like: jax.Array) -> jax.Array:
   """A weight, or one per example, shaped and typed to multiply ``like``."""
   weight = jnp.asarray(weight, like.dtype)
   if weight.shape not in ((), (1,), like.shape[:1]):
@@ -58,7 +59,7 @@ def guide(
     [1] arXiv:2207.12598. [2] Kynkaanniemi et al., arXiv:2404.07724. [3] Lin et al., arXiv:2305.08891.
   """
 
-  def guided(x_t, t):
+  def guided(x_t: jax.Array, t: Level) -> Prediction:
     with_condition, without = conditional(x_t, t), unconditional(x_t, t)
     log_snr = log_snr_at(schedule, t, x_t)
     inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
@@ -74,7 +75,8 @@ def guide(
     # Added to the guided pair, so that rescale 0 leaves that as it is, to the bit.
     change = parameterisation.decode(output * (1 + _weights(rescale, x_t) * (ratio - 1)), x_t, alpha, sigma)
     same = parameterisation.decode(output, x_t, alpha, sigma)
-    return jax.tree.map(lambda g, new, old: g + (new - old), towards, change, same)
+    found: Prediction = jax.tree.map(lambda g, new, old: g + (new - old), towards, change, same)
+    return found
 
   return guided
 
@@ -109,9 +111,9 @@ def classifier_guide(
     [1] Dhariwal and Nichol, arXiv:2105.05233.
   """
 
-  def guided(x_t, t):
-    def total(x):
-      values = log_probability(x, t)
+  def guided(x_t: jax.Array, t: Level) -> Prediction:
+    def total(x: jax.Array) -> jax.Array:
+      values = log_probability(x, jnp.asarray(t))
       if values.shape != x.shape[:1]:
         raise ValueError(
           f"log_probability must return one value per example, [{x.shape[0]}], got {values.shape}"

@@ -5,16 +5,18 @@ part that the measurement does not see is the model's; the last step lands on da
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser, with_x0
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import Solver, ddim
+from ddim_jax.solvers.base import Stepped
 
 
 class LinearOperator(NamedTuple):
@@ -29,14 +31,14 @@ class LinearOperator(NamedTuple):
   pseudo_inverse: Callable[[jax.Array], jax.Array]
 
 
-def masked(mask) -> LinearOperator:
+def masked(mask: ArrayLike) -> LinearOperator:
   """What is seen of ``x`` through a mask, ``mask * x``: an orthogonal projection, its own inverse.
 
   Args:
     mask: True where the data are seen, ``bool`` of a shape that broadcasts to ``x``.
   """
 
-  def see(x):
+  def see(x: jax.Array) -> jax.Array:
     return jnp.where(_broadcast("mask", mask, x), x, 0)
 
   return LinearOperator(see, see)
@@ -51,7 +53,7 @@ def super_resolution(factor: int) -> LinearOperator:
   if not isinstance(factor, int) or factor < 1:
     raise ValueError(f"factor must be a positive integer, got {factor!r}")
 
-  def apply(x):
+  def apply(x: jax.Array) -> jax.Array:
     if x.ndim != 4 or x.shape[1] % factor or x.shape[2] % factor:
       raise ValueError(
         f"super_resolution({factor}) needs [B, H, W, C] with H and W multiples of it, got {x.shape}"
@@ -60,7 +62,7 @@ def super_resolution(factor: int) -> LinearOperator:
     blocks = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
     return blocks.mean(axis=(2, 4))
 
-  def pseudo_inverse(y):
+  def pseudo_inverse(y: jax.Array) -> jax.Array:
     return jnp.repeat(jnp.repeat(y, factor, axis=1), factor, axis=2)
 
   return LinearOperator(apply, pseudo_inverse)
@@ -79,12 +81,12 @@ def colourisation(weights: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)) -> LinearO
   if not energy > 0:
     raise ValueError(f"weights must not all be 0, got {weights}")
 
-  def apply(x):
+  def apply(x: jax.Array) -> jax.Array:
     if x.shape[-1] != len(weights):
       raise ValueError(f"colourisation has {len(weights)} weights, got x{x.shape}")
     return jnp.stack([w * x[..., i] for i, w in enumerate(weights)]).sum(axis=0)[..., None]
 
-  def pseudo_inverse(y):
+  def pseudo_inverse(y: jax.Array) -> jax.Array:
     return jnp.concatenate([y * (w / energy) for w in weights], axis=-1)
 
   return LinearOperator(apply, pseudo_inverse)
@@ -102,7 +104,7 @@ def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
   )
 
 
-def _broadcast(name, value, like):
+def _broadcast(name: str, value: ArrayLike, like: jax.Array) -> jax.Array:
   value = jnp.asarray(value)
   if name == "mask" and value.dtype != jnp.bool_:
     raise ValueError(f"mask must be bool, got {value.dtype}")
@@ -112,7 +114,7 @@ def _broadcast(name, value, like):
     raise ValueError(f"{name} must broadcast to the samples, {like.shape}, got {value.shape}") from error
 
 
-def inpaint(denoise: Denoiser, mask, known, schedule: Schedule) -> Denoiser:
+def inpaint(denoise: Denoiser, mask: ArrayLike, known: jax.Array, schedule: Schedule) -> Denoiser:
   """Keeps what is known of the data: ``x0 = known`` where the mask is True, and eps to match.
 
   On its own this draws the rest with too little regard for what is known, since each step sees the
@@ -134,14 +136,16 @@ def inpaint(denoise: Denoiser, mask, known, schedule: Schedule) -> Denoiser:
     Lugmayr et al., RePaint, arXiv:2201.09865, with the known part noised by the sample's own noise.
   """
 
-  def inpainted(x_t, t):
+  def inpainted(x_t: jax.Array, t: Level) -> Prediction:
     seen, given = _broadcast("mask", mask, x_t), _broadcast("known", known, x_t)
     return with_x0(jnp.where(seen, given.astype(x_t.dtype), denoise(x_t, t).x0), x_t, t, schedule)
 
   return inpainted
 
 
-def constrain(denoise: Denoiser, measurement, operator: LinearOperator, schedule: Schedule) -> Denoiser:
+def constrain(
+  denoise: Denoiser, measurement: jax.Array, operator: LinearOperator, schedule: Schedule
+) -> Denoiser:
   r"""Makes samples fit a noiseless linear measurement y, as DDNM does.
 
   .. math:: \hat x_0 \leftarrow \hat x_0 + A^+ (y - A \hat x_0)
@@ -162,7 +166,7 @@ def constrain(denoise: Denoiser, measurement, operator: LinearOperator, schedule
     Equation (13) of Wang et al., arXiv:2212.00490.
   """
 
-  def constrained(x_t, t):
+  def constrained(x_t: jax.Array, t: Level) -> Prediction:
     x0 = denoise(x_t, t).x0
     seen = operator.apply(x0)
     if jnp.shape(measurement) != seen.shape:
@@ -193,18 +197,20 @@ def repaint(solver: Solver | None = None) -> Solver:
   """
   solver = ddim() if solver is None else solver
 
-  def init(x):
+  def init(x: jax.Array) -> Any:
     return solver.init(x), (jnp.zeros_like(x), jnp.zeros_like(x))
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
-    def down():
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
+    def down() -> Any:
       x_s, inner, prediction = solver.step(denoise, schedule, carry[0], x_t, t, s, z)
       return x_s, (inner, tuple(prediction))
 
-    def up():
+    def up() -> Any:
       return renoise(schedule, x_t, z, t, s), (solver.init(x_t), carry[1])
 
-    x_s, carry = jax.lax.cond(s > t, up, down)
+    x_s, carry = jax.lax.cond(jnp.asarray(s) > jnp.asarray(t), up, down)
     return x_s, carry, Prediction(*carry[1])
 
   return Solver(init, step, rises=True)

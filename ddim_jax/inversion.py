@@ -1,16 +1,19 @@
 """Inversion: from data to the noise that a deterministic solver turns into it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_kinds, check_levels
-from ddim_jax.schedules import Schedule, check_decreasing, check_range, coefficients
+from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
 
-def climb(denoise: Denoiser, schedule: Schedule, x_s: jax.Array, s, t) -> jax.Array:
+def climb(denoise: Denoiser, schedule: Schedule, x_s: jax.Array, s: Level, t: Level) -> jax.Array:
   """A DDIM step up, from level ``s`` to the noisier ``t``, the network asked at level ``max(s, 1)``.
 
   Args:
@@ -35,8 +38,8 @@ def step_up(
   schedule: Schedule,
   solver: Solver,
   x_s: jax.Array,
-  s,
-  t,
+  s: Level,
+  t: Level,
   refine: int | jax.Array,
   damping: float | jax.Array,
   tolerance: float | jax.Array,
@@ -57,7 +60,9 @@ def step_up(
   gain = jnp.asarray(damping, x_s.dtype) * alpha_t / alpha_s
   mean = lambda product: jnp.mean(product, axis=tuple(range(1, x_s.ndim)), keepdims=True)
 
-  def move(x_t, before, missed_before, count):
+  def move(
+    x_t: jax.Array, before: jax.Array, missed_before: jax.Array, count: jax.Array
+  ) -> tuple[jax.Array, ...]:
     landed = solver.step(denoise, schedule, carry, x_t, t, s, jnp.zeros_like(x_t))[0]
     off = x_s - landed
     missed = gain * off
@@ -69,9 +74,10 @@ def step_up(
     wanted = mean(off**2) > jnp.square(jnp.asarray(tolerance, x_s.dtype))
     return jnp.where(wanted, moved, x_t), x_t, missed, count + 1, jnp.any(wanted)
 
-  def iterate(_, state):
+  def iterate(_: Any, state: Any) -> tuple[jax.Array, ...]:
     *found, unfinished = state
-    return jax.lax.cond(unfinished, lambda: move(*found), lambda: tuple(state))
+    result: tuple[jax.Array, ...] = jax.lax.cond(unfinished, lambda: move(*found), lambda: tuple(state))
+    return result
 
   first = climb(denoise, schedule, x_s, s, t)
   state = (first, first, jnp.zeros_like(first), jnp.zeros((), jnp.int32), jnp.ones((), bool))
@@ -83,7 +89,7 @@ def invert(
   denoise: Denoiser,
   schedule: Schedule,
   x0: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   refine: int | jax.Array = 0,
   damping: float | jax.Array = 1.0,
@@ -139,7 +145,7 @@ def invert(
     raise ValueError("solver must not remember earlier steps: going up, they are not known yet")
   tolerance = rounding(x0) if tolerance is None else tolerance
 
-  def step(x_s, levels):
+  def step(x_s: jax.Array, levels: Any) -> Any:
     t, s = levels
     return step_up(denoise, schedule, solver, x_s, s, t, refine, damping, tolerance)[0], None
 

@@ -7,19 +7,23 @@ divergence: `ode_log_density`. The stochastic one is a chain of Gaussians, with 
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import check_keys, check_levels, draw_noise
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.sampling import check_levels
+from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
+from ddim_jax.seeds import check_keys, draw_noise
 
 BIN = 2 / 255
 """Distance between neighbouring values of an 8-bit image in [-1, 1]."""
 
+Field = Callable[[jax.Array], jax.Array]
+"""``f32[B, ...] -> f32[B, ...]``, examples apart from each other."""
 Divergence = Callable[..., tuple[jax.Array, jax.Array]]
 """``(f, x: f32[B, ...], key) -> (f(x), divergence of f at x: f32[B])``, examples apart from each other."""
 
@@ -40,16 +44,16 @@ def dequantise(key: jax.Array, x0: jax.Array, bin_width: float = BIN) -> jax.Arr
   return x0 + bin_width * (jax.random.uniform(key, x0.shape, x0.dtype) - 0.5)
 
 
-def _sum(x):
+def _sum(x: jax.Array) -> jax.Array:
   return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
-def exact_divergence(f, x: jax.Array, key) -> tuple[jax.Array, jax.Array]:
+def exact_divergence(f: Field, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The trace of the Jacobian, a column at a time: as many products as an example has elements."""
   value, derivative = jax.linearize(f, x)
   size = math.prod(x.shape[1:])
 
-  def column(i):
+  def column(i: jax.Array) -> jax.Array:
     basis = jnp.broadcast_to(jnp.zeros(size, x.dtype).at[i].set(1).reshape(1, *x.shape[1:]), x.shape)
     return _sum(basis * derivative(basis))
 
@@ -71,10 +75,10 @@ def hutchinson(probes: int = 1) -> Divergence:
   if probes < 1:
     raise ValueError(f"probes must be at least 1, got {probes}")
 
-  def divergence(f, x, key):
+  def divergence(f: Field, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     value, derivative = jax.linearize(f, x)
 
-    def one(i):
+    def one(i: jax.Array) -> jax.Array:
       signs = jnp.sign(draw_noise(key, i, x.shape, x.dtype))
       return _sum(signs * derivative(signs))
 
@@ -88,7 +92,7 @@ def ode_log_density(
   denoise: Denoiser,
   schedule: Schedule,
   x0: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   divergence: Divergence = exact_divergence,
 ) -> tuple[jax.Array, jax.Array]:
@@ -121,25 +125,25 @@ def ode_log_density(
   """
   ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
 
-  def velocity(x, t, draw):
+  def velocity(x: jax.Array, t: jax.Array, draw: Any) -> Any:
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None)) if keys.ndim else jax.random.fold_in
     t = jnp.maximum(t, 1)
     alpha, sigma = coefficients(schedule, t, x)
 
-    def field(x):
+    def field(x: jax.Array) -> jax.Array:
       prediction = denoise(x, t)
       return alpha * prediction.eps - sigma * prediction.x0
 
     return divergence(field, x, fold(keys, draw))
 
-  def started(s, velocity_and_change):
+  def started(s: jax.Array, velocity_and_change: Any) -> Any:
     # eps is -sigma times the score, so that at level 0 of any smooth density the velocity is 0.
     return jax.tree.map(lambda v: jnp.where(s > 0, v, 0), velocity_and_change)
 
-  def angle(t):
+  def angle(t: Level) -> jax.Array:
     return jnp.arctan(jnp.exp(-0.5 * log_snr_at(schedule, t, x0))).astype(x0.dtype)
 
-  def step(state, inputs):
+  def step(state: Any, inputs: Any) -> Any:
     x, total = state
     s, t, draw = inputs
     h = angle(t) - angle(s)
@@ -171,7 +175,7 @@ class Bound(NamedTuple):
     return self.prior + jnp.sum(self.levels, axis=0) + self.decoder
 
 
-def discretised_gaussian(x, mean, std, bin_width=BIN) -> jax.Array:
+def discretised_gaussian(x: jax.Array, mean: jax.Array, std: jax.Array, bin_width: float = BIN) -> jax.Array:
   """Log-probability that a normal variable falls into the bin around ``x``; the outermost bins are open.
 
   Equation (13) of DDPM, arXiv:2006.11239, for data in [-1, 1]; without cancellation in the tails.
@@ -189,7 +193,7 @@ def variational_bound(
   denoise: Denoiser,
   schedule: Schedule,
   x0: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   share: float | jax.Array = 0.0,
   decoder_std: float | jax.Array | None = None,
@@ -231,7 +235,7 @@ def variational_bound(
   )
   snr = lambda t: log_snr_at(schedule, t, x0).astype(x0.dtype)
 
-  def step(_, inputs):
+  def step(_: Any, inputs: Any) -> Any:
     t, s, draw = inputs
     # log(beta / posterior variance) is log(sigma_t^2 / sigma_s^2).
     r = jnp.asarray(share, x0.dtype) * (jax.nn.log_sigmoid(-snr(t)) - jax.nn.log_sigmoid(-snr(s)))

@@ -10,16 +10,18 @@ Following the same steps with the recorded ``d`` gives the data back, whatever t
 with another class, prompt or weight changes what the network changes and keeps the rest.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import check_keys, check_levels, draw_noise
+from ddim_jax.sampling import check_levels
 from ddim_jax.schedules import Schedule, check_decreasing, coefficients, known
+from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import ddim_step
 
 
@@ -36,7 +38,7 @@ class NoiseMaps(NamedTuple):
   moves: jax.Array
 
 
-def _check(x, ts, eta, schedule: Schedule, name: str):
+def _check(x: jax.Array, ts: ArrayLike, eta: Any, schedule: Schedule, name: str) -> jax.Array:
   values = known(eta)
   if values is not None and not (0 < values <= 1):
     raise ValueError(f"eta must be in (0, 1], got {eta}: without noise there are no noise maps")
@@ -49,7 +51,7 @@ def encode_noises(
   denoise: Denoiser,
   schedule: Schedule,
   x0: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   eta: float | jax.Array = 1.0,
   independent: bool = True,
@@ -85,7 +87,7 @@ def encode_noises(
   ts, keys = _check(x0, ts, eta, schedule, "x0"), check_keys(key, x0.shape)
   draw = lambda number: draw_noise(keys, number, x0.shape, x0.dtype)
 
-  def step(x_t, inputs):
+  def step(x_t: jax.Array, inputs: Any) -> Any:
     number, t, s = inputs
     if independent:
       wanted = add_noise(schedule, x0, draw(number), s)
@@ -104,7 +106,7 @@ def encode_noises(
 
 
 def decode_noises(
-  denoise: Denoiser, schedule: Schedule, maps: NoiseMaps, ts, *, eta: float | jax.Array = 1.0
+  denoise: Denoiser, schedule: Schedule, maps: NoiseMaps, ts: ArrayLike, *, eta: float | jax.Array = 1.0
 ) -> jax.Array:
   """Follows recorded noise, with the denoiser of the data or of what they are to become.
 
@@ -128,7 +130,7 @@ def decode_noises(
       f" got {maps.moves.shape}"
     )
 
-  def step(x_t, inputs):
+  def step(x_t: jax.Array, inputs: Any) -> Any:
     t, s, move = inputs
     return ddim_step(schedule, denoise(x_t, t), t, s, eta=eta) + move, None
 

@@ -2,17 +2,19 @@
 
 `ddim_jax.sample` waits for one network evaluation after another, however many devices there are. Here a
 round evaluates a whole window of steps at once and corrects the trajectory; far fewer rounds than steps
-are needed, for more evaluations in all.
+are needed, for a larger NFE in all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.sampling import check_keys, check_kinds, check_levels, draw_noise
-from ddim_jax.schedules import Schedule
+from ddim_jax.sampling import check_kinds, check_levels
+from ddim_jax.schedules import Level, Schedule
+from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -33,7 +35,7 @@ def sample_parallel(
   denoise: Denoiser,
   schedule: Schedule,
   x_T: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   solver: Solver | None = None,
   window: int | None = None,
@@ -94,18 +96,18 @@ def sample_parallel(
   steps = jnp.concatenate([jnp.arange(S), beyond])
   levels, index = (steps + 1, ts[steps], ts[steps + 1]), jnp.arange(S + window + 1)
 
-  def move(x_t, draw, t, s):
+  def move(x_t: jax.Array, draw: jax.Array, t: Level, s: Level) -> jax.Array:
     z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
     return solver.step(denoise, schedule, carry, x_t, t, s, z)[0] - x_t
 
-  def drifts(path, start):
+  def drifts(path: jax.Array, start: jax.Array) -> jax.Array:
     """``F_j(x_j) - x_j`` for the window, each device its share."""
     mine = start + (0 if axis_name is None else jax.lax.axis_index(axis_name) * share)
     part = lambda values: jax.lax.dynamic_slice_in_dim(values, mine, share)
     drift = jax.vmap(move)(part(path), *map(part, levels))
     return drift if axis_name is None else jax.lax.all_gather(drift, axis_name, tiled=True)
 
-  def a_round(state):
+  def a_round(state: Any) -> Any:
     start, path, rounds = state
     old = jax.lax.dynamic_slice_in_dim(path, start + 1, window)
     new = path[start][None] + jnp.cumsum(drifts(path, start), axis=0)

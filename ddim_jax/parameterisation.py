@@ -94,13 +94,13 @@ def edm(sigma_data: float = 0.5) -> Parameterisation:
   if not 0 < sigma_data < float("inf"):
     raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")
 
-  def deviation(alpha, sigma):
+  def deviation(alpha: jax.Array, sigma: jax.Array) -> jax.Array:
     return jnp.sqrt((alpha * sigma_data) ** 2 + sigma**2)
 
-  def target(x0, eps, alpha, sigma):
+  def target(x0: jax.Array, eps: jax.Array, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
     return (sigma / sigma_data * x0 - alpha * sigma_data * eps) / deviation(alpha, sigma)
 
-  def decode(output, x_t, alpha, sigma):
+  def decode(output: jax.Array, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Prediction:
     n = deviation(alpha, sigma)
     x0 = sigma_data / n * (alpha * sigma_data / n * x_t + sigma * output)
     return Prediction(x0, (sigma / n * x_t - alpha * sigma_data * output) / n)

@@ -16,11 +16,20 @@ DDIM in these coordinates is what others call Euler's rule: for EDM in s, for re
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, check_T, coefficients, finite_vector, log_snr_at
+from ddim_jax.schedules import (
+  LOG_SNR_LIMIT,
+  Level,
+  Schedule,
+  check_T,
+  coefficients,
+  finite_vector,
+  log_snr_at,
+)
 
 
-def from_alpha_sigma(alpha, sigma) -> Schedule:
+def from_alpha_sigma(alpha: ArrayLike, sigma: ArrayLike) -> Schedule:
   """Schedule of a path ``alpha * x0 + sigma * eps``, whatever ``alpha^2 + sigma^2`` is.
 
   Args:
@@ -91,7 +100,9 @@ def flow_schedule(T: int = 1000, shift: float = 1.0) -> Schedule:
   return from_alpha_sigma(1 - u, u)
 
 
-def edm_input(schedule: Schedule, x_t: jax.Array, t, sigma_data: float = 0.5) -> tuple[jax.Array, jax.Array]:
+def edm_input(
+  schedule: Schedule, x_t: jax.Array, t: Level, sigma_data: float = 0.5
+) -> tuple[jax.Array, jax.Array]:
   r"""What a network of EDM is given: :math:`c_\text{in} x` and :math:`c_\text{noise} = \log(s) / 4`.
 
   For use inside a network: ``as_denoiser(lambda x, t: F(*edm_input(schedule, x, t)), schedule, EDM)``.
@@ -111,7 +122,7 @@ def edm_input(schedule: Schedule, x_t: jax.Array, t, sigma_data: float = 0.5) ->
   return x_t / deviation, jnp.reshape(-log_snr_at(schedule, t, x_t) / 8, jnp.shape(t))
 
 
-def flow_input(schedule: Schedule, x_t: jax.Array, t) -> tuple[jax.Array, jax.Array]:
+def flow_input(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, jax.Array]:
   """What a network of rectified flow is given: ``(1 - u) x0 + u eps``, and u in [0, 1].
 
   Args:

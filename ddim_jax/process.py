@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, coefficients, fresh_noise
+from ddim_jax.schedules import Level, Schedule, coefficients, fresh_noise
 
 
-def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t) -> jax.Array:
+def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t: Level) -> jax.Array:
   r"""Draws from :math:`q(x_t | x_0)`: ``x_t = alpha_t * x0 + sigma_t * eps``. Equation (4) of [1].
 
   Args:
@@ -30,7 +30,7 @@ def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t) -> jax.Array
   return alpha * x0 + sigma * eps
 
 
-def renoise(schedule: Schedule, x_t: jax.Array, z: jax.Array, t, s) -> jax.Array:
+def renoise(schedule: Schedule, x_t: jax.Array, z: jax.Array, t: Level, s: Level) -> jax.Array:
   r"""Draws from :math:`q(x_s | x_t)`, from a level to a noisier one.
 
   .. math:: x_s = \frac{\alpha_s}{\alpha_t} x_t + \sqrt{1 - \bar\alpha_s / \bar\alpha_t}\, z

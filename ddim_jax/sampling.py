@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, check_decreasing, check_range, wide
-from ddim_jax.seeds import independent, typed
+from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -37,40 +38,7 @@ class Step(NamedTuple):
   prediction: Prediction
 
 
-def image_keys(key: jax.Array, indices) -> jax.Array:
-  """One key per image, ``key[B]``: image ``i`` of a seed has the same noise in any batch.
-
-  Args:
-    key: ``jax.random.key(seed)``.
-    indices: ``i32[B]``, the images' numbers.
-  """
-  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(independent(key), jnp.asarray(indices))
-
-
-def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-  """The ``x_T`` that belongs to these keys: standard normal, ``f32[B, ...]`` of ``shape``.
-
-  `sample` with the same ``key`` (one, or one per image) never draws this noise again.
-  """
-  return draw_noise(check_keys(key, shape), 0, shape, dtype)
-
-
-def check_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """The key, or keys of a batch of this shape, as typed keys; ValueError on any other number."""
-  key = typed(key)
-  if key.shape not in ((), tuple(shape[:1])):
-    raise ValueError(f"key must be one key or one per image, {tuple(shape[:1])}; got shape {key.shape}")
-  return independent(key) if key.ndim else key
-
-
-def draw_noise(keys: jax.Array, draw, shape: tuple[int, ...], dtype) -> jax.Array:
-  """Draw number ``draw`` of standard normal noise, from one key or from one per image."""
-  if keys.ndim == 0:
-    return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
-  return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)
-
-
-def check_levels(x: jax.Array, ts, name: str, schedule: Schedule) -> jax.Array:
+def check_levels(x: jax.Array, ts: ArrayLike, name: str, schedule: Schedule) -> jax.Array:
   """The levels as an array; ValueError unless they are the schedule's and ``x``, called ``name``, a batch."""
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
@@ -105,7 +73,7 @@ def sample(
   denoise: Denoiser,
   schedule: Schedule,
   x_T: jax.Array,
-  ts,
+  ts: ArrayLike,
   *,
   solver: Solver | None = None,
   observe: Callable[[Step], Any] | None = None,
@@ -127,7 +95,7 @@ def sample(
     observe: ``(Step) -> pytree``: its results are stacked along a new first axis of length S. None
       stores nothing, so that memory does not grow with S.
     remat: Recompute each step when differentiating: memory holds S samples instead of S networks'
-      activations, for one more evaluation a step. Static.
+      activations, for one more evaluation per step. Static.
     count: Number of steps to take, ``i32[]`` in [0, S], traced: the rest of ``ts`` is padding (see
       `ddim_jax.timesteps.pad`), whose steps evaluate nothing and whose observations are zeros. None
       takes all. Under ``vmap`` over ``count`` itself, every step is evaluated.
@@ -147,7 +115,7 @@ def sample(
   if not solver.rises:
     check_decreasing(given, schedule.T)
 
-  def step(state, inputs):
+  def step(state: Any, inputs: Any) -> Any:
     x_t, carry = state
     draw, t, s = inputs
     z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
@@ -155,7 +123,7 @@ def sample(
     seen = None if observe is None else observe(Step(t, s, x_t, x_s, prediction))
     return (x_s, carry), seen
 
-  def step_or_stay(state, inputs):
+  def step_or_stay(state: Any, inputs: Any) -> Any:
     nothing = None
     if observe is not None:
       nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(step, state, inputs)[1])
@@ -170,7 +138,7 @@ def sample(
   return x_0, observed
 
 
-def slerp(a: jax.Array, b: jax.Array, w) -> jax.Array:
+def slerp(a: jax.Array, b: jax.Array, w: ArrayLike) -> jax.Array:
   """Moves along the great circle from ``a`` (w = 0) to ``b`` (w = 1), example by example.
 
   Between two normal noises this keeps the norm, which a straight line does not. Appendix D.5 of
@@ -205,8 +173,8 @@ def interpolate(
   schedule: Schedule,
   x_a: jax.Array,
   x_b: jax.Array,
-  ts,
-  weights,
+  ts: ArrayLike,
+  weights: ArrayLike,
   *,
   solver: Solver | None = None,
 ) -> jax.Array:

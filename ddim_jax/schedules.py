@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+Level = ArrayLike
+"""A noise level in [0, T], or one for each example: ``i32[]`` or ``i32[B]``, or real. Perhaps traced."""
 LOG_SNR_LIMIT = 80.0
 """Stands for infinity in ``log_snr``: exp(80) and exp(-80) are still normal float32 numbers."""
 
@@ -53,12 +56,12 @@ class Schedule(NamedTuple):
     return _alpha(-self.log_snr)
 
 
-def _alpha(log_snr):
+def _alpha(log_snr: jax.Array) -> jax.Array:
   # exp(log_sigmoid / 2) rather than sqrt(sigmoid): its derivative is finite at both ends.
   return jnp.exp(0.5 * jax.nn.log_sigmoid(log_snr))
 
 
-def known(value) -> np.ndarray | None:
+def known(value: Any) -> np.ndarray | None:
   """The value as a numpy array, or None where it is traced: what can be checked before a program runs."""
   return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
@@ -71,7 +74,7 @@ def check_range(name: str, value: Any, low: float, high: float) -> None:
     raise ValueError(f"{name} must be {allowed}, got {values}")
 
 
-def check_decreasing(ts, T: int, name: str = "ts") -> None:
+def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
   """Raises ValueError unless levels that are not traced decrease strictly within [0, T], but for padding.
 
   Padding, the last level repeated (`ddim_jax.timesteps.pad`), is allowed.
@@ -85,7 +88,7 @@ def check_decreasing(ts, T: int, name: str = "ts") -> None:
     raise ValueError(f"{name} must decrease strictly, got {levels.tolist()}")
 
 
-def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+def log_snr_at(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   """Log-SNR at level ``t``, shaped to combine with ``like``; in the schedule's own precision.
 
   Between two integer levels the log-SNR is linear: increasing and invertible wherever the table is (see
@@ -121,7 +124,7 @@ def log_snr_at(schedule: Schedule, t, like: jax.Array) -> jax.Array:
   return jnp.reshape(value, t.shape + (1,) * (like.ndim - t.ndim))
 
 
-def _between_levels(schedule, t):
+def _between_levels(schedule: Schedule, t: jax.Array) -> jax.Array:
   lower = jnp.clip(jnp.floor(t), 0, schedule.T - 1)
   share, index = t - lower, lower.astype(jnp.int32)
   value = (1 - share) * schedule.log_snr[index] + share * schedule.log_snr[index + 1]
@@ -137,23 +140,23 @@ def level_at(schedule: Schedule, log_snr: jax.Array) -> jax.Array:
   return jnp.interp(-log_snr.astype(table.dtype), -table, jnp.arange(schedule.T + 1, dtype=table.dtype))
 
 
-def coefficients(schedule: Schedule, t, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+def coefficients(schedule: Schedule, t: Level, like: jax.Array) -> tuple[jax.Array, jax.Array]:
   """``(alpha_t, sigma_t)`` at level ``t``, to multiply ``like`` with, in its dtype. See `log_snr_at`."""
   log_snr = log_snr_at(schedule, t, like)
   return _alpha(log_snr).astype(like.dtype), _alpha(-log_snr).astype(like.dtype)
 
 
-def wide(dtype) -> Any:
+def wide(dtype: Any) -> Any:
   """``dtype``, or float32 if that is wider: what levels and predictions are computed in."""
   return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
-def safe_sqrt(x):
+def safe_sqrt(x: jax.Array) -> jax.Array:
   """Square root with derivative 0 at 0 instead of infinity; NaN below 0, as ``jnp.sqrt``."""
   return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
-def fresh_noise(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+def fresh_noise(schedule: Schedule, t: Level, s: Level, like: jax.Array) -> jax.Array:
   """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
   change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
   return safe_sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
@@ -167,7 +170,7 @@ def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
   return Schedule(jnp.asarray(log_snr))
 
 
-def finite_vector(name: str, values) -> np.ndarray:
+def finite_vector(name: str, values: ArrayLike) -> np.ndarray:
   """The values in float64; ValueError unless they are a non-empty vector of finite numbers."""
   values = np.asarray(values, np.float64)
   if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
@@ -175,7 +178,7 @@ def finite_vector(name: str, values) -> np.ndarray:
   return values
 
 
-def from_betas(betas) -> Schedule:
+def from_betas(betas: ArrayLike) -> Schedule:
   """Schedule from the variances added at each step, ``alpha_bar_t = prod_i (1 - beta_i)``.
 
   Args:
@@ -191,7 +194,7 @@ def from_betas(betas) -> Schedule:
     return _from_log_alpha_bar(np.cumsum(np.log1p(-betas)))
 
 
-def from_alpha_bar(alpha_bar) -> Schedule:
+def from_alpha_bar(alpha_bar: ArrayLike) -> Schedule:
   """Schedule from ``alpha_bar`` itself.
 
   Args:
@@ -213,7 +216,7 @@ def from_alpha_bar(alpha_bar) -> Schedule:
     return _from_log_alpha_bar(np.log(alpha_bar))
 
 
-def check_T(T) -> int:
+def check_T(T: Any) -> int:
   """``T`` as an int; ValueError unless it is a positive integer."""
   if not isinstance(T, (int, np.integer)) or T < 1:
     raise ValueError(f"T must be a positive integer, got {T!r}")

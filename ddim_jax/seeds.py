@@ -1,8 +1,18 @@
-"""From a seed to a random key, the same whatever the settings of JAX."""
+"""Randomness: from a seed to keys, and from keys to noise, the same whatever the settings of JAX.
+
+An image is identified by a seed and its number i, and each of its draws by a number k:
+
+    key of image i = fold_in(key_of(seed), i),    draw k = normal(fold_in(key of image i, k))
+
+Draw 0 is x_T, draw k the noise of step k. So image i is the same in any batch, on any number of devices.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax import ranges
 
@@ -20,7 +30,8 @@ def key_of(seed: int) -> jax.Array:
   """
   ranges.check(ranges.Seed, "seed", seed)
   words = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
-  return jax.random.wrap_key_data(words, impl=_GENERATOR)
+  found: jax.Array = jax.random.wrap_key_data(words, impl=_GENERATOR)
+  return found
 
 
 def typed(key: jax.Array) -> jax.Array:
@@ -30,12 +41,13 @@ def typed(key: jax.Array) -> jax.Array:
     ValueError: If they are no keys.
   """
   dtype = getattr(key, "dtype", None)
-  if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
     return key
   if dtype != np.uint32:
     kind = type(key).__name__ if dtype is None else f"{dtype}{key.shape}"
     raise ValueError(f"key must be a key of jax.random.key or one for each image, got {kind}")
-  return jax.random.wrap_key_data(key)
+  found: jax.Array = jax.random.wrap_key_data(key)
+  return found
 
 
 def independent(key: jax.Array) -> jax.Array:
@@ -51,3 +63,36 @@ def independent(key: jax.Array) -> jax.Array:
       f" the batch; make it with jax.random.key(seed, impl={_GENERATOR!r})"
     )
   return key
+
+
+def image_keys(key: jax.Array, indices: ArrayLike) -> jax.Array:
+  """One key per image, ``key[B]``: image ``i`` of a seed has the same noise in any batch.
+
+  Args:
+    key: ``jax.random.key(seed)``.
+    indices: ``i32[B]``, the images' numbers.
+  """
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(independent(key), jnp.asarray(indices))
+
+
+def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+  """The ``x_T`` that belongs to these keys: standard normal, ``f32[B, ...]`` of ``shape``.
+
+  `sample` with the same ``key`` (one, or one per image) never draws this noise again.
+  """
+  return draw_noise(check_keys(key, shape), 0, shape, dtype)
+
+
+def check_keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """The key, or keys of a batch of this shape, as typed keys; ValueError on any other number."""
+  key = typed(key)
+  if key.shape not in ((), tuple(shape[:1])):
+    raise ValueError(f"key must be one key or one per image, {tuple(shape[:1])}; got shape {key.shape}")
+  return independent(key) if key.ndim else key
+
+
+def draw_noise(keys: jax.Array, draw: ArrayLike, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+  """Draw number ``draw`` of standard normal noise, from one key or from one per image."""
+  if keys.ndim == 0:
+    return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
+  return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)

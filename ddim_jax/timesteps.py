@@ -9,8 +9,9 @@ Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean 
 """
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from ddim_jax.schedules import LOG_SNR_LIMIT
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule
 
 
 def _check(T: int, S: int) -> None:
@@ -21,7 +22,7 @@ def _check(T: int, S: int) -> None:
     raise ValueError(f"S must be at most T: asked for {S} steps out of {T} levels")
 
 
-def explicit(T: int, levels) -> np.ndarray:
+def explicit(T: int, levels: ArrayLike) -> np.ndarray:
   """A user's own levels.
 
   Args:
@@ -79,7 +80,7 @@ def linspace(T: int, S: int) -> np.ndarray:
   return explicit(T, np.round(np.linspace(0, T - 1, S)).astype(int)[::-1] + 1)
 
 
-def _at_log_snr(schedule, log_snr) -> np.ndarray:
+def _at_log_snr(schedule: Schedule, log_snr: np.ndarray) -> np.ndarray:
   """Real levels with these values of log-SNR, first and last exactly T and 1, and then level 0."""
   table = np.asarray(schedule.log_snr, np.float64)
   levels = np.interp(-np.asarray(log_snr), -table[1:], np.arange(1, table.size))
@@ -87,7 +88,7 @@ def _at_log_snr(schedule, log_snr) -> np.ndarray:
   return np.append(levels, 0.0)
 
 
-def _range(schedule, S: int) -> tuple[float, float]:
+def _range(schedule: Schedule, S: int) -> tuple[float, float]:
   """Log-SNR at levels T and 1, checked; where nothing is left at level T, at T - 1 and 1."""
   table = np.asarray(schedule.log_snr, np.float64)
   T = len(table) - 1
@@ -96,7 +97,7 @@ def _range(schedule, S: int) -> tuple[float, float]:
   return float(table[T - 1 if infinite else T]), float(table[1])
 
 
-def log_snr(schedule, S: int) -> np.ndarray:
+def log_snr(schedule: Schedule, S: int) -> np.ndarray:
   """Levels evenly spaced in log-SNR from level T to level 1, real numbers: ``f64[S+1]``.
 
   "Uniform lambda" of the DPM-Solver papers, where the higher-order solvers are at home; diffusers'
@@ -114,7 +115,7 @@ def log_snr(schedule, S: int) -> np.ndarray:
   return _at_log_snr(schedule, np.linspace(first, last, S))
 
 
-def karras(schedule, S: int, rho: float = 7.0) -> np.ndarray:
+def karras(schedule: Schedule, S: int, rho: float = 7.0) -> np.ndarray:
   """Levels whose ``(sigma / alpha)^(1 / rho)`` is evenly spaced from level T to level 1: ``f64[S+1]``.
 
   Equation (5) of EDM, arXiv:2206.00364; diffusers' ``use_karras_sigmas``, except that most of its
@@ -135,7 +136,7 @@ def karras(schedule, S: int, rho: float = 7.0) -> np.ndarray:
   return _at_log_snr(schedule, -2 * rho * np.log(np.linspace(first, last, S)))
 
 
-def pad(ts, length: int) -> tuple[np.ndarray, np.int32]:
+def pad(ts: ArrayLike, length: int) -> tuple[np.ndarray, np.int32]:
   """Levels for ``ddim_jax.sample(..., ts, count=count)``: one compiled program for every number of steps.
 
   Args:
@@ -154,7 +155,7 @@ def pad(ts, length: int) -> tuple[np.ndarray, np.int32]:
   return np.pad(ts, (0, length + 1 - len(ts)), mode="edge"), np.int32(len(ts) - 1)
 
 
-def cut(ts, strength: float) -> np.ndarray:
+def cut(ts: ArrayLike, strength: float) -> np.ndarray:
   """The last part of a sequence, for image to image: ``floor(strength * S)`` of its S steps.
 
   `ddim_jax.add_noise` takes an image to the first level that is left, `ddim_jax.sample` back from there.
@@ -175,7 +176,7 @@ def cut(ts, strength: float) -> np.ndarray:
   return ts[S - steps :]
 
 
-def repaint(ts, jump: int = 10, repeats: int = 10) -> np.ndarray:
+def repaint(ts: ArrayLike, jump: int = 10, repeats: int = 10) -> np.ndarray:
   """Levels that go down in stretches of ``jump`` steps, each walked ``repeats`` times.
 
   RePaint's resampling, arXiv:2201.09865, for `ddim_jax.repaint`, the solver that can go up. After each

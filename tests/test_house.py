@@ -1,6 +1,7 @@
 """Which part may know of which, read from the imports themselves."""
 
 import ast
+import graphlib
 import re
 from collections import Counter
 
@@ -23,6 +24,12 @@ ABOVE_THE_CORE = {
 }
 LAYERS = ABOVE_THE_CORE | {"models": 2, "runs": 3, "commands": 4}
 """Part of the package -> its layer; the core, 0, is all the rest."""
+LONG = {
+  "metrics/inception.py: __call__": "the network from top to bottom, as it was published",
+  "unet/network.py: __call__": "the network from top to bottom, as in the module's docstring",
+  "runs/loop.py: fit": "forty arguments, each with its line; what it does is spread over the files beside it",
+}
+"""Functions of more than 60 lines -> why."""
 
 
 def part(path):
@@ -50,6 +57,37 @@ def test_a_part_imports_only_what_lies_below_it(path):
       assert other == part(path) or LAYERS.get(other, 0) <= own, name
     if name.split(".")[0] == "tyro":
       assert part(path) == "commands"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+  """As Python runs them: imports inside of functions, and those for type checkers, come later."""
+  name_of = lambda path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+  known = {name_of(path) for path in PACKAGE.rglob("*.py")}
+  graph = {}
+  for path in FILES:
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+      if isinstance(node, ast.Import):
+        found |= {alias.name for alias in node.names}
+      elif isinstance(node, ast.ImportFrom):
+        found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    graph[name_of(path)] = (found & known) - {"ddim_jax", name_of(path.parent / "__init__.py")}
+  list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_a_file_fits_one_reading():
+  """And a function a screen, its docstring apart."""
+  long = {path.name: count for path in FILES if (count := len(path.read_text().splitlines())) > 250}
+  assert long == {}
+  found = {}
+  for path in [*FILES, *PROGRAMS]:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.FunctionDef):
+        documented = ast.get_docstring(node, clean=False) or ""
+        lines = node.end_lineno - node.lineno + 1 - len(documented.splitlines())
+        if lines > 60:
+          found[f"{path.parent.name}/{path.name}: {node.name}"] = lines
+  assert found.keys() == LONG.keys(), found
 
 
 def test_only_commands_know_the_names_of_options():

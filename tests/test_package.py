@@ -31,52 +31,6 @@ def test_public_names():
     assert callable(getattr(ddim_jax.timesteps, spacing))
 
 
-def test_imports_point_one_way():
-  """The core's layers import only what lies below them."""
-  below = {
-    "ranges": set(),
-    "seeds": {"ranges"},
-    "console": set(),
-    "atomic": set(),
-    "places": set(),
-    "schedules": set(),
-    "beta_schedules": {"schedules"},
-    "paths": {"schedules"},
-    "continuous": {"schedules"},
-    "timesteps": {"schedules"},
-    "parameterisation": set(),
-    "packing": set(),
-    "initialisation": {"seeds"},
-    "cpu": set(),
-    "convolution": set(),
-    "operations": {"convolution", "cpu"},
-    "layers": {"convolution", "operations", "schedules"},
-    "unet": {"layers", "operations", "cpu", "schedules"},
-    "process": {"schedules"},
-    "denoisers": {"schedules", "parameterisation"},
-    "solvers": {"schedules", "parameterisation", "process"},
-    "guidance": {"schedules", "parameterisation", "denoisers"},
-    "inverse_problems": {"schedules", "parameterisation", "process", "denoisers", "solvers"},
-    "inversion": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
-    "noise_maps": {"schedules", "parameterisation", "process", "denoisers", "solvers", "sampling"},
-    "bijective": {"schedules", "parameterisation", "denoisers", "solvers", "inversion", "sampling"},
-    "likelihood": {"schedules", "parameterisation", "process", "denoisers", "sampling"},
-    "parallel": {"schedules", "parameterisation", "denoisers", "solvers", "sampling"},
-    "sampling": {"schedules", "parameterisation", "denoisers", "solvers", "seeds"},
-    "training": {"schedules", "parameterisation", "process", "packing", "seeds"},
-    "distillation": {"schedules", "parameterisation", "process", "denoisers", "solvers", "training"},
-    "checkpoints": {"packing", "console", "places", "ranges"},
-    "plots": set(),
-  }
-  for name, allowed in below.items():
-    files = [ROOT / "ddim_jax" / f"{name}.py", *(ROOT / "ddim_jax" / name).glob("*.py")]
-    source = "".join(file.read_text() for file in files if file.exists())
-    assert source, name
-    assert set(re.findall(r"(?:from|import) ddim_jax\.(\w+)", source)) <= {*allowed, name}, name
-  for path in (ROOT / "ddim_jax").rglob("*.py"):
-    assert "experiments" not in re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
-
-
 def test_public_functions_have_docstrings():
   for path in [*(ROOT / "ddim_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
     tree = ast.parse(path.read_text())

@@ -12,6 +12,8 @@ import ddim_jax
 from ddim_jax import data, plots, timesteps
 from ddim_jax.commands.outputs import save_png
 from ddim_jax.commands.sequences import How
+from ddim_jax.data.forms import make_form
+from ddim_jax.data.pictures import as_mask, decode
 from ddim_jax.models import Model, datasets, drawing
 from ddim_jax.ranges import Positive, Share
 
@@ -23,12 +25,12 @@ class Edit:
   """Options of the modes that start from pictures."""
 
   inpaint: Path | None = None
-  """A mask, a picture of the model's size: white is painted anew, black is kept."""
+  """A mask, a picture: white is painted anew, black is kept."""
   strength: Share | None = None
   """Image to image: share of the steps to take, in (0, 1], starting from the picture with noise."""
   image: Path | None = None
-  """The picture to start from, of the model's size, drawn --num times; by default --num pictures of the
-  data set."""
+  """The picture to start from, drawn --num times; by default --num pictures of the data set. Of a picture or
+  mask of another size than the model's images, the largest central part is taken and resized."""
   resample: Positive = 5
   """With --inpaint: how often each stretch of steps is walked, so that the new part fits the old."""
   jump: Positive = 5
@@ -50,6 +52,15 @@ class Edit:
     return ts if self.inpaint is None else timesteps.repaint(ts, self.jump, self.resample)
 
 
+def _fitted(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+  """A picture of the model's size, ``u8[H, W, channels]``; says what was done to one of another size."""
+  pixels, held = decode(path, make_form(size, channels=channels))
+  if (held.height, held.width) != size:
+    what = f"the largest central part of {held.width}x{held.height} pixels, resized to {size[1]}x{size[0]}"
+    print(f"{path}: {what}")
+  return pixels
+
+
 def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
   """Writes a grid: originals, with a mask what was kept of them, and the results below.
 
@@ -67,10 +78,10 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   if edit.image is None:
     originals, labels = datasets.real_images(model, num)
   else:
-    originals = np.repeat(data.read_picture(edit.image, channels=channels, size=size)[None], num, axis=0)
+    originals = np.repeat(_fitted(edit.image, size, channels)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
-  kept = None if edit.inpaint is None else data.read_mask(edit.inpaint, size)[None]
+  kept = None if edit.inpaint is None else as_mask(_fitted(edit.inpaint, size, 1), edit.inpaint)[None]
   solver = drawing.as_solver(how.solver, how.eta)
   solver = solver if kept is None else ddim_jax.repaint(solver)
   keys, noise = how.noise(len(originals))

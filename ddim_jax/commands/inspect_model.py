@@ -19,12 +19,14 @@ def _size(folder: Path) -> int:
 
 
 def inspect(model: options.Where = options.DEFAULT) -> int:
-  """Says what a model is; of a run, lists the checkpoints and whether they are sound, and draws the loss.
+  """Says what a model is, or how a picture was made; of a run, its loss and whether checkpoints are sound.
 
   ddim inspect runs/mine
 
+  ddim inspect sample.png
+
   Args:
-    model: The model, or the folder of a run.
+    model: The model, the folder of a run, or a picture that was drawn.
 
   Returns:
     1 if a checkpoint is damaged, else 0.
@@ -32,6 +34,9 @@ def inspect(model: options.Where = options.DEFAULT) -> int:
   workdir = local(model, "model")
   if workdir.is_dir() and ((workdir / "checkpoints").is_dir() or (workdir / "metrics.jsonl").is_file()):
     return _inspect_run(workdir)
+  if workdir.suffix.lower() in plots.PICTURES and workdir.is_file():
+    _print_settings(workdir)
+    return 0
   found = load(model)
   height, width, channels = found.shape
   parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(found.params))
@@ -40,6 +45,14 @@ def inspect(model: options.Where = options.DEFAULT) -> int:
   print(f"classes: {', '.join(found.classes) or 'none'}")
   _print_config(build.to_json(found.config))
   return 0
+
+
+def _print_settings(picture: Path) -> None:
+  settings = plots.read_settings(picture)
+  if settings is None:
+    raise ValueError(f"{picture} does not say how it was made")
+  for name, value in settings.items():
+    print(f"{name}: {' '.join(f'{t:g}' for t in value) if name == 'levels' else value}")
 
 
 def _print_config(config: dict[str, Any]) -> None:

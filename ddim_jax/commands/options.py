@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -45,9 +46,31 @@ def model(
   return found.replace(config=dataclasses.replace(found.config, data=Data(data)))
 
 
+registry = tyro.constructors.ConstructorRegistry()
+"""How options are typed: ``with registry:`` around whatever parses them."""
+
+
+@registry.primitive_rule
+def _optional(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+  """An option that may be left out is typed as what it is: ``--step INT``, not ``--step {None}|INT``."""
+  kinds = [kind for kind in typing.get_args(info.type) if kind is not type(None)]
+  if len(kinds) != 1 or type(None) not in typing.get_args(info.type):
+    return None
+  of = tyro.constructors.PrimitiveTypeInfo.make(kinds[0], info.markers)
+  spec: Any = tyro.constructors.ConstructorRegistry.get_primitive_spec(of)
+  return dataclasses.replace(
+    spec,
+    instance_from_str=lambda words: None if words in (["none"], ["None"]) else spec.instance_from_str(words),
+    is_instance=lambda value: value is None or spec.is_instance(value),
+    str_from_instance=lambda value: ["none"] if value is None else spec.str_from_instance(value),
+    choices=None if spec.choices is None else (*spec.choices, "none"),
+  )
+
+
 def parse(kind: Callable[..., _A], argv: Sequence[str], prog: str) -> _A:
   """What a command line asks for: a dataclass of options, or the result of a function of them."""
-  return tyro.cli(kind, args=list(argv), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+  with registry:
+    return tyro.cli(kind, args=list(argv), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def run(function: Callable[..., int | None], argv: Sequence[str], prog: str) -> None:

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import PngImagePlugin
 
 from ddim_jax import console, places, plots
 from ddim_jax.atomic import alone, replacing
 
 Draw = Callable[[np.ndarray], np.ndarray]
 """``indices -> images``, see `ddim_jax.models.drawing.numbered_pictures`."""
-SETTINGS = "ddim_jax"
-"""Key of the text in a PNG that says how it was made."""
 
 
 def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".png",)) -> Path:
@@ -40,18 +37,14 @@ def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".
   return places.local(out, "out")
 
 
-def png_text(settings: dict[str, Any]) -> PngImagePlugin.PngInfo:
-  """How a picture was made, for its PNG file."""
-  steps = {"S": len(settings["levels"]) - 1} if "levels" in settings else {}
-  info = PngImagePlugin.PngInfo()
-  info.add_text(SETTINGS, json.dumps(settings | steps))
-  return info
+def with_steps(settings: dict[str, Any]) -> dict[str, Any]:
+  """How something was made, with the number of steps S beside the levels."""
+  return settings | ({"S": len(settings["levels"]) - 1} if "levels" in settings else {})
 
 
 def save_png(path: Path, picture: np.ndarray, settings: dict[str, Any]) -> None:
   """Writes ``u8[H, W, C]``, enlarged if it is tiny, and in it how it was made; creates the folder."""
-  with replacing(path) as partial:
-    plots.to_image(plots.enlarge(picture)).save(partial, "PNG", pnginfo=png_text(settings))
+  plots.save_png(path, picture, with_steps(settings))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -107,8 +100,8 @@ def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict[str
     _same_settings(folder / "settings.json", settings, occupied=any(folder.glob("*.png")))
     for indices, images in _blocks(0, num, size, draw, missing):
       for i, image in zip(indices, images, strict=True):
-        with replacing(name(i)) as partial:  # a PNG that is there is whole
-          plots.to_image(image).save(partial, "PNG", pnginfo=png_text(settings | {"image": int(i)}))
+        made = with_steps(settings | {"image": int(i)})
+        plots.write(name(i), plots.to_image(image), made)  # a PNG that is there is whole
 
 
 def write_npz(
@@ -116,7 +109,8 @@ def write_npz(
 ) -> None:
   """Writes images 0..num-1 as ``arr_0``, ``u8[num, H, W, C]``, of an npz file.
 
-  They collect in a memory-mapped file beside it, whose progress is recorded after every block.
+  Its ``settings`` say how they were made, as JSON: ``json.loads(str(np.load(path)["settings"]))``.
+  The images collect in a memory-mapped file beside it, whose progress is recorded after every block.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with alone(path, "is drawing into it"):
@@ -142,5 +136,7 @@ def _write_npz(
   del array
   with replacing(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
     archive.write(array_file, "arr_0.npy")
+    with archive.open("settings.npy", "w") as entry:
+      np.save(entry, json.dumps(with_steps(settings)))
   array_file.unlink()
   done_file.unlink(missing_ok=True)

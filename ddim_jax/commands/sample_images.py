@@ -13,7 +13,7 @@ import numpy as np
 
 from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
-from ddim_jax.models import Model, drawing, tables
+from ddim_jax.models import Model, denoising, drawing, tables
 from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
 _LARGEST_GRID = 1024
@@ -54,7 +54,7 @@ class Args:
   paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's."""
   solver: tables.SolverName = "ddim"
   """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
-  steps. dpmpp-2s and heun ask the network twice a step."""
+  steps. dpmpp-2s and heun ask the network twice per step."""
   eta: Unit = 0.0
   """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
   clip: bool = True
@@ -75,7 +75,7 @@ class Args:
   reconstruct: bool = False
   """Encode real images, decode them, and print the error."""
   refine: Count = 0
-  """Fixed-point iterations a step when encoding."""
+  """Fixed-point iterations per step when encoding."""
   edit: editing.Edit = field(default_factory=editing.Edit)
 
   @property
@@ -151,7 +151,7 @@ def sample(args: Args) -> None:
   began, settings = time.monotonic(), args.settings(trained, ts)
   how = sequences.How(
     trained, ts, args.solver, args.eta, trained.labels(args.label),
-    args.guidance if drawing.is_guided(args.guidance) else None, args.clip, args.seed,
+    args.guidance if denoising.is_guided(args.guidance) else None, args.clip, args.seed,
   )  # fmt: skip
   match args.special:
     case "trajectory":

@@ -9,7 +9,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import data, metrics, plots
-from ddim_jax.commands.outputs import save_png
+from ddim_jax.commands.outputs import save_png, with_steps
 from ddim_jax.models import Model, datasets, drawing
 from ddim_jax.models.roundtrip import through_noise
 from ddim_jax.seeds import key_of
@@ -42,14 +42,13 @@ class How(NamedTuple):
 
   def noise(self, num: int) -> tuple[jax.Array, jax.Array]:
     """Keys ``[num]`` and first noise ``f32[num, H, W, C]`` of the first images."""
-    keys = ddim_jax.image_keys(key_of(self.seed), np.arange(num))
-    return keys, ddim_jax.initial_noise(keys, (num, *self.model.shape))
+    return drawing.starts(self.model, key_of(self.seed), np.arange(num))
 
-  def labels(self, num: int) -> jax.Array | None:
+  def labels(self, num: int) -> Any:
     """Classes of the first images, ``i32[num]``; None for an unconditional model."""
-    if not self.model.classes:
-      return None
-    return jnp.arange(num) % len(self.model.classes) if self.label is None else jnp.full(num, self.label)
+    if self.label is None or not self.model.classes:
+      return drawing.in_turn(self.model, jnp.arange(num))
+    return jnp.full(num, self.label)
 
 
 def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
@@ -71,7 +70,7 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
-    plots.save_animation(out.with_suffix(suffix), frames)
+    plots.save_animation(out.with_suffix(suffix), frames, settings=with_steps(settings))
   print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
 
 

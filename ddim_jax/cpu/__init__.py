@@ -1,7 +1,8 @@
 """What exists only because of XLA's CPU compiler and glibc; programs for other platforms contain none of it.
 
-The network chooses when a program is lowered (`ddim_jax.operations`), so that one exported from a laptop for
-a TPU is one for a TPU. Programs call `devices` before, and `heap` before and after, their first compilation.
+The network chooses when a program is lowered (`ddim_jax.unet.operations`), so that one exported from a laptop
+for a TPU is one for a TPU. Programs call `devices` before, and `heap` before and after, their first
+compilation.
 Each piece with its gain, the benchmark that shows it (``python -m experiments.bench``), and when it can go:
 
 - `winograd`: 3x3 convolutions in a quarter of the products (``sample``, ``train``); when XLA's own do it.

@@ -4,12 +4,14 @@ A reshape would be fused into the passes over the pixels, forward and backward, 
 division for each element: up to 33 ns at 96 channels.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def _members(channels: int, groups: int, dtype) -> np.ndarray:
+def _members(channels: int, groups: int, dtype: Any) -> np.ndarray:
   """``[channels, groups]``: 1 where a channel belongs to a group."""
   return np.repeat(np.eye(groups, dtype=dtype), channels // groups, axis=0)
 

@@ -1,12 +1,13 @@
 """`jax.checkpoint` for XLA's CPU compiler: less memory in the backward pass for more time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
-def recomputed(f: Callable) -> Callable:
+def recomputed(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   """``f``, of which the backward pass keeps the arguments only, and runs it again.
 
   XLA's CPU compiler drops the barriers by which `jax.checkpoint` keeps the second run apart from the first;
@@ -18,13 +19,13 @@ def recomputed(f: Callable) -> Callable:
     f: ``(params, x, condition, *others) -> array``, differentiable in its first three arguments.
   """
 
-  def forward(*args):
+  def forward(*args: Any) -> tuple[Any, Any]:
     return f(*args), args
 
-  def backward(args, derivative):
+  def backward(args: Any, derivative: jax.Array) -> tuple[Any, ...]:
     inner, others = args[:3], args[3:]
 
-    def run_again():
+    def run_again() -> Any:
       _, back = jax.vjp(lambda *values: f(*values, *others), *inner)
       return back(derivative)
 

@@ -56,10 +56,11 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   g = (weights @ flat(kernel)).reshape(_SIZE * _SIZE, channels, -1)
   y = output @ (d @ g).reshape(_SIZE * _SIZE, -1)
   y = y.reshape(_OUTPUTS, _OUTPUTS, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
-  return y.reshape(batch, _OUTPUTS * rows, _OUTPUTS * columns, -1)[:, : x.shape[1], : x.shape[2]]
+  found: jax.Array = y.reshape(batch, _OUTPUTS * rows, _OUTPUTS * columns, -1)[:, : x.shape[1], : x.shape[2]]
+  return found
 
 
-def _tiles(x):
+def _tiles(x: jax.Array) -> jax.Array:
   """Tiles that overlap by two pixels: ``[6, 6, B, rows, columns, C]``, the first from pixel -1 on."""
   batch, height, width, channels = x.shape
   rows, columns = -(-height // _OUTPUTS), -(-width // _OUTPUTS)

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
@@ -18,9 +20,9 @@ def load_array(
   path: str | Path,
   *,
   values: Values = None,
-  labels=None,
+  labels: ArrayLike | None = None,
   classes: Sequence[str] = (),
-  conditions=None,
+  conditions: ArrayLike | None = None,
 ) -> Source:
   """Images, latents or feature vectors in a file of numpy.
 
@@ -63,14 +65,15 @@ def _images(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
   )
 
 
-def _load(path: str | Path):
+def _load(path: str | Path) -> Any:
   """The array of a ``.npy`` file, memory-mapped if large, or all of a ``.npz`` file."""
   path = Path(path).expanduser()
   try:
     large = path.stat().st_size > sources.MEMORY_LIMIT and path.suffix.lower() == ".npy"
     loaded = np.load(path, mmap_mode="r" if large else None)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
-      return loaded
+      found: Any = loaded
+      return found
     with loaded:
       return {name: loaded[name] for name in loaded.files}
   except Exception as error:  # numpy and zipfile raise half a dozen types on damaged files

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -35,38 +36,40 @@ Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 """Images ``u8[N, H, W, C]`` and labels ``i64[N]`` of each split."""
 
 
-class _PngBuilder(tfds.core.GeneratorBasedBuilder):
+class _PngBuilder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
   """Stores arrays as PNG in array_record; a subclass says which arrays."""
 
   VERSION = tfds.core.Version("1.0.0")
   SHAPE: tuple[int, int, int]
   CLASSES: tuple[str, ...]
 
-  def __init__(self, **kwargs):
+  def __init__(self, **kwargs: Any) -> None:
     super().__init__(file_format="array_record", **kwargs)
 
   @abc.abstractmethod
-  def read_splits(self, dl_manager) -> Splits:
+  def read_splits(self, dl_manager: Any) -> Splits:
     """The arrays of every split."""
 
-  def _info(self):
+  def _info(self) -> Any:
     features = {
       "image": tfds.features.Image(shape=self.SHAPE),
       "label": tfds.features.ClassLabel(names=self.CLASSES),
     }
     return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
-  def _split_generators(self, dl_manager):
+  def _split_generators(self, dl_manager: Any) -> Any:
     splits = self.read_splits(dl_manager)
     return {name: self._generate_examples(*arrays) for name, arrays in splits.items()}
 
-  def _generate_examples(self, images, labels) -> Iterator[tuple[int, dict]]:
+  def _generate_examples(
+    self, images: np.ndarray, labels: np.ndarray
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
       png = io.BytesIO()
       plots.to_image(image).save(png, "PNG")
       yield i, {"image": png.getvalue(), "label": int(label)}
 
-  def find(self, dl_manager, title: str, filenames: list[str], *folders: Path) -> list[Path]:
+  def find(self, dl_manager: Any, title: str, filenames: list[str], *folders: Path) -> list[Path]:
     """The files, from the manual folder, from ``folders``, or downloaded and checked.
 
     Raises:
@@ -118,7 +121,7 @@ class FashionMnistPng(_PngBuilder):
   CLASSES = _FASHION_CLASSES
   url_infos = tfds.builder_cls("fashion_mnist").url_infos
 
-  def read_splits(self, dl_manager) -> Splits:
+  def read_splits(self, dl_manager: Any) -> Splits:
     parts = {"train": "train", "test": "t10k"}
     kinds = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz")
     names = [f"{part}-{kind}" for part in parts.values() for kind in kinds]
@@ -133,7 +136,7 @@ class Cifar10Png(_PngBuilder):
   CLASSES = _CIFAR_CLASSES
   url_infos = tfds.builder_cls("cifar10").url_infos
 
-  def read_splits(self, dl_manager) -> Splits:
+  def read_splits(self, dl_manager: Any) -> Splits:
     (path,) = self.find(dl_manager, "CIFAR-10", ["cifar-10-binary.tar.gz"])
     patterns = {"train": r"data_batch_\d\.bin", "test": r"test_batch\.bin"}
     records: dict[str, list[np.ndarray]] = {split: [] for split in patterns}
@@ -166,7 +169,7 @@ class DigitsPng(_PngBuilder):
   SHAPE = (8, 8, 1)
   CLASSES = tuple("0123456789")
 
-  def read_splits(self, dl_manager) -> Splits:
+  def read_splits(self, dl_manager: Any) -> Splits:
     from sklearn.datasets import load_digits
 
     digits = load_digits()

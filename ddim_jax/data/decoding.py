@@ -81,7 +81,7 @@ def decoded(
 
   Args:
     pictures: To decode.
-    values: What their numbers mean.
+    values: What their numbers mean, if they are not bytes.
     skip_broken: Leave out what cannot be used, and count it, instead of raising.
     cache: A folder for the decoded pixels, which are then mapped and not kept in memory. It may be shared by
       data sets and processes, and deleted at any time.
@@ -90,6 +90,7 @@ def decoded(
   Raises:
     ValueError: If a picture cannot be used, none is left, or they differ in size and no size is asked for.
   """
+  values = None if pictures.form.dtype == "uint8" else values
   if cache is not None:
     make = lambda write: _decode_all(pictures, write, skip_broken, progress)
     identity = [pictures.identity, pictures.form._asdict(), skip_broken]
@@ -105,12 +106,12 @@ def decoded(
     raise ValueError(f"{pictures.name} does not fit into memory: to skip broken pictures, give cache=FOLDER")
   pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
-  def read_one(index):
+  def read_one(index: int) -> np.ndarray:
     pixels = pictures.decode(index)[0]
     _check_shape(pictures, index, pixels, shape)
     return pixels
 
-  def read(indices):
+  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(list(pool.map(read_one, indices.tolist()))), pictures.labels[indices]
 
   made = sources.make_source(
@@ -202,7 +203,7 @@ def random_access(
   threads = cores()
   pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-  def read(indices):
+  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chunks = (chunk.tolist() for chunk in np.array_split(indices, threads) if chunk.size)
     parts = pool.map(lambda chunk: list(fetch(chunk)), chunks)
     images, labels = zip(*itertools.chain.from_iterable(parts), strict=True)

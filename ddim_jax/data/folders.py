@@ -129,8 +129,7 @@ def load_folder(
     skipped=skipped,
     identity=[str(root.resolve()), [_identity(root, file) for file in files]] if cache is not None else None,
   )
-  meaning = None if dtype == "uint8" else values
-  return decoded(pictures, meaning, skip_broken=skip_broken, cache=cache, progress=progress)
+  return decoded(pictures, values, skip_broken=skip_broken, cache=cache, progress=progress)
 
 
 def _identity(root: Path, file: Path) -> list[str | int]:

@@ -182,4 +182,5 @@ def _resample(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     scaled(Image.fromarray(np.ascontiguousarray(plane, np.float32))) for plane in np.moveaxis(pixels, 2, 0)
   ]
   result = np.clip(np.stack(planes, axis=2), pixels.min(), pixels.max())
-  return (result if pixels.dtype.kind == "f" else np.round(result)).astype(pixels.dtype)
+  found: np.ndarray = (result if pixels.dtype.kind == "f" else np.round(result)).astype(pixels.dtype)
+  return found

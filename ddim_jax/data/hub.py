@@ -12,7 +12,7 @@ from ddim_jax.data import sources
 from ddim_jax.data.decoding import Pictures, Progress, decoded, pictures_form
 from ddim_jax.data.forms import Fit, Size
 from ddim_jax.data.labels import as_classes
-from ddim_jax.data.pictures import decode, shown
+from ddim_jax.data.pictures import Held, decode, shown
 from ddim_jax.data.sources import Source, Values
 
 
@@ -75,7 +75,7 @@ def load_hf(
   form = pictures_form(image_size, crop, fit, channels, dtype, values)
   files = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
 
-  def decode_row(index: int):
+  def decode_row(index: int) -> tuple[np.ndarray, Held]:
     cell = files[index][image_column]
     label = f"{title}, row {index}"
     if not cell or not (cell["bytes"] or cell["path"]):
@@ -93,8 +93,7 @@ def load_hf(
     skipped=(),
     identity=[title, table._fingerprint, image_column],
   )
-  meaning = None if dtype == "uint8" else values
-  return decoded(pictures, meaning, skip_broken=skip_broken, cache=cache, progress=progress)
+  return decoded(pictures, values, skip_broken=skip_broken, cache=cache, progress=progress)
 
 
 def _open(datasets: Any, name: str | Path, split: str) -> Any:

@@ -80,31 +80,31 @@ def read_picture(
       to 16 (times 257). ``"float32"``: the numbers of 16-bit, 32-bit and float files as they are.
     values: For uint8, the numbers that become 0 and 255 in pictures with more than 8 bits: 0 and 65535 of 16
       bits by default, and to be said for 32-bit integers and floating point.
-    size: ``(height, width)`` that the picture must have.
+    size: ``(height, width)`` to fit the picture to: its largest central part of that shape, resized.
 
   Returns:
     ``dtype[H, W, channels]``.
 
   Raises:
-    ValueError: If the file cannot be read right, or has another size; names the file.
+    ValueError: If the file cannot be read right; names the file.
   """
-  form = make_form(channels=channels, dtype=dtype, values=values)
-  pixels, _ = decode(file, form)
-  if size is not None and pixels.shape[:2] != tuple(size):
-    name = shown(getattr(file, "name", file))
-    raise ValueError(f"{name} must be {size[1]}x{size[0]} pixels, got {pixels.shape[1]}x{pixels.shape[0]}")
-  return pixels
+  return decode(file, make_form(size, channels=channels, dtype=dtype, values=values))[0]
 
 
 def read_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-  """True where a picture is kept (black in the mask), ``bool[H, W, 1]``.
+  """True where a picture is kept (black in the mask), ``bool[H, W, 1]``; fitted as by `read_picture`.
 
   Raises:
     ValueError: As `read_picture`, or if nothing is white.
   """
-  kept = read_picture(path, channels=1, size=size) < 128
+  return as_mask(read_picture(path, channels=1, size=size), path)
+
+
+def as_mask(pixels: np.ndarray, name: object) -> np.ndarray:
+  """Grey pixels ``u8[H, W, 1]`` as a mask, see `read_mask`."""
+  kept: np.ndarray = pixels < 128
   if kept.all():
-    raise ValueError(f"{shown(path)} must have white pixels, where to paint; all are black")
+    raise ValueError(f"{shown(name)} must have white pixels, where to paint; all are black")
   return kept
 
 
@@ -181,7 +181,8 @@ def _orientation(image: Image.Image) -> int:
   block = image.info.get("exif") or b""
   if block.removeprefix(b"Exif\0\0")[:4] not in (b"", b"II*\0", b"MM\0*"):
     raise ValueError("its EXIF block is damaged, so that nobody knows what is up")
-  return image.getexif().get(_ORIENTATION, 1)
+  found: int = image.getexif().get(_ORIENTATION, 1)
+  return found
 
 
 def _is_deep(image: Image.Image) -> bool:

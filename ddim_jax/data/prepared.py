@@ -1,5 +1,6 @@
 """Data sets that TensorFlow Datasets has prepared, and this project's own; TensorFlow is not needed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def load_tfds(
   return _from_builder(builder, name, split, make_form(image_size, crop, fit=fit))
 
 
-def _from_builder(builder, name: str, split: str, form: Form) -> Source:
+def _from_builder(builder: Any, name: str, split: str, form: Form) -> Source:
   if split not in builder.info.splits:
     raise ValueError(f"{name} has splits {sorted(builder.info.splits)}, got {split!r}")
   records: Any = builder.as_data_source(split)
@@ -98,7 +99,7 @@ def _from_builder(builder, name: str, split: str, form: Form) -> Source:
   if form.size is None and form.crop is None and None in shape:
     raise ValueError(f"images of {name} differ in size: say image_size")
 
-  def fetch(indices):
+  def fetch(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
     for record in records.__getitems__(indices):  # many times faster than one by one
       image = record["image"]
       yield resize(image, form), record["label"] if classes else 0

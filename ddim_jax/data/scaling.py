@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 Numbers = float | tuple[float, ...]
 """One for all channels, or one for each."""
@@ -29,7 +30,7 @@ class Scaling(NamedTuple):
   scale: Numbers
   bounded: bool
 
-  def to_data(self, values) -> jax.Array:
+  def to_data(self, values: ArrayLike) -> jax.Array:
     """Stored values ``dtype[..., C]`` to data, ``f32[..., C]``. May be traced.
 
     Raises:
@@ -41,7 +42,7 @@ class Scaling(NamedTuple):
     offset, scale = (_spread(x, values.shape) for x in (self.offset, self.scale))
     return (jnp.asarray(values).astype(jnp.float32) - offset) / scale
 
-  def to_values(self, data) -> np.ndarray:
+  def to_values(self, data: ArrayLike) -> np.ndarray:
     """Data, floating point ``[..., C]``, to the stored values nearest to them, on the host.
 
     Data beyond [-1, 1] are clipped to it where data are bounded.
@@ -61,9 +62,11 @@ class Scaling(NamedTuple):
     offset, scale = (_spread(x, data.shape) for x in (self.offset, self.scale))
     values = data * scale + offset
     if np.dtype(self.dtype).kind == "f":
-      return values.astype(self.dtype)
+      found: np.ndarray = values.astype(self.dtype)
+      return found
     limits = np.iinfo(self.dtype)
-    return np.clip(np.round(values), limits.min, limits.max).astype(self.dtype)
+    result: np.ndarray = np.clip(np.round(values), limits.min, limits.max).astype(self.dtype)
+    return result
 
   def __str__(self) -> str:
     offset, scale = np.asarray(self.offset), np.asarray(self.scale)
@@ -86,7 +89,7 @@ def _spread(numbers: Numbers, shape: tuple[int, ...]) -> np.ndarray:
   return array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
 
 
-def from_limits(low, high, dtype: str) -> Scaling:
+def from_limits(low: ArrayLike, high: ArrayLike, dtype: str) -> Scaling:
   """The scaling that makes ``low`` -1 and ``high`` 1.
 
   Args:
@@ -133,12 +136,12 @@ def _plain(numbers: np.ndarray) -> Numbers:
 BYTES = from_limits(0, 255, "uint8")
 
 
-def from_uint8(images) -> jax.Array:
+def from_uint8(images: ArrayLike) -> jax.Array:
   """``u8[...]`` in [0, 255] to ``f32[...]`` in [-1, 1]; of floating point, a ValueError."""
   return BYTES.to_data(images)
 
 
-def to_uint8(images) -> np.ndarray:
+def to_uint8(images: ArrayLike) -> np.ndarray:
   """Floating point ``[...]`` in [-1, 1] (clipped to it) to the nearest ``u8[...]`` in [0, 255], on the host.
 
   Raises:

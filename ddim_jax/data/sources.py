@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.data import scaling as scalings
 from ddim_jax.data.scaling import BYTES, Scaling
@@ -71,11 +72,11 @@ class Source(NamedTuple):
 def in_memory(
   name: str,
   images: np.ndarray,
-  labels=None,
+  labels: ArrayLike | None = None,
   classes: Sequence[str] = (),
   *,
   values: Values = None,
-  conditions=None,
+  conditions: ArrayLike | None = None,
   found: Found = Found(),  # noqa: B008
 ) -> Source:
   """A source over an array, which may be memory-mapped.
@@ -148,7 +149,7 @@ def make_source(
   if channels := {len(x) for x in (scaling.offset, scaling.scale) if isinstance(x, tuple)} - {shape[-1]}:
     raise ValueError(f"values are for {channels.pop()} channels, the data have {shape[-1]}")
 
-  def checked_read(indices):
+  def checked_read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found, labels = read(indices)
     check_values(found, scaling, name)
     return found, labels
@@ -200,7 +201,7 @@ def check_values(found: np.ndarray, scaling: Scaling, name: str) -> None:
     )
 
 
-def checked_labels(size: int, labels, classes: Sequence[str]) -> np.ndarray:
+def checked_labels(size: int, labels: ArrayLike | None, classes: Sequence[str]) -> np.ndarray:
   """Labels as ``i32[size]``, zeros for None.
 
   Raises:
@@ -216,7 +217,7 @@ def checked_labels(size: int, labels, classes: Sequence[str]) -> np.ndarray:
   return labels.astype(np.int32)
 
 
-def checked_conditions(size: int, conditions) -> np.ndarray | None:
+def checked_conditions(size: int, conditions: ArrayLike | None) -> np.ndarray | None:
   """Conditions as ``f32[size, K]``, or None.
 
   Raises:

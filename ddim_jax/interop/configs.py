@@ -48,13 +48,15 @@ ACTIVATIONS = {
 }
 
 
-def _labels_as_times(labels, features, dense) -> jax.Array:
-  return dense("label_2")(nn.swish(dense("label_1")(features(labels + 1))))
+def _labels_as_times(labels: Any, features: Any, dense: Any) -> jax.Array:
+  found: jax.Array = dense("label_2")(nn.swish(dense("label_1")(features(labels + 1))))
+  return found
 
 
-def labels_as_they_are(labels, features, dense) -> jax.Array:
+def labels_as_they_are(labels: Any, features: Any, dense: Any) -> jax.Array:
   """The labels are embeddings already, ``f32[B, embedding]``."""
-  return labels
+  found: jax.Array = labels
+  return found
 
 
 LABELS = {None: None, "timestep": _labels_as_times, "identity": labels_as_they_are}

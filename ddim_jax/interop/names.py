@@ -47,7 +47,7 @@ _DDIM_LAYERS = {"time": "temb_proj", "shortcut": "nin_shortcut", "out": "proj_ou
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def _translate(name: str, table) -> str:
+def _translate(name: str, table: Any) -> str:
   for pattern, replacement in table:
     if match := re.fullmatch(pattern, name):
       return match.expand(replacement)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ddim_jax.interop import configs, schedulers
+from ddim_jax.interop import configs, scheduler_defaults, schedulers
 from ddim_jax.interop.assembly import describe
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.parameterisation import Parameterisation
@@ -91,7 +91,7 @@ def scheduler_config(
   Raises:
     ValueError: If the network predicts something that diffusers has no name for.
   """
-  base = schedulers.DEFAULTS["DDIMScheduler"] | {
+  base = scheduler_defaults.DEFAULTS["DDIMScheduler"] | {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": schedule.T,
     "prediction_type": _named(parameterisation, schedulers.PREDICTIONS, "prediction"),

@@ -10,8 +10,9 @@ import numpy as np
 from ddim_jax.denoisers import Denoiser, as_denoiser
 from ddim_jax.interop.schedulers import Inputs, as_it_is
 from ddim_jax.parameterisation import Parameterisation, Prediction
-from ddim_jax.schedules import Schedule
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import Solver
+from ddim_jax.solvers.base import Stepped
 from ddim_jax.unet import UNet
 
 
@@ -44,7 +45,7 @@ class Pretrained(NamedTuple):
   scheduler: dict[str, Any]
   inputs: Inputs = as_it_is
 
-  def denoiser(self, variables=None, schedule: Schedule | None = None, labels=None) -> Denoiser:
+  def denoiser(self, variables: Any = None, schedule: Schedule | None = None, labels: Any = None) -> Denoiser:
     """The network as a denoiser, clipped as the files say; pass traced variables and schedule in ``jit``.
 
     Of a network that also predicts variances, twice as many channels out as in, it is the first half.
@@ -55,7 +56,7 @@ class Pretrained(NamedTuple):
     return self.restrict(as_denoiser(network, schedule, self.parameterisation), schedule)
 
   def variance(
-    self, variables=None, schedule: Schedule | None = None, labels=None
+    self, variables: Any = None, schedule: Schedule | None = None, labels: Any = None
   ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The second half of such a network's channels, for `ddim_jax.ddpm`; arguments as of `denoiser`.
 
@@ -64,16 +65,16 @@ class Pretrained(NamedTuple):
     output = self._output(variables, self.schedule if schedule is None else schedule, labels)
     return lambda x, t: output(x, t)[..., x.shape[-1] :]
 
-  def _output(self, variables, schedule, labels):
+  def _output(self, variables: Any, schedule: Schedule, labels: Any) -> Any:
     variables = self.variables if variables is None else variables
     return lambda x, t: self.model.apply(variables, *self.inputs(schedule, x, t), labels)
 
 
-def _keep_eps(restrict):
+def _keep_eps(restrict: Any) -> Any:
   """Restricts x0 and leaves eps as it was, so that the two no longer agree with x_t."""
 
-  def restricted(denoise, schedule):
-    def inner(x_t, t):
+  def restricted(denoise: Denoiser, schedule: Schedule) -> Denoiser:
+    def inner(x_t: jax.Array, t: Level) -> Prediction:
       plain = denoise(x_t, t)
       return Prediction(restrict(lambda x, t: plain, schedule)(x_t, t).x0, plain.eps)
 
@@ -99,8 +100,10 @@ def like_diffusers(pretrained: Pretrained, S: int) -> Pretrained:
   stride = pretrained.schedule.T // S
   last = 0 if pretrained.scheduler["set_alpha_to_one"] else 1
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
-    s = jnp.where(t - stride >= 1, t - stride, last)
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
+    s = jnp.where(jnp.asarray(t) - stride >= 1, jnp.asarray(t) - stride, last)
     return pretrained.solver.step(denoise, schedule, carry, x_t, t, s, z)
 
   return pretrained._replace(

@@ -18,12 +18,15 @@ KDPM2Discrete, KDPM2AncestralDiscrete            dpm_solver_2(), ancestral(dpm_s
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.interop.scheduler_defaults import choose, refuse
 from ddim_jax.interop.spacings import Spacing
 from ddim_jax.process import add_noise
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import (
   Solver,
   ancestral,
@@ -40,7 +43,7 @@ from ddim_jax.solvers import (
   sa_solver,
   unipc,
 )
-from ddim_jax.solvers.base import Limit
+from ddim_jax.solvers.base import Limit, Stepped
 
 FEW = 14
 """diffusers lowers the order of the last steps up to so many steps; above, they are short."""
@@ -82,15 +85,15 @@ def limit_of_last(levels: Spacing, orders: Callable[[int], dict[int, int]], most
     return None
   table = np.array(rows, np.float32)
 
-  def limit(t, s):
-    t, s = (jnp.asarray(level).astype(jnp.float32) for level in (t, s))
-    same = (jnp.abs(t - table[:, 0]) < 1e-3) & (jnp.abs(s - table[:, 1]) < 1e-3)
+  def limit(t: Level, s: Level) -> jax.Array:
+    left, reached = (jnp.asarray(level).astype(jnp.float32) for level in (t, s))
+    same = (jnp.abs(left - table[:, 0]) < 1e-3) & (jnp.abs(reached - table[:, 1]) < 1e-3)
     return jnp.min(jnp.where(same, table[:, 2], FEW)).astype(jnp.int32)
 
   return limit
 
 
-def _dpm_limit(config, levels) -> Limit | None:
+def _dpm_limit(config: Any, levels: Any) -> Limit | None:
   """Of DPM-Solver++: below 15 steps the last is of order 1 and the one before of order 2 at most."""
   lowered, first = config["lower_order_final"], config.get("euler_at_final", False)
   if config["final_sigmas_type"] == "zero":  # a step to level 0 is of order 1 anyway
@@ -128,7 +131,7 @@ def singlestep(config: dict[str, Any], levels: Spacing) -> Solver:
     refuse(config, {"solver_type": 'only "midpoint" is'})
   lowered = config["lower_order_final"] and config["final_sigmas_type"] != "zero"
 
-  def orders(S):
+  def orders(S: int) -> dict[int, int]:
     """Their cycle, also for a sequence that is entered midway."""
     cycle = [i % order + 1 for i in range(S)]
     if lowered and S % order == 0:
@@ -175,14 +178,16 @@ def adams(config: dict[str, Any], levels: Spacing) -> Solver:
 def renewed() -> Solver:
   """FlowMatchEulerDiscreteScheduler with ``stochastic_sampling``: all of the noise is drawn anew."""
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     return add_noise(schedule, prediction.x0, z, s), carry, prediction
 
   return Solver(lambda x: (), step)
 
 
-def ddpm_of(config: dict[str, Any], variance) -> Solver:
+def ddpm_of(config: dict[str, Any], variance: Any) -> Solver:
   """DDPMScheduler; ``variance`` is the network's second output as a function ``(x_t, t) -> v``, or None."""
   table = {
     "fixed_small": "small",
@@ -198,7 +203,7 @@ def ddpm_of(config: dict[str, Any], variance) -> Solver:
   return ddpm(variance)
 
 
-def solver_of(config: dict[str, Any], levels: Spacing, variance=None) -> Solver:
+def solver_of(config: dict[str, Any], levels: Spacing, variance: Any = None) -> Solver:
   """The solver of a completed configuration.
 
   Args:

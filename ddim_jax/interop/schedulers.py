@@ -21,7 +21,7 @@ from ddim_jax.interop.scheduler_defaults import DEFAULTS, ELSEWHERE, choose, com
 from ddim_jax.interop.scheduler_solvers import solver_of
 from ddim_jax.parameterisation import EPS, FLOW, X0, Parameterisation, V, edm
 from ddim_jax.paths import edm_input, edm_schedule, flow_input, flow_schedule, from_alpha_sigma
-from ddim_jax.schedules import Schedule, from_alpha_bar, from_betas, log_snr_at, zero_terminal_snr
+from ddim_jax.schedules import Level, Schedule, from_alpha_bar, from_betas, log_snr_at, zero_terminal_snr
 from ddim_jax.solvers import Solver
 
 PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
@@ -73,7 +73,7 @@ def _of_betas(config: dict[str, Any]) -> Schedule:
   alpha_bar = np.asarray(schedule.alpha_bar, np.float64)[1:]
   kept = int(np.sum(alpha_bar > 2.0**-24))
   tail = np.geomspace(alpha_bar[kept - 1], 2.0**-24, T - kept + 1)[1:]
-  return from_alpha_bar([*alpha_bar[:kept], *tail])
+  return from_alpha_bar(np.concatenate([alpha_bar[:kept], tail]))
 
 
 def _restriction(config: dict[str, Any]) -> Callable[[Denoiser, Schedule], Denoiser]:
@@ -86,12 +86,12 @@ def _restriction(config: dict[str, Any]) -> Callable[[Denoiser, Schedule], Denoi
   return lambda denoise, schedule: denoise
 
 
-def as_it_is(schedule: Schedule, x_t: jax.Array, t) -> tuple[jax.Array, Any]:
+def as_it_is(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
   """The sample and its level: what most networks are given."""
   return x_t, t
 
 
-def _whole(level, up: bool):
+def _whole(level: jax.Array, up: bool) -> jax.Array:
   """A real level as the whole one that diffusers names to the network."""
   level = jnp.asarray(level)
   if jnp.issubdtype(level.dtype, jnp.integer):
@@ -104,7 +104,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   kind, T = config["_class_name"], config["num_train_timesteps"]
   if kind.startswith("EDM"):
 
-    def of_edm(schedule, x_t, t):
+    def of_edm(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
       x, noise = edm_input(schedule, x_t, t, config["sigma_data"])
       return x, noise + 1
 
@@ -112,7 +112,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   if kind == "FlowMatchEulerDiscreteScheduler" or config.get("use_flow_sigmas"):
     whole = kind != "FlowMatchEulerDiscreteScheduler"
 
-    def of_flow(schedule, x_t, t):
+    def of_flow(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
       x, u = flow_input(schedule, x_t, t)
       return x, (_whole(u * T, up=False) if whole else u * T) + 1
 
@@ -171,7 +171,7 @@ def _path(config: dict[str, Any]) -> tuple[Schedule, Parameterisation, spacings.
   return schedule, meaning, spacings.of_sigmas(config, schedule)
 
 
-def from_scheduler(config: dict[str, Any], variance: Callable | None = None) -> Sampling:
+def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | None = None) -> Sampling:
   """Reads the configuration of a diffusers scheduler, of any class in `scheduler_defaults.DEFAULTS`.
 
   Settings that the class itself ignores are ignored. An Inverse class is read as the one that it inverts: see

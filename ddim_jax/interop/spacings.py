@@ -52,16 +52,17 @@ def _ramp(config: dict[str, Any], first: float, last: float, S: int) -> np.ndarr
   if len(chosen) > 1:
     raise ValueError(f"only one of {', '.join(chosen)} can be on")
   share = np.linspace(0, 1, S)
+  found: np.ndarray | None = None
   match chosen:
     case ["use_karras_sigmas"]:
-      return (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+      found = (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
     case ["use_exponential_sigmas"] | ["use_lu_lambdas"]:
-      return np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
+      found = np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
     case ["use_beta_sigmas"]:
       import scipy.stats
 
-      return last + scipy.stats.beta.ppf(1 - share, 0.6, 0.6) * (first - last)
-  return None
+      found = last + scipy.stats.beta.ppf(1 - share, 0.6, 0.6) * (first - last)
+  return found
 
 
 def plain(config: dict[str, Any], T: int) -> Spacing:
@@ -73,7 +74,8 @@ def plain(config: dict[str, Any], T: int) -> Spacing:
   }
   levels = choose(config, "timestep_spacing", spacings)
   if config.get("set_alpha_to_one", True):
-    return levels
+    found: Spacing = levels
+    return found
   return lambda S: np.maximum(levels(S), 1)
 
 
@@ -93,7 +95,7 @@ def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
   if config.get("interpolation_type", "linear") != "linear" and not any(config.get(key) for key in ONLY_ONE):
     refuse(config, {"interpolation_type": "its sigmas are not those of its timesteps"})
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     at = levels(S)
     sigmas = np.interp(at, np.arange(1, T + 1), table)
     first, last = config.get("sigma_max") or sigmas[0], config.get("sigma_min") or sigmas[-1]
@@ -105,9 +107,12 @@ def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
   return spaced
 
 
-def _last(config, default: str) -> int:
+def _last(config: Any, default: str) -> int:
   """The level at which the sequence ends, 0 or 1."""
-  return choose({"final_sigmas_type": default} | config, "final_sigmas_type", {"zero": 0, "sigma_min": 1})
+  found: int = choose(
+    {"final_sigmas_type": default} | config, "final_sigmas_type", {"zero": 0, "sigma_min": 1}
+  )
+  return found
 
 
 def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
@@ -128,7 +133,7 @@ def of_multistep(config: dict[str, Any], schedule: Schedule) -> Spacing:
   to_zero = _last(config, "sigma_min") == 0
   stays = kind in STAYS
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     first, lowest = config.get("sigma_max") or table[-1], config.get("sigma_min") or table[0]
     ramp = _ramp(config, first, lowest, S)
     if ramp is None:
@@ -153,7 +158,7 @@ def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) ->
   shifted = lambda u: shift * u / (1 + (shift - 1) * u)
   to_zero = _last(config, "sigma_min") == 0
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     if kind == "UniPCMultistepScheduler":
       u = shifted(np.linspace(1, 1 / T, S + 1)[:-1])
       if config["shift_terminal"]:
@@ -170,7 +175,8 @@ def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) ->
 
 def stretched(u: np.ndarray, end: float) -> np.ndarray:
   """Shares of noise stretched so that the last is ``end``."""
-  return 1 - (1 - u) / ((1 - u[-1]) / (1 - end))
+  found: np.ndarray = 1 - (1 - u) / ((1 - u[-1]) / (1 - end))
+  return found
 
 
 def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:
@@ -178,7 +184,7 @@ def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:
   T, shift = schedule.T, config["shift"]
   shifted = lambda u: shift * u / (1 + (shift - 1) * u)
 
-  def spaced(S):
+  def spaced(S: int) -> np.ndarray:
     u = shifted(np.linspace(1, shifted(1 / T), S))
     if config["shift_terminal"]:
       u = stretched(u, config["shift_terminal"])

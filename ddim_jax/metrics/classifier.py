@@ -35,7 +35,7 @@ class Classifier(nn.Module):
   classes: int = 10
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Features and logits.
 
     Args:
@@ -96,7 +96,8 @@ def load(path: Path) -> dict[str, Any]:
   shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)
   if shapes(params) != shapes(expected):
     raise ValueError(f"{path} does not hold the weights of this classifier")
-  return params
+  found: dict[str, Any] = params
+  return found
 
 
 def extractor(name: str) -> Extractor:

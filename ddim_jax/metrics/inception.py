@@ -25,7 +25,7 @@ class Inception(nn.Module):
   """Images to features and logits."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> Any:
     """Applies the network.
 
     Args:
@@ -40,20 +40,27 @@ class Inception(nn.Module):
     if x.ndim != 4 or x.shape[1:] != (SIDE, SIDE, 3):
       raise ValueError(f"x must be [B, {SIDE}, {SIDE}, 3], got {x.shape}")
 
-    def conv(x, name, width, size=(1, 1), stride=1, padding: Any = "SAME"):
+    def conv(
+      x: jax.Array,
+      name: str,
+      width: int,
+      size: tuple[int, int] = (1, 1),
+      stride: int = 1,
+      padding: Any = "SAME",
+    ) -> jax.Array:
       # float32 throughout, also on devices that would round to bfloat16
       layer = nn.Conv(
         width, size, strides=stride, padding=padding, precision=jax.lax.Precision.HIGHEST, name=name
       )
       return nn.relu(layer(x))
 
-    def chain(x, block, *layers):
+    def chain(x: jax.Array, block: str, *layers: Any) -> jax.Array:
       """Convolutions one after another, each (name, width, size) of one block."""
       for name, width, size in layers:
         x = conv(x, f"{block}_{name}", width, size)
       return x
 
-    def block_a(x, name, pooled):
+    def block_a(x: jax.Array, name: str, pooled: int) -> jax.Array:
       return jnp.concatenate([
         chain(x, name, ("branch1x1", 64, (1, 1))),
         chain(x, name, ("branch5x5_1", 48, (1, 1)), ("branch5x5_2", 64, (5, 5))),
@@ -64,7 +71,7 @@ class Inception(nn.Module):
         chain(_mean_pool(x), name, ("branch_pool", pooled, (1, 1))),
       ], axis=-1)  # fmt: skip
 
-    def block_b(x, name):
+    def block_b(x: jax.Array, name: str) -> jax.Array:
       double = chain(x, name, ("branch3x3dbl_1", 64, (1, 1)), ("branch3x3dbl_2", 96, (3, 3)))
       return jnp.concatenate([
         conv(x, f"{name}_branch3x3", 384, (3, 3), 2, "VALID"),
@@ -72,7 +79,7 @@ class Inception(nn.Module):
         _max_pool(x),
       ], axis=-1)  # fmt: skip
 
-    def block_c(x, name, width):
+    def block_c(x: jax.Array, name: str, width: int) -> jax.Array:
       row, column, last = (1, 7), (7, 1), 192
       return jnp.concatenate([
         chain(x, name, ("branch1x1", last, (1, 1))),
@@ -86,7 +93,7 @@ class Inception(nn.Module):
         chain(_mean_pool(x), name, ("branch_pool", last, (1, 1))),
       ], axis=-1)  # fmt: skip
 
-    def block_d(x, name):
+    def block_d(x: jax.Array, name: str) -> jax.Array:
       single = chain(x, name, ("branch3x3_1", 192, (1, 1)))
       wide = chain(
         x, name, ("branch7x7x3_1", 192, (1, 1)), ("branch7x7x3_2", 192, (1, 7)),
@@ -98,7 +105,7 @@ class Inception(nn.Module):
         _max_pool(x),
       ], axis=-1)  # fmt: skip
 
-    def block_e(x, name, pool: Callable):
+    def block_e(x: jax.Array, name: str, pool: Callable[..., jax.Array]) -> jax.Array:
       single = chain(x, name, ("branch3x3_1", 384, (1, 1)))
       double = chain(x, name, ("branch3x3dbl_1", 448, (1, 1)), ("branch3x3dbl_2", 384, (3, 3)))
       return jnp.concatenate([
@@ -127,7 +134,9 @@ class Inception(nn.Module):
     return features, nn.Dense(LOGITS, precision=jax.lax.Precision.HIGHEST, name="fc")(features)
 
 
-def extractor(params: Mapping[str, Any], resize: Callable[[jax.Array], jax.Array] | None = None):
+def extractor(
+  params: Mapping[str, Any], resize: Callable[[jax.Array], jax.Array] | None = None
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
   """``images -> (features, logits)`` of the network.
 
   Args:
@@ -139,4 +148,5 @@ def extractor(params: Mapping[str, Any], resize: Callable[[jax.Array], jax.Array
     A function that may be traced; parameters are constants of it.
   """
   resize = pytorch_fid if resize is None else resize
-  return lambda images: Inception().apply({"params": params}, resize(images))
+  apply: Callable[..., Any] = Inception().apply
+  return lambda images: apply({"params": params}, resize(images))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.metrics.value import Value
 
@@ -28,7 +29,7 @@ class ScoreSums(NamedTuple):
   information: float
 
 
-def score_sums(logits) -> ScoreSums:
+def score_sums(logits: ArrayLike) -> ScoreSums:
   """The sums of one batch of logits, ``f[B, K]``.
 
   Raises:

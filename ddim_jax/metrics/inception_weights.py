@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.atomic import replacing
-from ddim_jax.metrics.inception import SIDE, Inception
+from ddim_jax.metrics.inception import Inception
+from ddim_jax.metrics.resize import SIDE
 from ddim_jax.places import user_folder
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

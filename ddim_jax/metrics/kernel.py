@@ -6,17 +6,20 @@ compared between different N, which the Frechet distance cannot.
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.metrics.value import Value
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  return (x @ y.T / x.shape[1] + 1) ** 3
+  found: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
+  return found
 
 
-def squared_mmd(x, y) -> float:
+def squared_mmd(x: ArrayLike, y: ArrayLike) -> float:
   """The unbiased estimate for the kernel ``(x . y / D + 1)^3``; may be negative.
 
   Args:
@@ -30,14 +33,14 @@ def squared_mmd(x, y) -> float:
   if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
     raise ValueError(f"x and y must be [M, D] and [N, D], M and N at least 2, got {x.shape} and {y.shape}")
 
-  def within(z):
+  def within(z: np.ndarray) -> Any:
     k = _kernel(z, z)
     return (k.sum() - np.trace(k)) / (len(z) * (len(z) - 1))
 
   return float(within(x) + within(y) - 2 * _kernel(x, y).mean())
 
 
-def subsets(features, count: int = 100, size: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
+def subsets(features: ArrayLike, count: int = 100, size: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
   """``count`` random subsets of ``size`` features each (all of them, if there are fewer).
 
   Raises:
@@ -45,12 +48,12 @@ def subsets(features, count: int = 100, size: int = 1000, seed: int = 0) -> Iter
   """
   if count < 1 or size < 2:
     raise ValueError(f"count must be at least 1 and size at least 2, got {count} and {size}")
-  generator = np.random.default_rng(seed)
+  generator, features = np.random.default_rng(seed), np.asarray(features)
   for _ in range(count):
     yield features[generator.choice(len(features), min(size, len(features)), replace=False)]
 
 
-def kernel_distance(a: Iterable, b: Iterable) -> Value:
+def kernel_distance(a: Iterable[np.ndarray], b: Iterable[np.ndarray]) -> Value:
   """The mean of `squared_mmd` over pairs of blocks, with its standard deviation from block to block.
 
   Blocks of a stream need constant memory; `subsets` of features kept in memory are the usual choice.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax.metrics.value import Value
 
@@ -45,7 +46,7 @@ def _covered(points: np.ndarray, centres: np.ndarray, squared_radii: np.ndarray)
   return float(np.mean(np.concatenate(inside)))
 
 
-def precision_recall(reference, generated, k: int = 3) -> PrecisionRecall:
+def precision_recall(reference: ArrayLike, generated: ArrayLike, k: int = 3) -> PrecisionRecall:
   """Precision and recall of generated features against reference features.
 
   Args:

@@ -4,6 +4,8 @@
 device. Parmar et al., arXiv:2104.11222, show what the difference does.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 SIDE = 299
 
 
-def coloured(images):
+def coloured(images: Any) -> Any:
   """``u8[B, H, W, 1 or 3]`` with three channels; ValueError if it is of another shape or type."""
   if images.dtype != np.uint8:  # of another range, or twice scaled: distances would be wrong
     raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}{images.shape}")
@@ -20,7 +22,7 @@ def coloured(images):
   return images.repeat(3, axis=-1) if images.shape[-1] == 1 else images
 
 
-def pytorch_fid(images) -> jax.Array:
+def pytorch_fid(images: jax.Array) -> jax.Array:
   """As pytorch-fid: bilinear between pixel centres without smoothing, then [0, 255] to [-1, 1].
 
   Args:
@@ -34,7 +36,10 @@ def pytorch_fid(images) -> jax.Array:
   """
   x = coloured(jnp.asarray(images)).astype(jnp.float32) / 255
   shape = (x.shape[0], SIDE, SIDE, 3)
-  return 2 * jax.image.resize(x, shape, "linear", antialias=False, precision=jax.lax.Precision.HIGHEST) - 1
+  found: jax.Array = (
+    2 * jax.image.resize(x, shape, "linear", antialias=False, precision=jax.lax.Precision.HIGHEST) - 1
+  )
+  return found
 
 
 def clean_fid(images: np.ndarray) -> np.ndarray:
@@ -60,6 +65,6 @@ def clean_fid(images: np.ndarray) -> np.ndarray:
   return np.clip(out, 0, 255)
 
 
-def centred(x) -> jax.Array:
+def centred(x: jax.Array) -> jax.Array:
   """``f32[B, 299, 299, 3]`` in [0, 255] to about [-1, 1], as the network of clean-fid does it."""
   return (jnp.asarray(x) - 128) / 128

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 
 class Value(NamedTuple):
@@ -23,7 +24,7 @@ class Value(NamedTuple):
     return f"{self.value:.4g}{spread} (N = {self.num:,})"
 
 
-def reconstruction_error(original, reconstruction) -> Value:
+def reconstruction_error(original: ArrayLike, reconstruction: ArrayLike) -> Value:
   """The mean squared error per dimension of images scaled to [0, 1], as in table 2 of the paper.
 
   Args:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ddim_jax import interop, ranges
 from ddim_jax.denoisers import clip_x0
-from ddim_jax.models import tables
+from ddim_jax.models import tables, unets
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
 from ddim_jax.models.model import Model
 from ddim_jax.schedules import Schedule, zero_terminal_snr
@@ -22,6 +22,8 @@ _FIELDS = {"model": "network"}
 """Sections of the JSON whose field in `Config` has another name."""
 _OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
 """What a network with weights of its own leaves to the options."""
+WHOLE = ("imported", "custom")
+"""Entries of the JSON beside the sections."""
 
 
 def from_config(
@@ -57,7 +59,7 @@ def from_config(
     restrict=clip_x0 if described is None else described.restrict,
     shape=shape,
     classes=() if network.num_classes is None else tuple(classes),
-    null_label=null_label(network, len(classes)),
+    null_label=unets.null_label(network, len(classes)),
     step=step,
     config=config,
   )
@@ -116,52 +118,11 @@ def _network(config: Config, channels: int, num_classes: int) -> UNet:
   options = config.network
   for section in (config.data, options, config.diffusion):
     ranges.check_all(section)
-  if config.imported is not None:
-    network = interop.describe(**config.imported).model
-    _check_imported(network, channels, num_classes)
-    return network.clone(dtype=jnp.dtype(options.dtype), remat=options.remat, conv=options.conv)
-  if options.conditional and not num_classes:
-    raise ValueError("a conditional network needs a data set with classes; this one has none")
-  return UNet(
-    channels=options.channels,
-    multipliers=options.multipliers,
-    blocks=options.blocks,
-    attention=options.attention,
-    dropout=options.dropout,
-    out_channels=channels,
-    num_classes=num_classes if options.conditional else None,
-    groups=options.groups,
-    dtype=jnp.dtype(options.dtype),
-    remat=options.remat,
-    conv=options.conv,
-  )
-
-
-def _check_imported(network: UNet, channels: int, num_classes: int) -> None:
-  if {network.in_channels, network.out_channels} != {channels}:
-    raise ValueError(
-      f"the imported network goes from {network.in_channels} to {network.out_channels} channels; here images"
-      f" have {channels}"
-    )
-  if network.label_embedding is not None:
-    raise ValueError("class_embed_type must be None here: use such a network as a library")
-  if network.num_classes is not None and not 1 <= num_classes <= network.num_classes:
-    raise ValueError(
-      f"the imported network is conditional on {network.num_classes} classes and needs a data set with at"
-      f" least one and at most so many, got {num_classes}"
-    )
-
-
-def null_label(network: UNet, num_classes: int) -> int | None:
-  """The label that stands for "no class", or None if the network has none.
-
-  The table of an imported network has one where it is longer than there are classes: its last row.
-  """
-  if network.num_classes is None:
-    return None
-  if network.null_class:
-    return network.num_classes
-  return network.num_classes - 1 if network.num_classes > num_classes else None
+  if config.imported is None:
+    return unets.from_options(options, channels, num_classes)
+  network = interop.describe(**config.imported).model
+  unets.check_fits(network, channels, num_classes)
+  return network.clone(dtype=jnp.dtype(options.dtype), remat=options.remat, conv=options.conv)
 
 
 def named_schedule(options: Diffusion) -> Schedule:
@@ -192,6 +153,15 @@ def adopt(asked: Config, origin: Config) -> Config:
   return dataclasses.replace(asked, network=network, diffusion=section("diffusion"), imported=origin.imported)
 
 
+def to_predict_v(config: Config) -> Config:
+  """The same network, to predict v: of files of another project, too, which say it in their own words."""
+  diffusion = dataclasses.replace(config.diffusion, predict="v")
+  imported = config.imported
+  if imported is not None:
+    imported = imported | {"scheduler": imported["scheduler"] | {"prediction_type": "v_prediction"}}
+  return dataclasses.replace(config, diffusion=diffusion, imported=imported)
+
+
 def to_json(config: Config) -> dict[str, Any]:
   """JSON values; paths become strings. What imported files decide stands only under "imported"."""
   values = dataclasses.asdict(config)
@@ -201,7 +171,7 @@ def to_json(config: Config) -> dict[str, Any]:
     sections |= {
       section: {name: sections[section][name] for name in names} for section, names in _OPEN.items()
     }
-  return sections | {name: values[name] for name in ("imported", "custom") if values[name]}
+  return sections | {name: values[name] for name in WHOLE if values[name]}
 
 
 def from_json(values: dict[str, Any]) -> Config:

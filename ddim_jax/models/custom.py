@@ -8,7 +8,7 @@ import numpy as np
 
 from ddim_jax.beta_schedules import linear_schedule
 from ddim_jax.denoisers import clip_x0
-from ddim_jax.models import build, tables
+from ddim_jax.models import build, tables, unets
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network
 from ddim_jax.models.model import Model
 from ddim_jax.models.networks import adapt
@@ -52,7 +52,7 @@ def from_network(
     restrict=clip_x0 if clip else lambda denoise, schedule: denoise,
     shape=shape,
     classes=tuple(classes),
-    null_label=build.null_label(network, len(classes)) if isinstance(network, UNet) else None,
+    null_label=unets.null_label(network, len(classes)) if isinstance(network, UNet) else None,
     step=0,
     config=Config(Data(UNKNOWN), custom=_name(network)),
   )

@@ -9,8 +9,9 @@ import numpy as np
 from ddim_jax import ranges, timesteps
 from ddim_jax.inversion import invert
 from ddim_jax.models import tables
-from ddim_jax.sampling import image_keys, initial_noise, sample
-from ddim_jax.seeds import key_of
+from ddim_jax.models.denoising import is_guided
+from ddim_jax.sampling import sample
+from ddim_jax.seeds import image_keys, initial_noise, key_of
 from ddim_jax.solvers import Solver
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ _LEAST_LENGTH = 64
 
 Draw = Callable[..., np.ndarray]
 """``(indices: i32[size], eta=0.0, params=the model's) -> f32[size, H, W, C]``, numpy."""
-
-
-def is_guided(guidance: Any) -> bool:
-  """Whether a guidance weight has an effect: anything but None and the number 1."""
-  return guidance is not None and not (isinstance(guidance, (int, float)) and guidance == 1)
 
 
 def by_example(count: int) -> jax.sharding.NamedSharding:
@@ -62,6 +58,17 @@ def padded(ts: np.ndarray) -> tuple[np.ndarray, np.int32]:
   """Levels and their number of steps, padded to one of a few lengths: see `ddim_jax.timesteps.pad`."""
   steps = len(ts) - 1
   return timesteps.pad(ts, max(_LEAST_LENGTH, 1 << (steps - 1).bit_length()))
+
+
+def starts(model: "Model", key: jax.Array, indices: Any) -> tuple[jax.Array, jax.Array]:
+  """Keys ``[B]`` and first noise ``f32[B, H, W, C]`` of the images of these numbers. May be traced."""
+  keys = image_keys(key, indices)
+  return keys, initial_noise(keys, (len(indices), *model.shape))
+
+
+def in_turn(model: "Model", indices: Any) -> Any:
+  """Image i is of class i modulo the number of classes: ``i32[B]``, or None for an unconditional model."""
+  return indices % len(model.classes) if model.classes else None
 
 
 def as_solver(solver: str | Solver | None, eta: Any = 0.0) -> Solver:
@@ -114,7 +121,7 @@ def numbered_images(
     label: Class of every image, ``i32[]``, or of image i, ``i32[num]``; None takes the index modulo the
       number of classes.
     guidance: Weight of classifier-free guidance; 1 is none.
-    clip: Restrict predictions of x0.
+    clip: Clip predictions of x0.
     at_once: Images wanted at a time, rounded up to what the devices can share.
 
   Returns:
@@ -126,27 +133,22 @@ def numbered_images(
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
   as_solver(solver)
-  model.replace(params=()).denoiser(
-    guidance=guidance
-  )  # what does not go together is said before anything compiles
+  model.replace(params=()).denoiser(guidance=guidance)  # says what does not go together, before compiling
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
-  key, sharing, classes = key_of(seed), by_example(size), len(model.classes)
+  key, sharing = key_of(seed), by_example(size)
 
   def run(
     model: "Model", key: Any, eta: Any, guidance: Any, ts: Any, count: Any, indices: Any, labels: Any
   ) -> jax.Array:
-    keys = image_keys(key, indices)
-    noise = initial_noise(keys, (indices.shape[0], *model.shape))
+    keys, noise = starts(model, key, indices)
     denoise = model.denoiser(label=labels, guidance=guidance if guided else 1.0, clip=clip)
     return sample(keys, denoise, model.schedule, noise, ts, solver=as_solver(solver, eta), count=count)[0]
 
   program = model.programs.setdefault((solver, guided, clip), jax.jit(run))
 
-  def labels_of(indices: np.ndarray) -> np.ndarray | None:
-    if not classes:
-      return None
-    if label is None:
-      return indices % classes
+  def labels_of(indices: np.ndarray) -> Any:
+    if label is None or not model.classes:
+      return in_turn(model, indices)
     each = np.asarray(label, np.int32)
     return each[np.minimum(indices, len(each) - 1)] if each.ndim else np.full_like(indices, each)
 

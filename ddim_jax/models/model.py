@@ -2,27 +2,23 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax import ranges
-from ddim_jax.denoisers import Denoiser, as_denoiser
-from ddim_jax.guidance import guide
-from ddim_jax.models import drawing, tables
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.models import denoising, drawing, tables, tree
+from ddim_jax.models.classes import Label, numbers
 from ddim_jax.models.config import Config
 from ddim_jax.models.networks import Adapted, adapt
 from ddim_jax.parameterisation import Parameterisation
 from ddim_jax.places import local
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver
-
-Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
-"""A class by number or name, or one for each image."""
 
 Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
 
@@ -110,27 +106,7 @@ class Model:
     Raises:
       ValueError: If the model has no such class, or none at all.
     """
-    if label is None or isinstance(label, jax.core.Tracer):
-      return label
-    if not self.classes:
-      raise ValueError(
-        "label needs a conditional model; this one is unconditional. One that comes along:"
-        " fashion_mnist_classes"
-      )
-    if isinstance(label, str) or np.ndim(label) == 0:
-      return np.int32(self._number(label))
-    numbers = [self._number(one) for one in np.asarray(label).ravel().tolist()]
-    return np.asarray(numbers, np.int32)
-
-  def _number(self, label: Any) -> int:
-    text = str(label)
-    if isinstance(label, str) and text in self.classes:
-      return self.classes.index(text)
-    if text.isdigit() and int(text) < len(self.classes):
-      return int(text)
-    raise ValueError(
-      f"label must be in [0, {len(self.classes) - 1}] or one of {', '.join(self.classes)}, got {label!r}"
-    )
+    return numbers(label, self.classes)
 
   def denoiser(
     self,
@@ -148,7 +124,7 @@ class Model:
       label: A class by number or name, or one for each image, ``i32[B]``, perhaps traced; None is no class.
       guidance: Weight of classifier-free guidance, ``f32[]`` or ``f32[B]``, perhaps traced; 1.0 is none and
         asks the network once instead of twice.
-      clip: Restrict predictions of x0: to [-1, 1], or as the model's files say. Inversion needs False.
+      clip: Clip predictions of x0: to [-1, 1], or as the model's files say. Inversion needs False.
 
     Returns:
       A pure function that works under jit, vmap and grad.
@@ -156,27 +132,7 @@ class Model:
     Raises:
       ValueError: On a class or guidance that the model does not have.
     """
-    if self.params is None:
-      raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
-    params, numbers = jax.tree.map(jnp.asarray, self.params), self.labels(label)
-
-    def under(numbers: Any) -> Denoiser:
-      def network(x: jax.Array, t: jax.Array) -> jax.Array:
-        given = self.null_label if numbers is None else numbers
-        labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
-        return self.apply(params, x, t, labels)
-
-      return as_denoiser(network, self.schedule, self.parameterisation)
-
-    denoise = under(numbers)
-    if drawing.is_guided(guidance):
-      if self.null_label is None:
-        raise ValueError(
-          "guidance needs a conditional model that was also trained without labels; this one was not. One"
-          " that comes along: fashion_mnist_classes"
-        )
-      denoise = guide(denoise, under(None), self.schedule, guidance)
-    return self.restrict(denoise, self.schedule) if clip else denoise
+    return denoising.denoiser(self, label, guidance, clip)
 
   def levels(self, steps: int, spacing: str | tables.Spacing | None = None) -> np.ndarray:
     """The levels of ``steps`` steps, ``[S+1]``: the model's own spacing, a function, or one of a name.
@@ -218,7 +174,7 @@ class Model:
       guidance: Weight of classifier-free guidance; 1 is none.
       seed: In [0, 2^63).
       spacing: Which levels to visit, by name or as ``S -> levels``; by default the model's own.
-      clip: Restrict predictions of x0, see `denoiser`.
+      clip: Clip predictions of x0, see `denoiser`.
       batch_size: Images at a time on each device.
 
     Returns:
@@ -254,7 +210,7 @@ class Model:
     Args:
       images: ``f32[N, H, W, C]`` in [-1, 1].
       steps: Number of steps S; another S compiles anew.
-      refine: Largest number of fixed-point iterations a step, at least 0.
+      refine: Largest number of fixed-point iterations per step, at least 0.
       label: As in `denoiser`.
       spacing: As in `sample`.
       batch_size: Images at a time on each device.
@@ -291,23 +247,4 @@ class Model:
     exported.save(self, local(path), half)
 
 
-class _Static:
-  """What a compiled program depends on besides arrays: the same for copies with other parameters."""
-
-  def __init__(self, model: Model):
-    self.model = model
-    functions = (model.network, model.restrict, model.inputs, *model.parameterisation)
-    self._key = (*map(id, functions), model.shape, model.classes, model.null_label)
-
-  def __eq__(self, other: object) -> bool:
-    return isinstance(other, _Static) and self._key == other._key
-
-  def __hash__(self) -> int:
-    return hash(self._key)
-
-
-jax.tree_util.register_pytree_node(
-  Model,
-  lambda model: ((model.params, model.schedule), _Static(model)),
-  lambda static, arrays: static.model.replace(params=arrays[0], schedule=arrays[1]),
-)
+tree.register(Model)

@@ -88,7 +88,7 @@ class StopRequest:
   Signals are handled in the main thread only: elsewhere the time alone counts.
   """
 
-  def __init__(self, max_minutes: float | None = None):
+  def __init__(self, max_minutes: float | None = None) -> None:
     """Starts the clock; ``max_minutes`` is None for no limit."""
     self.deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     self._urgency = 0

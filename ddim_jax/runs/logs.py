@@ -1,4 +1,4 @@
-"""What a training run leaves behind: metrics as JSON lines and TensorBoard events, a progress bar."""
+"""What a training run leaves behind: metrics as JSON lines, and events for TensorBoard."""
 
 import contextlib
 import io
@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+import numpy as np
 
-from ddim_jax import console
+from ddim_jax import plots
 from ddim_jax.atomic import replacing
-
-_FLUSH_SECONDS = 10.0
+from ddim_jax.runs.progress import FLUSH_SECONDS, Progress
 
 
 def read_metrics(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -66,17 +65,25 @@ def open_log(
 class Log:
   """Metrics and progress together; without metrics on hosts other than the first."""
 
-  def __init__(self, metrics: "Metrics | None", progress: "Progress"):
+  def __init__(self, metrics: "Metrics | None", progress: Progress) -> None:
+    """Takes both."""
     self._metrics, self._progress = metrics, progress
     self._flushed = time.monotonic()
 
-  def step(self, step: int, values: dict[str, float]) -> None:
-    """Records a step's metrics."""
+  def step(self, step: int, values: dict[str, float]) -> dict[str, float]:
+    """Records a step's metrics; returns them with "images_per_second", measured about once a second."""
+    rate = self._progress.step(values["loss"])
+    timed = {} if rate is None else {"images_per_second": rate}
     if self._metrics is not None:
-      self._metrics.write(step, values)
-    self._progress.step(values["loss"])
-    if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+      self._metrics.write(step, values, timed)
+    if time.monotonic() - self._flushed > FLUSH_SECONDS:
       self.flush()
+    return values | timed
+
+  def picture(self, step: int, pixels: np.ndarray) -> None:
+    """Records a grid of samples, ``u8[H, W, C]``."""
+    if self._metrics is not None:
+      self._metrics.write_picture(step, pixels)
 
   def flush(self) -> None:
     """Puts everything recorded so far on the disk."""
@@ -92,11 +99,12 @@ class Log:
 class Metrics:
   """One line of JSON for every step, exactly once, across restarts; events for TensorBoard.
 
-  The lines depend on the run alone, not on the clock, so that an interrupted run writes the same file.
-  Nothing is written but in `flush`, where an error can be told.
+  The lines depend on the run alone, not on the clock, so that an interrupted run writes the same file; what
+  was measured by the clock, and pictures, are events only. Nothing is written but in `flush`, where an error
+  can be told.
   """
 
-  def __init__(self, workdir: Path, step: int):
+  def __init__(self, workdir: Path, step: int) -> None:
     """Opens the log of a run that is at ``step``: what was written beyond it is dropped."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
@@ -110,14 +118,18 @@ class Metrics:
     self._lines: list[str] = []
     self._events = [Event(wall_time=time.time(), file_version="brain.Event:2"), start]
 
-  def write(self, step: int, values: dict[str, float]) -> None:
-    """Adds the values of a step."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
+  def write(self, step: int, values: dict[str, float], timed: dict[str, float] | None = None) -> None:
+    """Adds the values of a step; those in ``timed`` depend on the clock."""
     self._lines.append(json.dumps({"step": step, **values}) + "\n")
-    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-    self._events.append(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
+    self._add(step, [{"tag": name, "simple_value": v} for name, v in (values | (timed or {})).items()])
+
+  def write_picture(self, step: int, pixels: np.ndarray, tag: str = "samples") -> None:
+    """Adds a picture, ``u8[H, W, C]``, for TensorBoard alone."""
+    height, width, channels = pixels.shape
+    buffer = io.BytesIO()
+    plots.to_image(pixels).save(buffer, "PNG")
+    image = {"height": height, "width": width, "colorspace": channels}
+    self._add(step, [{"tag": tag, "image": image | {"encoded_image_string": buffer.getvalue()}}])
 
   def flush(self) -> None:
     """Writes what was added.
@@ -129,6 +141,13 @@ class Metrics:
     self._lines.clear()
     _append(self._events_path, _records(self._events))
     self._events.clear()
+
+  def _add(self, step: int, values: list[dict[str, Any]]) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    summary = Summary(value=[Summary.Value(**value) for value in values])
+    self._events.append(Event(step=step, wall_time=time.time(), summary=summary))
 
 
 def _records(events: Iterable[Any]) -> bytes:
@@ -150,57 +169,3 @@ def _append(path: Path, content: bytes) -> None:
       os.fsync(file.fileno())
   except OSError as error:
     raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-class Progress:
-  """A progress bar with loss, images/s and time left; in a log file, a line now and then.
-
-  The time left is that until the last step, or until the deadline if that comes first.
-  """
-
-  def __init__(
-    self, start: int, steps: int, batch_size: int, quiet: bool = False, deadline: float | None = None
-  ):
-    self._batch_size, self._deadline = batch_size, deadline
-    self._terminal = console.STDERR.isatty()
-    self._bar = console.bar(
-      total=steps,
-      initial=start,
-      unit="step",
-      mininterval=0.5 if self._terminal else _FLUSH_SECONDS,
-      disable=quiet,
-      ascii=None if self._terminal else True,
-      bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
-    )
-    self._since, self._count, self._rate = time.monotonic(), 0, 0.0
-    self._loss: float | None = None
-
-  def step(self, loss: float) -> None:
-    """Advances by one step."""
-    self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
-    self._count += 1
-    if time.monotonic() - self._since > (1.0 if self._terminal else _FLUSH_SECONDS):
-      self._show()
-    self._bar.update()
-
-  def close(self) -> None:
-    """Leaves the bar where it is, with the rate of a run too short to have shown one."""
-    if self._count and not self._rate:
-      self._show()
-    self._bar.close()
-
-  def _show(self) -> None:
-    now = time.monotonic()
-    self._rate = self._count * self._batch_size / (now - self._since)
-    self._since, self._count = now, 0
-    text = f"loss {self._loss:.4f}, {self._rate:.0f} images/s, {self._left(now)}"
-    self._bar.set_postfix_str(text, refresh=False)
-
-  def _left(self, now: float) -> str:
-    pace = self._rate / self._batch_size
-    seconds = (self._bar.total - self._bar.n) / pace
-    if self._deadline is None or now + seconds <= self._deadline:
-      return f"{tqdm.format_interval(round(seconds))} left"
-    seconds = max(0.0, self._deadline - now)
-    last = self._bar.n + round(seconds * pace)
-    return f"{tqdm.format_interval(round(seconds))} left, time is up at about step {last:,}"

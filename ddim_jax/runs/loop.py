@@ -1,8 +1,6 @@
 """The training loop: pmapped over all devices of all hosts, resumed from its folder."""
 
 import contextlib
-import dataclasses
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,26 +10,20 @@ import jax
 import numpy as np
 import optax
 
-from ddim_jax import checkpoints, data, plots, ranges, training
+from ddim_jax import checkpoints, data, ranges, training
 from ddim_jax.atomic import alone
 from ddim_jax.console import say
-from ddim_jax.models import Model, build, drawing, from_network
-from ddim_jax.models.config import UNKNOWN, Data, Optimisation
-from ddim_jax.models.tables import named
+from ddim_jax.models import Model
+from ddim_jax.models.config import Data, Optimisation
 from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
-from ddim_jax.runs import evaluation, hosts, logs, objective
-from ddim_jax.runs.start import checked, start
+from ddim_jax.runs import between, evaluation, hosts, inputs, logs, objective
+from ddim_jax.runs.header import header, say_operations
+from ddim_jax.runs.start import begin
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
 from ddim_jax.seeds import key_of
-
-_LAG = 2
-"""Updates between one and reading its metrics, so that reading never makes the device wait."""
-_GRID = 64
-_BY_LEVEL_EVERY = 10
-"""Updates between those that record their loss by level."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,7 +61,7 @@ def fit(
   eval_every: Count = 0,
   eval_num: Several = 1000,
   inception: str | Path | None = None,
-  log: Callable[[int, dict[str, float]], None] | None = None,
+  log: between.LogFunction | None = None,
   progress: bool = True,
   record: Data | None = None,
   origin: str | None = None,
@@ -118,8 +110,9 @@ def fit(
     eval_num: Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared.
     inception: Weights of the FID's Inception network, for evaluation; None is EfficientNet-Lite0, or for
       grey images a classifier.
-    log: ``(step, values)``, called in order for every update with "loss", "grad_norm", "skipped" and, where
-      there are any, "frechet" and losses by level: ``lambda step, values: wandb.log(values, step)``.
+    log: ``(step, values)``, called in order for every update with what TensorBoard gets: "loss", "grad_norm",
+      "skipped", "learning_rate" (unless the optimiser is a finished one); and where there are any,
+      "images_per_second", "frechet" and losses by level: ``lambda step, values: wandb.log(values, step)``.
     progress: Show a header and a progress bar.
     record: What checkpoints say of the data, by which commands find its test split again.
     origin: What checkpoints call the weights that the run started from.
@@ -135,219 +128,60 @@ def fit(
     OSError: If something could not be written; what was saved before stays.
   """
   ranges.check_all(fit, locals())
-  _check_batch(batch_size, accumulate)
-  workdir, source = for_checkpoints(workdir), as_source(images, labels, classes)
-  if not isinstance(model, Model):
-    wanted = source.classes if getattr(model, "num_classes", None) is not None else ()
-    model = from_network(model, source.shape, classes=wanted)
-  if model.shape != source.shape:
-    raise ValueError(f"the model is for images of {model.shape}, these are {source.shape}")
-  config = dataclasses.replace(
-    model.config,
-    data=Data(UNKNOWN) if record is None else record,
-    network=dataclasses.replace(model.config.network, label_dropout=label_dropout),
-    diffusion=dataclasses.replace(
-      model.config.diffusion, antithetic=antithetic, weighting=_named(weighting or "none")
-    ),
-    optimisation=Optimisation(
-      _named(optimizer), batch_size, 0.0 if callable(learning_rate) else float(learning_rate),
-      warmup, clip, ema, tuple(emas), seed,
-    ),
+  inputs.check_batch(batch_size, accumulate)
+  workdir, source = for_checkpoints(workdir), inputs.as_source(images, labels, classes)
+  optimisation = Optimisation(
+    inputs.name_of(optimizer), batch_size, 0.0 if callable(learning_rate) else float(learning_rate), warmup,
+    clip, ema, tuple(emas), seed,
   )  # fmt: skip
-  model = model.replace(config=config)
-  weigh = named(objective.WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
+  model = inputs.recorded(
+    inputs.as_model(model, source), optimisation, record, label_dropout=label_dropout,
+    antithetic=antithetic, weighting=weighting,
+  )  # fmt: skip
   made = objective.optimizer(optimizer, learning_rate, warmup, clip)
-  if minimise is None:
-    losses, levels = (
-      objective.losses(model, weigh, label_dropout),
-      objective.levels(antithetic, model.schedule.T),
-    )
-  else:
-    losses, levels = minimise(model)
-  losses = objective.accumulated(losses, accumulate)
+  losses, levels = (minimise or objective.simple(weighting, antithetic, label_dropout))(model)
   batch = partial(local_batch, source, batch_size=batch_size, seed=seed, flip=flip)
-
+  chief, key = jax.process_index() == 0, key_of(seed)
+  shown = progress and chief
   workdir.mkdir(parents=True, exist_ok=True)
-  chief = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     stop = stack.enter_context(hosts.StopRequest(max_minutes))
     if chief:
       stack.enter_context(alone(workdir, "is training there"))
     folder = workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=keep, keep_every=keep_every))
-    saved = checkpoints.restore_newest_sound(manager, lambda text: say(f"warning: {text}"))
-    tuned = "from" in saved.config if saved is not None else model.params is not None
-    begun = None if saved is None else saved.config.get("from")
-    description = describe(model, source, begun or origin or "given weights" if tuned else None)
-    changes = [] if saved is None else checked(workdir, saved.config, description)
-    packed = optimizer in objective.ALIKE
-    state = start(model, made, seed=seed, emas=len(emas), packed=packed, saved=saved)
-    decay = training.constant_decay if tuned else training.warm_decay
+    begun = begin(workdir, manager, model, source, made, packed=optimizer in objective.ALIKE, origin=origin)
+    decay = training.constant_decay if begun.tuned else training.warm_decay
     update = pmapped_update(
-      losses, levels, made, decay(ema), [decay(value) for value in emas],
+      objective.accumulated(losses, accumulate), levels, made, decay(ema), [decay(value) for value in emas],
       level_edges=evaluation.level_edges(model.schedule.T), scaling=source.scaling,
+      rate=objective.rate(optimizer, learning_rate, warmup),
     )  # fmt: skip
-    state = on_every_device(state)
-    evaluate = None
-    if eval_every:
-      evaluate = evaluation.evaluator(
-        model, source, folder=workdir, num=eval_num, seed=seed, decays=emas,
-        inception=None if inception is None else local(inception, "inception"), name=model.config.data.data,
-      )  # fmt: skip
-    first = int(state.step)
-    shown = progress and chief
+    state, first = on_every_device(begun.state), int(begun.state.step)
+    judge = None if not eval_every else evaluation.evaluator(
+      model, source, folder=workdir, num=eval_num, seed=seed, decays=emas,
+      inception=None if inception is None else local(inception, "inception"), name=model.config.data.data,
+    )  # fmt: skip
     if shown:
-      say("\n".join(header(workdir, source, state, batch_size, steps)))
-      for change in changes:
-        say(f"changed     {change}")
-    key, flags = key_of(seed), np.zeros(jax.local_device_count(), np.int32)
+      say("\n".join(header(workdir, source, state, batch_size, steps, begun.changes)))
     if first < steps:
       with waiting("compiling", shown):
-        # JAX keeps it for the calls below.
-        program = update.lower(state, key, *batch(first), flags).compile()
-      if shown and (flops := flops_of(program)):
-        say(f"a step      about {flops / 1e9:,.1f} GFLOP")
+        flags = np.zeros(jax.local_device_count(), np.int32)
+        program = update.lower(state, key, *batch(first), flags).compile()  # JAX keeps it for the calls below
+      if shown:
+        say_operations(program)
     book = stack.enter_context(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
-    reader = _Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
-    grid = _grid_sampler(model, seed) if sample_every and chief else None
-
-    step, urgency = first, 0
-    for step, (pixels, numbers) in enumerate(data.prefetch(batch, first, steps), first + 1):
-      flags = np.full(jax.local_device_count(), stop.urgency(), np.int32)
-      state, metrics = update(state, key, pixels, numbers, flags)
-      if step == first + 1 and compiled is not None:
-        jax.block_until_ready(metrics)
-        compiled()
-      last = step == steps
-      judged = evaluate is not None and (last or step % eval_every == 0)
-      if evaluate is not None and judged:
-        with waiting(f"drawing {eval_num:,} images to evaluate", shown):
-          metrics |= evaluate(*unpack(jax.device_get((state.ema, state.emas))))
-      reader.add(step, metrics)
-      due = last or judged or step % save_every == 0
-      urgency = reader.read(0 if due else _LAG)
-      if due or urgency:
-        urgency = max(urgency, reader.read(0))
-        book.flush()
-        checkpoints.save(manager, step, state, description, metrics["frechet"] if judged else None)
-      if grid is not None and (last or step % sample_every == 0):
-        try:
-          with waiting("drawing samples", shown):
-            picture = grid(unpack(jax.device_get(state.ema)))
-          plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
-        except FloatingPointError as error:
-          say(f"warning: no samples of step {step:,}: {error}")
-      if urgency:
-        break
+    drawn = sample_every and chief
+    habits = between.Habits(
+      between.checkpointer(manager, begun.description), save_every, judge, eval_every,
+      between.grids(model, seed, workdir, book) if drawn else None, sample_every, compiled, shown,
+    )  # fmt: skip
+    reader = between.Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
+    batches = data.prefetch(batch, first, steps)
+    state, step, urgency = between.train(update, state, key, batches, steps, habits, reader, stop)
     result: Model = model.replace(params=unpack(jax.device_get(state.ema)), step=step)
   if urgency == 2:
     raise Interrupted(f"stopped and saved at step {step:,} in {workdir}")
   return result
-
-
-def as_source(
-  images: data.Source | np.ndarray, labels: np.ndarray | None = None, classes: Sequence[str] = ()
-) -> data.Source:
-  """Arrays as a source; a source stays as it is.
-
-  Raises:
-    ValueError: If the arrays are not as `fit` says, or come with what goes with a source only.
-  """
-  if isinstance(images, data.Source):
-    if labels is not None or classes:
-      raise ValueError("labels and classes are for arrays: a Source has its own")
-    return images
-  images = np.asarray(images)
-  if labels is not None:
-    labels = np.asarray(labels, np.int32)
-    classes = tuple(classes) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
-    if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
-      raise ValueError(f"labels must be in [0, {len(classes) - 1}], got {labels.min()} to {labels.max()}")
-  values = None if images.dtype == np.uint8 else (-1.0, 1.0)
-  return data.in_memory("array", images, labels, tuple(classes), values=values)
-
-
-def describe(model: Model, source: data.Source, origin: str | None) -> dict[str, Any]:
-  """What a checkpoint keeps beside its arrays, see `ddim_jax.models.build.describe`."""
-  description = build.describe(model) | {"classes": list(source.classes), "images": source.size}
-  del description["step"]
-  return description if origin is None else description | {"from": origin}
-
-
-def _check_batch(batch_size: int, accumulate: int) -> None:
-  devices = jax.device_count()
-  if batch_size % (devices * accumulate):
-    parts = f" in {accumulate} parts each" if accumulate != 1 else ""
-    raise ValueError(
-      f"batch_size must be a positive multiple of the {devices} devices{parts}, got {batch_size}"
-    )
-
-
-def _named(choice: Any) -> Any:
-  """What a record calls a choice: its own name, or that of its function."""
-  return choice if isinstance(choice, str) else getattr(choice, "__name__", "custom")
-
-
-class _Reader:
-  """Metrics of updates that are still being computed, read a little later."""
-
-  def __init__(self, book: logs.Log, log: Any, max_skipped: int, T: int, manager: Any):
-    self._pending: deque[tuple[int, dict[str, Any]]] = deque()
-    self._book, self._log, self._max_skipped, self._T, self._manager = book, log, max_skipped, T, manager
-
-  def add(self, step: int, metrics: dict[str, Any]) -> None:
-    """Takes the metrics of an update, perhaps before they are computed."""
-    self._pending.append((step, metrics))
-
-  def read(self, limit: int) -> int:
-    """Logs metrics until at most ``limit`` updates are unread; returns the highest urgency seen."""
-    urgency = 0
-    while len(self._pending) > limit:
-      step, metrics = self._pending.popleft()
-      arrays = {name: np.asarray(value) for name, value in metrics.items()}
-      by_level = evaluation.by_level(arrays, self._T) if step % _BY_LEVEL_EVERY == 0 else {}
-      values = {name: value.item() for name, value in arrays.items() if value.ndim == 0} | by_level
-      urgency = max(urgency, int(values.pop("stop")))
-      self._book.step(step, values)
-      if self._log is not None:
-        self._log(step, values)
-      if values["skipped"] > self._max_skipped:
-        self._manager.wait_until_finished()
-        newest = self._manager.latest_step()
-        raise FloatingPointError(
-          f"loss or gradient was not finite at step {step} (loss {values['loss']}); that update was left out."
-          f" Last checkpoint: {'none' if newest is None else f'step {newest}'}. Lower the learning rate, or"
-          " allow some such updates with max_skipped."
-        )
-    return urgency
-
-
-def _grid_sampler(model: Model, seed: int) -> Callable[[Any], np.ndarray]:
-  """``(ema) -> picture`` of the first images of a seed, with 50 deterministic steps."""
-  ts = model.levels(min(50, model.schedule.T))
-  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID)
-  return lambda ema: plots.grid(draw(np.arange(size), params=ema)[:_GRID])
-
-
-def flops_of(program: Any) -> float:
-  """Floating point operations of a call of a compiled program, on all devices; 0 where XLA counts none."""
-  cost = program.cost_analysis()
-  cost = cost[0] if isinstance(cost, list) else cost
-  return max(0.0, float((cost or {}).get("flops", 0.0))) * jax.device_count()
-
-
-def header(workdir: Path, source: data.Source, state: Any, batch_size: int, steps: int) -> list[str]:
-  """What is said before a run begins."""
-  parameters = sum(x.size for x in jax.tree.leaves(state.params))
-  device = jax.devices()[0]
-  classes = f", {len(source.classes)} classes" if source.classes else ""
-  processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
-  return [
-    f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
-    f"network     {parameters:,} parameters",
-    f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
-    f"batch       {batch_size} = {jax.device_count()} x {batch_size // jax.device_count()}",
-    f"run         {workdir.absolute()}, step {int(state.step):,} of {steps:,}",
-  ]

@@ -9,6 +9,7 @@ import optax
 
 from ddim_jax import training
 from ddim_jax.models.model import Model
+from ddim_jax.models.tables import named
 
 WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
   "none": lambda: None,
@@ -47,6 +48,18 @@ def losses(
   return training.example_losses(network, model.schedule, model.parameterisation, weighting)
 
 
+def simple(
+  weighting: str | training.Weighting | None, antithetic: bool, label_dropout: float
+) -> Callable[[Model], tuple[Callable[..., jax.Array], training.Levels]]:
+  """``model -> (losses, levels)`` of ordinary training.
+
+  Raises:
+    ValueError: If there is no weighting of that name.
+  """
+  weigh = named(WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
+  return lambda model: (losses(model, weigh, label_dropout), levels(antithetic, model.schedule.T))
+
+
 def levels(antithetic: bool, T: int) -> training.Levels:
   """How each example's level is drawn from 1 to T: in pairs t and T + 1 - t, or independently."""
   return (training.antithetic_levels if antithetic else training.uniform_levels)(T)
@@ -75,6 +88,17 @@ def optimizer(
   if callable(learning_rate):
     return optax.chain(optax.clip_by_global_norm(clip), made_by(learning_rate))
   return training.warmed_up(made_by, learning_rate, warmup, clip)
+
+
+def rate(
+  made_by: Callable[..., optax.GradientTransformation] | optax.GradientTransformation,
+  learning_rate: float | optax.Schedule,
+  warmup: int,
+) -> optax.Schedule | None:
+  """The learning rate by the number of updates before, for the log; None of a finished optimiser."""
+  if isinstance(made_by, optax.GradientTransformation):
+    return None
+  return learning_rate if callable(learning_rate) else training.warm_rate(learning_rate, warmup)
 
 
 def accumulated(losses: Callable[..., jax.Array], parts: int) -> Callable[..., jax.Array]:

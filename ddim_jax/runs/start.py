@@ -1,7 +1,8 @@
 """How a run starts, whichever way: fresh, from weights that are there, or from its own checkpoint."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import optax
 from ddim_jax import checkpoints, training
 from ddim_jax.console import say
 from ddim_jax.cpu.devices import lies_alone
+from ddim_jax.data import Source
 from ddim_jax.initialisation import on_host
 from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
@@ -23,6 +25,59 @@ _DECIDES = {
 _SECTIONS = ("data", "model", "diffusion", "optimisation")
 _ELSEWHERE = ("data_dir", "conv", "remat")
 """Where the data lies and how the same numbers are computed."""
+
+
+class Begun(NamedTuple):
+  """What a run begins with.
+
+  Attributes:
+    state: Numpy arrays.
+    description: What its checkpoints keep beside their arrays, see `ddim_jax.models.build.describe`.
+    changes: What it goes on with otherwise than it was, in words.
+    tuned: Whether its first weights were trained elsewhere.
+  """
+
+  state: training.TrainState
+  description: dict[str, Any]
+  changes: Sequence[str]
+  tuned: bool
+
+
+def begin(
+  workdir: Path,
+  manager: Any,
+  model: Model,
+  source: Source,
+  optimizer: optax.GradientTransformation,
+  *,
+  packed: bool = True,
+  origin: str | None = None,
+) -> Begun:
+  """Starts a run, or goes on from the newest sound checkpoint in its folder.
+
+  Args:
+    workdir: Folder of the run.
+    manager: Of its checkpoints.
+    model: What is trained; its configuration says how.
+    source: On what.
+    optimizer: By which optimiser.
+    packed: See `start`.
+    origin: What to call the weights that the model has, if it has any.
+
+  Raises:
+    ValueError: If the folder holds a run of another model; names what differs.
+  """
+  saved = checkpoints.restore_newest_sound(manager, lambda text: say(f"warning: {text}"))
+  before = None if saved is None else saved.config.get("from")
+  tuned = "from" in saved.config if saved is not None else model.params is not None
+  description = build.describe(model) | {"classes": list(source.classes), "images": source.size}
+  del description["step"]
+  if tuned:
+    description["from"] = before or origin or "given weights"
+  changes = [] if saved is None else checked(workdir, saved.config, description)
+  options = model.config.optimisation
+  state = start(model, optimizer, seed=options.seed, emas=len(options.emas), packed=packed, saved=saved)
+  return Begun(state, description, changes, tuned)
 
 
 def start(
@@ -95,7 +150,7 @@ def _compared(saved: Config, asked: Config) -> list[tuple[str, str, Any, Any]]:
     for name, value in new[section].items()
     if name not in _ELSEWHERE
   ]
-  whole = [("", name, old.get(name), new.get(name)) for name in ("imported", "custom")]
+  whole = [("", name, old.get(name), new.get(name)) for name in build.WHOLE]
   return [field for field in fields + whole if field[2] != field[3]]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -32,18 +33,23 @@ def pmapped_update(
   decays: Sequence[Callable[[jax.Array], jax.Array]] = (),
   level_edges: Sequence[int] = (),
   scaling: data.Scaling = data.BYTES,
+  rate: optax.Schedule | None = None,
 ) -> Any:
   """``(state, key, images, labels, stop) -> (state, metrics)`` over the local devices of all hosts.
 
   State and metrics have no device axis: they are the same everywhere. The state is donated. ``scaling`` says
-  what the numbers in images mean; the other arguments are those of `ddim_jax.training.make_train_step`.
+  what the numbers in images mean, and ``rate``, if given, is the metric "learning_rate" by the number of
+  updates that were made before; the other arguments are those of `ddim_jax.training.make_train_step`.
   """
   step = training.make_train_step(
     losses, levels, optimizer, decay, decays=decays, level_edges=level_edges, axis_name=AXIS
   )
 
   def update(state: Any, key: Any, images: Any, labels: Any, stop: Any) -> Any:
+    before = state.step - state.skipped
     state, metrics = step(state, key, scaling.to_data(images), labels)
+    if rate is not None:
+      metrics |= {"learning_rate": jnp.asarray(rate(before), jnp.float32)}
     # The devices of one host are told the same, and on a CPU a device that waits for others has nothing else
     # to do: agreeing took half of a step of the digits' network.
     agreed = stop if jax.process_count() == 1 else jax.lax.pmax(stop, AXIS)

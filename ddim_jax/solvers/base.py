@@ -12,13 +12,41 @@ average, and at order 1 it is DDIM.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, coefficients, log_snr_at, wide
+from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, coefficients, log_snr_at, wide
+
+Stepped = tuple[jax.Array, Any, Prediction]
+"""``(x_s, carry, prediction)``, see `SolverStep`."""
+
+
+class SolverStep(Protocol):
+  """One step of the reverse process."""
+
+  def __call__(
+    self, denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level,
+    z: jax.Array, /,
+  ) -> Stepped:  # fmt: skip
+    """From level ``t`` to level ``s``.
+
+    Args:
+      denoise: What predicts.
+      schedule: Noise schedule.
+      carry: The solver's memory, as the last step or ``init`` left it.
+      x_t: Samples at level ``t``, ``f32[B, ...]``.
+      t: Level left, ``i32[]`` or ``f32[]``. Traced.
+      s: Level reached, likewise.
+      z: Standard normal noise of the shape of ``x_t``.
+
+    Returns:
+      ``(x_s, carry, prediction)``; the prediction is that at ``t``.
+    """
 
 
 class Solver(NamedTuple):
@@ -26,21 +54,20 @@ class Solver(NamedTuple):
 
   Attributes:
     init: ``(x_T) -> carry``: the solver's memory before the first step, a pytree.
-    step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: from level ``t``
-      to level ``s``; ``z`` is standard normal noise of the shape of ``x_t``.
+    step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: see `SolverStep`.
     rises: Whether ``s`` may be above ``t``: see `ddim_jax.repaint`.
   """
 
   init: Callable[[jax.Array], Any]
-  step: Callable[..., tuple[jax.Array, Any, Prediction]]
+  step: SolverStep
   rises: bool = False
 
 
-Limit = Callable[[jax.Array, jax.Array], jax.Array | int]
+Limit = Callable[[ArrayLike, ArrayLike], jax.Array | int]
 """``(t, s) -> order``: the highest order of the step from level t to level s, at least 1. Traced."""
 
 
-def lower_order_final(ts) -> Limit:
+def lower_order_final(ts: ArrayLike) -> Limit:
   """A limit for multistep solvers: a step's order is at most the number of steps left, itself included.
 
   The usual remedy for few steps, where the last ones are long in lambda. A step to level 0 is of order 1
@@ -53,17 +80,17 @@ def lower_order_final(ts) -> Limit:
   return lambda t, s: jnp.sum((ts[1:] < ts[:-1]) & (ts[1:] < jnp.asarray(t).astype(jnp.float32)))
 
 
-def half_log_snr(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+def half_log_snr(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   """``lambda = log(alpha / sigma)`` at level ``t``, ``[1 or B, 1, ...]``, float32 or wider. Traced."""
   return (0.5 * log_snr_at(schedule, t, like)).astype(wide(like.dtype))
 
 
-def is_clean(schedule: Schedule, t, like: jax.Array) -> jax.Array:
+def is_clean(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   """Whether level ``t`` is free of noise, ``bool[1 or B, 1, ...]``. Traced."""
   return log_snr_at(schedule, t, like) >= LOG_SNR_LIMIT
 
 
-def is_unbounded(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
+def is_unbounded(schedule: Schedule, t: Level, s: Level, like: jax.Array) -> jax.Array:
   """Whether the step is infinitely long in lambda, ``bool[1 or B, 1, ...]``. Traced.
 
   That is a step to a clean level, or from one without signal (the table holds a limit in place of
@@ -74,27 +101,29 @@ def is_unbounded(schedule: Schedule, t, s, like: jax.Array) -> jax.Array:
   return is_clean(schedule, s, like) | without_signal
 
 
-def with_mean_x0(prediction: Prediction, schedule: Schedule, t, x0: jax.Array) -> Prediction:
+def with_mean_x0(prediction: Prediction, schedule: Schedule, t: Level, x0: jax.Array) -> Prediction:
   """The prediction for the same ``x_t`` with another x0; its eps follows. Unchanged if x0 is the same."""
   snr = jnp.exp(half_log_snr(schedule, t, x0))
   old, new = prediction.x0.astype(snr.dtype), x0.astype(snr.dtype)
   return Prediction(x0, (prediction.eps.astype(snr.dtype) - snr * (new - old)).astype(x0.dtype))
 
 
-def with_mean_eps(prediction: Prediction, schedule: Schedule, t, eps: jax.Array) -> Prediction:
+def with_mean_eps(prediction: Prediction, schedule: Schedule, t: Level, eps: jax.Array) -> Prediction:
   """The prediction for the same ``x_t`` with another eps; its x0 follows. Unchanged if eps is the same."""
   noise = jnp.exp(-half_log_snr(schedule, t, eps))
   old, new = prediction.eps.astype(noise.dtype), eps.astype(noise.dtype)
   return Prediction((prediction.x0.astype(noise.dtype) - noise * (new - old)).astype(eps.dtype), eps)
 
 
-def moved(prediction: Prediction, schedule: Schedule, t, shift: jax.Array) -> Prediction:
+def moved(prediction: Prediction, schedule: Schedule, t: Level, shift: jax.Array) -> Prediction:
   """The prediction with the same x0 for ``x_t + shift``."""
   _, sigma = coefficients(schedule, t, shift)
   return Prediction(prediction.x0, prediction.eps + shift / sigma)
 
 
-def where_to_ask(unbounded: jax.Array, start, end):
+def where_to_ask(
+  unbounded: jax.Array, start: tuple[jax.Array, ArrayLike], end: tuple[jax.Array, ArrayLike]
+) -> tuple[jax.Array, jax.Array]:
   """The point for a second evaluation: ``end``, or where it is not wanted ``start``, which is harmless.
 
   Args:

@@ -1,23 +1,43 @@
 """DDIM and DDPM: one prediction a step, no memory of earlier ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range, coefficients, fresh_noise, log_snr_at, safe_sqrt, wide
-from ddim_jax.solvers.base import Solver, is_clean
+from ddim_jax.schedules import (
+  Level,
+  Schedule,
+  check_range,
+  coefficients,
+  fresh_noise,
+  log_snr_at,
+  safe_sqrt,
+  wide,
+)
+from ddim_jax.solvers.base import Solver, Stepped, is_clean
 
 
-def _check(prediction):
+def _check(prediction: Prediction) -> None:
   if prediction.x0.shape != prediction.eps.shape:
     raise ValueError(
       f"prediction.x0 and prediction.eps differ in shape: {prediction.x0.shape} and {prediction.eps.shape}"
     )
 
 
-def ddim_step(schedule: Schedule, prediction: Prediction, t, s, *, eta=0.0, z=0.0) -> jax.Array:
+def ddim_step(
+  schedule: Schedule,
+  prediction: Prediction,
+  t: Level,
+  s: Level,
+  *,
+  eta: ArrayLike = 0.0,
+  z: ArrayLike = 0.0,
+) -> jax.Array:
   r"""Moves a sample from noise level ``t`` to noise level ``s``.
 
   .. math::
@@ -69,14 +89,16 @@ def ddim(eta: float | jax.Array = 0.0) -> Solver:
   """
   check_range("eta", eta, 0, 1)
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     return ddim_step(schedule, prediction, t, s, eta=eta, z=z), carry, prediction
 
   return Solver(init=lambda x: (), step=step)
 
 
-def _between_variances(schedule, x_t, t, s, share):
+def _between_variances(schedule: Schedule, x_t: jax.Array, t: Level, s: Level, share: Any) -> jax.Array:
   r"""Standard deviation of the noise: of log-variance ``share`` of the way from "small" to "large".
 
   The two are :math:`f \sigma_s` and :math:`f \sigma_t` with f of eta = 1: see `fresh_noise`.
@@ -86,11 +108,11 @@ def _between_variances(schedule, x_t, t, s, share):
   return jnp.where(is_clean(schedule, s, x_t), 0, deviation)
 
 
-def _log_sigma(schedule, t, like):
+def _log_sigma(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   return 0.5 * jax.nn.log_sigmoid(-log_snr_at(schedule, t, like))
 
 
-def ddpm(variance: str | Callable = "small") -> Solver:
+def ddpm(variance: str | Callable[..., jax.Array] = "small") -> Solver:
   r"""Ancestral sampling on any sequence of levels.
 
   Args:
@@ -107,6 +129,7 @@ def ddpm(variance: str | Callable = "small") -> Solver:
   """
   if variance == "small":
     return ddim(eta=1.0)
+  share: Callable[..., Any]
   if variance == "large":
     share = lambda x_t, t: 1.0
   elif callable(variance):
@@ -114,7 +137,9 @@ def ddpm(variance: str | Callable = "small") -> Solver:
   else:
     raise ValueError(f'variance must be a function, "small" or "large", got {variance!r}')
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     mean = ddim_step(schedule, prediction, t, s, eta=1.0)
     return mean + _between_variances(schedule, x_t, t, s, share(x_t, t)) * z, carry, prediction

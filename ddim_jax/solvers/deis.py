@@ -3,15 +3,28 @@
 [1] Zhang, Chen. Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, is_unbounded, with_mean_eps
+from ddim_jax.solvers.base import (
+  Limit,
+  Solver,
+  Stepped,
+  check_order,
+  half_log_snr,
+  is_unbounded,
+  with_mean_eps,
+)
 from ddim_jax.solvers.ddim import ddim_step
 
 
 def deis(order: int = 3, *, limit: Limit | None = None) -> Solver:
-  r"""Exponential Adams-Bashforth in eps: one network evaluation a step, deterministic.
+  r"""Exponential Adams-Bashforth in eps: one network evaluation per step, deterministic.
 
   .. math::
     x_s = \frac{\alpha_s}{\alpha_t} x_t - \sigma_s (e^h - 1)\, \bar\epsilon, \qquad
@@ -34,7 +47,9 @@ def deis(order: int = 3, *, limit: Limit | None = None) -> Solver:
   """
   check_order(order, 3)
 
-  def step(denoise, schedule, history, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     now = half_log_snr(schedule, t, x_t)
     h = jnp.where(is_unbounded(schedule, t, s, x_t), 0, half_log_snr(schedule, s, x_t) - now)

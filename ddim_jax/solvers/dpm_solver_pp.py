@@ -3,17 +3,36 @@
 [1] Lu, Zhou, Bao, Chen, Li, Zhu. DPM-Solver++, arXiv:2211.01095.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from ddim_jax.schedules import Schedule, check_range, fresh_noise
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.schedules import Level, Schedule, check_range, fresh_noise
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, is_unbounded, with_mean_x0
+from ddim_jax.solvers.base import (
+  Limit,
+  Solver,
+  Stepped,
+  check_order,
+  half_log_snr,
+  is_unbounded,
+  with_mean_x0,
+)
 from ddim_jax.solvers.ddim import ddim_step
 
 
 def predicted_mean(
-  schedule: Schedule, x0: jax.Array, history: multistep.History, t, s, eta=0.0, curvature=1.0, exact=False
+  schedule: Schedule,
+  x0: jax.Array,
+  history: multistep.History,
+  t: Level,
+  s: Level,
+  eta: ArrayLike = 0.0,
+  curvature: Any = 1.0,
+  exact: Any = False,
 ) -> jax.Array:
   r"""Mean of x0 over the step from ``t`` to ``s``, extrapolated from the last one, two or three values.
 
@@ -35,9 +54,14 @@ def predicted_mean(
 
 
 def dpm_solver_pp(
-  order: int = 2, eta=0.0, curvature=1.0, *, exact: bool = False, limit: Limit | None = None
+  order: int = 2,
+  eta: ArrayLike = 0.0,
+  curvature: Any = 1.0,
+  *,
+  exact: bool = False,
+  limit: Limit | None = None,
 ) -> Solver:
-  r"""DPM-Solver++, multistep: one network evaluation a step.
+  r"""DPM-Solver++, multistep: one network evaluation per step.
 
   .. math::
     x_s = \frac{\sigma_s}{\sigma_t} x_t + \alpha_s (1 - e^{-h})\, \bar x_0, \qquad
@@ -69,7 +93,9 @@ def dpm_solver_pp(
   check_order(order, 3)
   check_range("eta", eta, 0, 1)
 
-  def step(denoise, schedule, history, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     known = history if limit is None else multistep.limited(history, limit(t, s))
     x0 = predicted_mean(schedule, prediction.x0, known, t, s, eta, curvature, exact)

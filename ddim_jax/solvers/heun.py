@@ -4,16 +4,28 @@
 arXiv:2206.00364.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Schedule, check_range, level_at, log_snr_at
-from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
+from ddim_jax.schedules import Level, Schedule, check_range, level_at, log_snr_at
+from ddim_jax.solvers.base import Solver, Stepped, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 
-def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
+def _churned(
+  schedule: Schedule,
+  x_t: jax.Array,
+  t: Level,
+  z: jax.Array,
+  churn: ArrayLike,
+  inflation: ArrayLike,
+  interval: Any,
+) -> Any:
   """``x_t`` with noise added until sigma / alpha has grown by a factor ``1 + churn``, and its level."""
   log_snr = log_snr_at(schedule, t, x_t)
   ratio = jnp.exp(-0.5 * log_snr)
@@ -22,13 +34,15 @@ def _churned(schedule: Schedule, x_t, t, z, churn, inflation, interval):
   raised = level_at(schedule, raised).reshape(jnp.shape(t))
   unchanged = jnp.asarray(t, raised.dtype)
   # Without churn the level is t itself, not t but for rounding: its noise would be the root of that.
-  added = inside.reshape(jnp.shape(t)) & (churn > 0)
+  added = inside.reshape(jnp.shape(t)) & (jnp.asarray(churn) > 0)
   level = jnp.where(added, jnp.maximum(raised, unchanged), unchanged)
   return renoise(schedule, x_t, jnp.asarray(inflation, x_t.dtype) * z, t, level), level
 
 
-def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> Solver:
-  r"""EDM's sampler on the levels of any schedule: two network evaluations a step.
+def heun(
+  order: int = 2, churn: ArrayLike | None = None, inflation: ArrayLike = 1.0, interval: Any = (0.0, jnp.inf)
+) -> Solver:
+  r"""EDM's sampler on the levels of any schedule: two network evaluations per step.
 
   In :math:`\rho = \sigma / \alpha` and :math:`x / \alpha` the process is :math:`d(x / \alpha) / d\rho =
   \epsilon`, DDIM is Euler's rule, and Heun's takes the mean of eps at both ends of the step:
@@ -57,7 +71,9 @@ def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> 
   check_order(order, 2)
   check_range("churn", 0 if churn is None else churn, 0, jnp.inf)
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     if churn is not None:
       x_t, t = _churned(schedule, x_t, t, z, churn, inflation, interval)
     prediction = denoise(x_t, t)
@@ -66,7 +82,7 @@ def heun(order: int = 2, churn=None, inflation=1.0, interval=(0.0, jnp.inf)) -> 
       return euler, carry, prediction
     unbounded = is_unbounded(schedule, t, s, x_t)
 
-    def both_ends():
+    def both_ends() -> jax.Array:
       other = denoise(*where_to_ask(unbounded, (x_t, t), (euler, s))).eps
       return jnp.where(unbounded, prediction.eps, (prediction.eps + other) / 2)
 

@@ -6,7 +6,7 @@ that a missing prediction is one infinitely far away, whose terms vanish: the or
 falls when predictions are forgotten (`limited`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def push(history: History, now: jax.Array, value: jax.Array) -> History:
   return History((now, *history.at[:-1]), (value, *history.value[:-1]))
 
 
-def limited(history: History, order) -> History:
+def limited(history: History, order: Any) -> History:
   """The history for a step of at most this order, ``i32[]``: all but ``order - 1`` predictions forgotten."""
   at = (jnp.where(i < order - 1, at, -_ABSENT * (i + 1)) for i, at in enumerate(history.at))
   return History(tuple(at), history.value)
@@ -82,7 +82,7 @@ def moments(u: jax.Array, number: int) -> tuple[jax.Array, ...]:
   return tuple(integral / integrals[0] for integral in integrals[1:])
 
 
-def mean(now: jax.Array, value: jax.Array, history: History, *moments) -> jax.Array:
+def mean(now: jax.Array, value: jax.Array, history: History, *moments: Any) -> jax.Array:
   r"""Mean of the polynomial through the predictions over a step that starts ``now``.
 
   Newton's form: with :math:`d_j = p_0 - p_j` and :math:`M_m` the mean of

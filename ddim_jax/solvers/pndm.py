@@ -6,12 +6,15 @@ order in the number of steps is 2 (theorem 3.2 of [1]).
 [1] Liu, Ren, Lin, Zhao. Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.solvers.base import Solver, check_order, is_unbounded, where_to_ask, with_mean_eps
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.schedules import Level, Schedule
+from ddim_jax.solvers.base import Solver, Stepped, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 
 _ADAMS_BASHFORTH = (
@@ -27,22 +30,23 @@ class _Carry(NamedTuple):
   eps: tuple[jax.Array, ...]  # the newest first
 
 
-def _init(order):
+def _init(order: int) -> Callable[[jax.Array], _Carry]:
   return lambda x: _Carry(jnp.int32(0), (jnp.zeros_like(x),) * (order - 1))
 
 
-def _push(carry, eps):
+def _push(carry: _Carry, eps: jax.Array) -> _Carry:
   number = jnp.minimum(carry.number + 1, len(carry.eps))
   return _Carry(number, (eps, *carry.eps)[: len(carry.eps)])
 
 
-def _adams_bashforth(carry, eps):
+def _adams_bashforth(carry: _Carry, eps: jax.Array) -> jax.Array:
   weights = jnp.asarray(_ADAMS_BASHFORTH, eps.dtype)[carry.number]
-  return sum(w * e for w, e in zip(weights, (eps, *carry.eps), strict=False))
+  found: jax.Array = sum(w * e for w, e in zip(weights, (eps, *carry.eps), strict=False))
+  return found
 
 
 def plms(order: int = 4) -> Solver:
-  r"""Pseudo linear multistep: one network evaluation a step, two at the first. Deterministic.
+  r"""Pseudo linear multistep: one network evaluation per step, two at the first. Deterministic.
 
   .. math::
     \bar\epsilon = \tfrac{1}{24}
@@ -62,11 +66,13 @@ def plms(order: int = 4) -> Solver:
   """
   check_order(order, 4)
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     unbounded = is_unbounded(schedule, t, s, x_t)
 
-    def heun():
+    def heun() -> jax.Array:
       ahead = ddim_step(schedule, prediction, t, s)
       return (prediction.eps + denoise(*where_to_ask(unbounded, (x_t, t), (ahead, s))).eps) / 2
 
@@ -86,14 +92,16 @@ def pndm() -> Solver:
   point. Deterministic. Algorithm 2 of [1], F-PNDM; ``PNDMScheduler()`` of diffusers.
   """
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     first = denoise(x_t, t)
     unbounded = is_unbounded(schedule, t, s, x_t)
 
-    def runge_kutta():
+    def runge_kutta() -> jax.Array:
       half_way = (jnp.asarray(t) + jnp.asarray(s)) / 2
 
-      def ask(eps, level):
+      def ask(eps: jax.Array, level: Level) -> jax.Array:
         x = ddim_step(schedule, with_mean_eps(first, schedule, t, eps), t, level)
         return denoise(*where_to_ask(unbounded, (x_t, t), (x, level))).eps
 

@@ -4,14 +4,15 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_range, safe_sqrt, wide
-from ddim_jax.solvers.base import Limit, Solver, half_log_snr, is_unbounded, moved, with_mean_x0
+from ddim_jax.schedules import Level, Schedule, check_range, safe_sqrt, wide
+from ddim_jax.solvers.base import Limit, Solver, Stepped, half_log_snr, is_unbounded, moved, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 
 
@@ -22,13 +23,21 @@ class _Carry(NamedTuple):
   z: jax.Array  # its noise
 
 
-def _stretch(u):
+def _stretch(u: jax.Array) -> jax.Array:
   """``u / (1 - exp(-u))``."""
   safe = jnp.where(u == 0, 1, u)
   return jnp.where(u == 0, 1, safe / -jnp.expm1(-safe))
 
 
-def _move(schedule: Schedule, prediction: Prediction, x0, t, s, share, z) -> jax.Array:
+def _move(
+  schedule: Schedule,
+  prediction: Prediction,
+  x0: jax.Array,
+  t: Level,
+  s: Level,
+  share: Any,
+  z: jax.Array,
+) -> jax.Array:
   """A step with this mean of x0 and the noise of ``tau^2 = share``, as a share of that of eta = 1."""
   h = jnp.maximum(half_log_snr(schedule, s, x0) - half_log_snr(schedule, t, x0), 0)
   whole = jnp.where(h == 0, 1, -jnp.expm1(-2 * h))
@@ -36,8 +45,8 @@ def _move(schedule: Schedule, prediction: Prediction, x0, t, s, share, z) -> jax
   return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s, eta=eta, z=z)
 
 
-def sa_solver(tau: float | Callable = 1.0, *, limit: Limit | None = None) -> Solver:
-  r"""SA-Solver with two predictions of x0: one network evaluation a step.
+def sa_solver(tau: float | Callable[..., Any] = 1.0, *, limit: Limit | None = None) -> Solver:
+  r"""SA-Solver with two predictions of x0: one network evaluation per step.
 
   The process with :math:`\tau` times the noise of ancestral sampling has, over a step, noise of variance
   :math:`\sigma_s^2 (1 - e^{-2 \tau^2 h})` and x0 under the weight :math:`e^{(1 + \tau^2) \lambda}`. The
@@ -60,11 +69,13 @@ def sa_solver(tau: float | Callable = 1.0, *, limit: Limit | None = None) -> Sol
     check_range("tau", tau, 0, 1)
   squared = lambda level: jnp.square(jnp.asarray(tau(level) if callable(tau) else tau, jnp.float32))
 
-  def init(x):
+  def init(x: jax.Array) -> _Carry:
     levels, zero = jnp.zeros(x.shape[:1], wide(x.dtype)), jnp.zeros_like(x)
     return _Carry(jnp.array(False), levels, Prediction(zero, zero), zero)
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = Prediction(*denoise(x_t, t))
     shaped = lambda share: share.reshape((-1,) + (1,) * (x_t.ndim - 1)).astype(wide(x_t.dtype))
     before, share = shaped(squared(carry.level)), shaped(squared(jnp.asarray(t)))

@@ -3,18 +3,21 @@
 [1] Lu, Zhou, Bao, Chen, Li, Zhu. DPM-Solver, arXiv:2206.00927. [2] The same. DPM-Solver++, arXiv:2211.01095.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import check_range, fresh_noise, level_at, log_snr_at, wide
+from ddim_jax.schedules import Level, Schedule, check_range, fresh_noise, level_at, log_snr_at, wide
 from ddim_jax.solvers import multistep
 from ddim_jax.solvers.base import (
   Limit,
   Solver,
+  Stepped,
   check_order,
   half_log_snr,
   is_unbounded,
@@ -24,29 +27,34 @@ from ddim_jax.solvers.base import (
 from ddim_jax.solvers.ddim import ddim_step
 
 
-def _half_way(denoise, schedule, prediction, x_t, t, s) -> Prediction:
+def _half_way(
+  denoise: Denoiser, schedule: Schedule, prediction: Prediction, x_t: jax.Array, t: Level, s: Level
+) -> Prediction:
   """The prediction half way in lambda, reached by DDIM; where the step is unbounded, the one at ``t``."""
   unbounded = is_unbounded(schedule, t, s, x_t)
 
-  def ask():
+  def ask() -> Any:
     start, end = half_log_snr(schedule, t, x_t), half_log_snr(schedule, s, x_t)
     # With a level per example, those whose step is unbounded are asked at t once more.
     middle = level_at(schedule, start + jnp.where(unbounded, start, end)).reshape(jnp.shape(t))
     there = denoise(ddim_step(schedule, prediction, t, middle), middle)
     return jax.tree.map(lambda here, new: jnp.where(unbounded, here, new), prediction, Prediction(*there))
 
-  return jax.lax.cond(jnp.all(unbounded), lambda: Prediction(*prediction), ask)
+  found: Prediction = jax.lax.cond(jnp.all(unbounded), lambda: Prediction(*prediction), ask)
+  return found
 
 
 def dpm_solver_pp_2s() -> Solver:
-  """DPM-Solver++(2S): two network evaluations a step, no memory; order 2. Deterministic.
+  """DPM-Solver++(2S): two network evaluations per step, no memory; order 2. Deterministic.
 
   The prediction of x0 half way in lambda stands for its mean over the step. That point lies between integer
   levels: the network is given a level in floating point. The step to level 0 is DDIM and takes one
   evaluation. Algorithm 1 of [2] with r = 1/2.
   """
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     x0 = _half_way(denoise, schedule, prediction, x_t, t, s).x0
     return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s), carry, prediction
@@ -61,7 +69,9 @@ def dpm_solver_2() -> Solver:
   `ancestral`, "DPM2 a" and KDPM2AncestralDiscreteScheduler.
   """
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     eps = _half_way(denoise, schedule, prediction, x_t, t, s).eps
     return ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s), carry, prediction
@@ -69,7 +79,7 @@ def dpm_solver_2() -> Solver:
   return Solver(init=lambda x: (), step=step)
 
 
-def ancestral(solver: Solver, eta=1.0) -> Solver:
+def ancestral(solver: Solver, eta: ArrayLike = 1.0) -> Solver:
   r"""A deterministic solver made stochastic: it steps further down than ``s``, and noise is added.
 
   The level between has :math:`\sigma / \alpha` smaller by :math:`\sqrt{1 - f^2}`, with f of `ddim_step`, so
@@ -84,13 +94,15 @@ def ancestral(solver: Solver, eta=1.0) -> Solver:
   """
   check_range("eta", eta, 0, 1)
 
-  def init(x):
+  def init(x: jax.Array) -> Any:
     carry = solver.init(x)
     if jax.tree.leaves(carry):
       raise ValueError("solver must not remember earlier steps: their levels are not those of the samples")
     return carry
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     f = eta * fresh_noise(schedule, t, s, x_t).astype(wide(x_t.dtype))
     log_snr = log_snr_at(schedule, s, x_t) - jnp.log(jnp.maximum(1 - f**2, 1e-30))
     down = jnp.minimum(level_at(schedule, log_snr).reshape(jnp.shape(s)), jnp.asarray(s, log_snr.dtype))
@@ -106,8 +118,8 @@ class _Base(NamedTuple):
   prediction: Prediction  # there
 
 
-def dpm_solver_pp_singlestep(order: int = 2, eta=0.0, *, limit: Limit | None = None) -> Solver:
-  r"""DPM-Solver++ as singlestep: one network evaluation a step, in cycles of ``order`` steps.
+def dpm_solver_pp_singlestep(order: int = 2, eta: ArrayLike = 0.0, *, limit: Limit | None = None) -> Solver:
+  r"""DPM-Solver++ as singlestep: one network evaluation per step, in cycles of ``order`` steps.
 
   A cycle begins with a DDIM step; the next starts once more from where the cycle began, its base, with a mean
   of x0 through the predictions at the base and now; at order 3 so does a third. The levels between are thus
@@ -130,11 +142,13 @@ def dpm_solver_pp_singlestep(order: int = 2, eta=0.0, *, limit: Limit | None = N
   check_order(order, 3)
   check_range("eta", eta, 0, 1)
 
-  def init(x):
+  def init(x: jax.Array) -> Any:
     levels = jnp.zeros(x.shape[:1], wide(x.dtype))
     return _Base(jnp.int32(0), levels, Prediction(jnp.zeros_like(x), jnp.zeros_like(x)))
 
-  def step(denoise, schedule, base, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, base: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = Prediction(*denoise(x_t, t))
     highest = order if limit is None else jnp.minimum(limit(t, s), order)
     fresh = (base.number == 0) | (base.number >= highest) | is_unbounded(schedule, t, s, x_t)

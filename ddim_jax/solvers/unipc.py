@@ -3,14 +3,15 @@
 [1] Zhao, Bai, Rao, Zhou, Lu. UniPC: A Unified Predictor-Corrector Framework, arXiv:2302.04867.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, coefficients
+from ddim_jax.denoisers import Denoiser
+from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import multistep
-from ddim_jax.solvers.base import Limit, Solver, check_order, half_log_snr, moved, with_mean_x0
+from ddim_jax.solvers.base import Limit, Solver, Stepped, check_order, half_log_snr, moved, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 from ddim_jax.solvers.dpm_solver_pp import dpm_solver_pp, predicted_mean
 
@@ -21,7 +22,7 @@ class _Carry(NamedTuple):
   sigma: jax.Array  # its noise
 
 
-def _corrected_mean(h, x0, history):
+def _corrected_mean(h: jax.Array, x0: jax.Array, history: Any) -> jax.Array:
   """Mean of x0 over the last step, through its predictions at both ends and before it.
 
   Newton's form with ``p_0`` (where it began), the new one at ``p_0 + h``, and the earlier ones. Of second
@@ -35,18 +36,19 @@ def _corrected_mean(h, x0, history):
   gap_1 = multistep.gap(began, before[0])
   slope = (last - earlier[0]) / gap_1.astype(x0.dtype)
   bend = ((x0 - last) - h.astype(x0.dtype) * slope) / (h + gap_1).astype(x0.dtype)
-  result += jnp.where(two, h * (second - first), 0).astype(x0.dtype) * bend
+  curved: jax.Array = result + jnp.where(two, h * (second - first), 0).astype(x0.dtype) * bend
   if len(before) == 1:
-    return result
+    return curved
   gap_2 = multistep.gap(before[0], before[1])
   span = gap_1 + gap_2
   past_bend = (slope - (earlier[0] - earlier[1]) / gap_2.astype(x0.dtype)) / span.astype(x0.dtype)
   twist = (bend - h.astype(x0.dtype) * past_bend) / (h + span).astype(x0.dtype)
   weight = h * (h * third + (gap_1 - h) * second - gap_1 * first)
-  return result + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
+  found: jax.Array = curved + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
+  return found
 
 
-def _correct(schedule: Schedule, carry: _Carry, x_t, t, x0):
+def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: Level, x0: jax.Array) -> jax.Array:
   """``x_t`` with the last step taken again, now that the prediction at its end is known."""
   began = carry.history.at[0]
   stepped = multistep.present(carry.history, 0)
@@ -58,7 +60,7 @@ def _correct(schedule: Schedule, carry: _Carry, x_t, t, x0):
 
 
 def unipc(order: int = 2, *, limit: Limit | None = None) -> Solver:
-  r"""UniPC: one network evaluation a step, deterministic.
+  r"""UniPC: one network evaluation per step, deterministic.
 
   The prediction at ``x_t`` first corrects ``x_t`` itself: the last step, from level r, is taken again with
   a mean of x0 through the predictions at both of its ends,
@@ -85,10 +87,12 @@ def unipc(order: int = 2, *, limit: Limit | None = None) -> Solver:
   if order == 1:
     return dpm_solver_pp(1)
 
-  def init(x):
+  def init(x: jax.Array) -> _Carry:
     return _Carry(multistep.empty(x, order), x, jnp.ones(x.shape[:1] + (1,) * (x.ndim - 1), x.dtype))
 
-  def step(denoise, schedule, carry, x_t, t, s, z):
+  def step(
+    denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
+  ) -> Stepped:
     prediction = denoise(x_t, t)
     corrected = _correct(schedule, carry, x_t, t, prediction.x0)
     now = half_log_snr(schedule, t, x_t)

@@ -29,7 +29,8 @@ def figure3(task: Task, rows: Sequence[str], steps: Sequence[int]) -> dict[str, 
     for S in steps:
       images = _draw(task, row, S, _SIDE**2)
       blocks[-1].append(plots.enlarge(plots.grid(images, columns=_SIDE), 150))
-  plots.save_png(task.folder / "figure3.png", plots.table(blocks, rows, [f"S = {S}" for S in steps]))
+  picture = plots.table(blocks, rows, [f"S = {S}" for S in steps])
+  plots.save_png(task.folder / "figure3.png", picture, task.settings(steps=list(steps), rows=list(rows)))
   return {"picture": "figure3.png"}
 
 
@@ -76,7 +77,7 @@ def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
   columns = [_draw(task, "eta=0", S, _ROWS) for S in steps]
   blocks = [[plots.enlarge(column[i], _ONE_IMAGE) for column in columns] for i in range(_ROWS)]
   picture = plots.table(blocks, [str(i) for i in range(_ROWS)], [f"S = {S}" for S in steps])
-  plots.save_png(task.folder / "figure5.png", picture)
+  plots.save_png(task.folder / "figure5.png", picture, task.settings(steps=list(steps), eta=0))
   real = [np.asarray(data.from_uint8(c)) for c in columns]
   return {
     "picture": "figure5.png",
@@ -89,9 +90,8 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   """Great-circle interpolation between pairs of noises, a row a pair."""
   trained = task.trained
   ts = task.levels(min(50, trained.schedule.T))
-  keys = ddim_jax.image_keys(key_of(task.seed), np.arange(2 * _ROWS))
-  noise = ddim_jax.initial_noise(keys, (2 * _ROWS, *trained.shape))
-  labels = jnp.tile(jnp.arange(_ROWS) % len(trained.classes), columns) if trained.classes else None
+  keys, noise = drawing.starts(trained, key_of(task.seed), np.arange(2 * _ROWS))
+  labels = drawing.in_turn(trained, jnp.tile(jnp.arange(_ROWS), columns))
 
   @jax.jit
   def run(trained, ts):
@@ -102,7 +102,8 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
     )
 
   images = data.to_uint8(run(trained, ts)).swapaxes(0, 1)
-  plots.save_png(task.folder / "figure6.png", plots.grid(images.reshape(-1, *trained.shape), columns=columns))
+  picture = plots.grid(images.reshape(-1, *trained.shape), columns=columns)
+  plots.save_png(task.folder / "figure6.png", picture, task.settings(len(ts) - 1, eta=0))
   return {"picture": "figure6.png", "weights": np.linspace(0, 1, columns).tolist()}
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax.commands import options
-from ddim_jax.models import tables
+from ddim_jax.models import drawing, tables
 from ddim_jax.parallel import sample_parallel
+from ddim_jax.seeds import key_of
 
 _AXIS = "steps"
 
@@ -49,9 +50,8 @@ def parallel_rounds(
   trained = options.model(model)
   spacings = [trained.levels(S, spacing) for S in steps]
   devices = jax.local_device_count()
-  keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(num))
-  noise = ddim_jax.initial_noise(keys, (num, *trained.shape))
-  labels = jnp.arange(num) % len(trained.classes) if trained.classes else None
+  keys, noise = drawing.starts(trained, key_of(seed), np.arange(num))
+  labels = drawing.in_turn(trained, jnp.arange(num))
 
   @jax.jit
   def in_turn(trained, ts):

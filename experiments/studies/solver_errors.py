@@ -15,6 +15,7 @@ from ddim_jax import plots, timesteps
 from ddim_jax.commands import options
 from ddim_jax.models import Model, drawing, tables
 from ddim_jax.schedules import coefficients
+from ddim_jax.seeds import key_of
 
 # Steps that a number of network evaluations pays for, down to level 0. The stochastic solvers have no place
 # here: their samples are not meant to come near the deterministic solution.
@@ -84,11 +85,9 @@ def on_mixture(num: int, seed: int, longest: int) -> tuple[ddim_jax.Schedule, Dr
 
 def on_model(trained: Model, num: int, seed: int, longest: int) -> tuple[ddim_jax.Schedule, Draw]:
   """Samples of a trained model, unclipped; image i of class i modulo their number."""
-  keys = ddim_jax.image_keys(jax.random.key(seed), np.arange(num))
-  x_T = ddim_jax.initial_noise(keys, (num, *trained.shape))
+  keys, x_T = drawing.starts(trained, key_of(seed), np.arange(num))
   x_T = jax.device_put(x_T, drawing.by_example(num))
-  labels = jnp.arange(num) % len(trained.classes) if trained.classes else None
-  denoise = trained.denoiser(label=labels, clip=False)
+  denoise = trained.denoiser(label=drawing.in_turn(trained, jnp.arange(num)), clip=False)
 
   def run(solver, ts, count):
     return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts, solver=solver, count=count)[0]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddim_jax import plots
 from ddim_jax.commands import cli, options, outputs, presets, sample_images, train_model
 from ddim_jax.commands.compare import compare
+from ddim_jax.commands.inspect_model import inspect
 from ddim_jax.commands.main import COMMANDS, main
 from ddim_jax.models import build
 from ddim_jax.models.config import Config, Data
@@ -84,15 +86,32 @@ def test_one_place_decides_names_of_results(tmp_path, out, suffixes, expected):
     assert outputs.place(None, str(tmp_path), "name.png") == tmp_path / "name.png"
 
 
-def test_a_png_says_how_it_was_made(tmp_path):
+def test_a_png_says_how_it_was_made(tmp_path, capsys):
   outputs.save_png(tmp_path / "a.png", np.zeros((4, 4, 1), np.uint8), {"seed": 3, "levels": [9, 5, 0]})
   with Image.open(tmp_path / "a.png") as picture:
-    assert json.loads(picture.text[outputs.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
+    assert json.loads(picture.text[plots.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
   assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+  assert inspect(str(tmp_path / "a.png")) == 0
+  assert "seed: 3\nlevels: 9 5 0\nS: 2" in capsys.readouterr().out
+  Image.new("L", (2, 2)).save(tmp_path / "b.png")
+  with pytest.raises(ValueError, match=r"b\.png does not say how it was made"):
+    inspect(str(tmp_path / "b.png"))
 
 
-@pytest.mark.parametrize("accelerated", [False, True])
-@pytest.mark.parametrize("size", [8, 12, 28, 32, 48, 64, 96, 128, 256, 512])
+@pytest.mark.parametrize(
+  ("size", "accelerated"),
+  [
+    (8, False),
+    (28, False),
+    (48, False),
+    (96, False),
+    (256, False),
+    (12, True),
+    (32, True),
+    (64, True),
+    (512, True),
+  ],
+)
 def test_a_network_for_every_size_and_machine(size, accelerated):
   network = presets.suited(size, accelerated)
   model = build.from_config(Config(network=network), (size, size, 3))

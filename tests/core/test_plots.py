@@ -56,6 +56,20 @@ def test_animation_has_every_frame(tmp_path, suffix):
       assert abs(int(np.asarray(animation.convert("RGB"))[5, 5, 0]) - 40 * i) <= 2
 
 
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".webp", ".jpg", ".tif"])
+def test_a_picture_keeps_how_it_was_made(tmp_path, suffix):
+  """More than fits into one block of a GIF's comment; and what other programs wrote is no matter."""
+  settings = {"seed": 3, "S": 400, "eta": 0.5, "levels": list(range(400, -1, -1))}
+  path, picture = tmp_path / f"x{suffix}", np.full((480, 480, 3), 9, np.uint8)
+  plots.save_png(path, picture, settings)
+  assert plots.read_settings(path) == settings
+  if suffix in (".gif", ".webp"):
+    plots.save_animation(path, np.stack([picture, picture + 60]), settings=settings)
+    assert plots.read_settings(path) == settings
+  Image.new("L", (3, 3)).save(path)
+  assert plots.read_settings(path) is None
+
+
 def test_table_places_blocks_below_and_beside_their_labels():
   block = np.full((20, 30, 1), 7, np.uint8)
   page = plots.table([[block, block]], ["row"], ["a", "b"])

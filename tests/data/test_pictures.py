@@ -144,7 +144,7 @@ def test_values_say_what_is_black_and_white(tmp_path):
     ({"dtype": "int8"}, "dtype must be one of .*uint16.*, got 'int8'"),
     ({"values": (1, 1)}, "values must be two rising finite numbers"),
     ({"values": (0, float("nan"))}, "values must be two rising finite numbers"),
-    ({"size": (20, 12)}, r"must be 12x20 pixels, got 20x12"),
+    ({"size": (20, 0)}, r"image_size must be a positive integer or a pair \(height, width\)"),
     ({"channels": 5}, "3 channels, not 5"),
   ],
 )
@@ -157,6 +157,15 @@ def test_a_wide_panorama_is_no_bomb(tmp_path):
   path = tmp_path / "wide.png"
   Image.new("L", (30_000, 20), 7).save(path)
   assert data.read_picture(path, channels=1).shape == (20, 30_000, 1)
+
+
+def test_a_picture_is_fitted_to_a_size(tmp_path):
+  """Grey in the middle square, black beside it."""
+  pixels = np.zeros((16, 24, 3), np.uint8)
+  pixels[:, 4:20] = 100
+  path = write(tmp_path, "x.png", corpus.encode(pixels, "PNG"))
+  np.testing.assert_array_equal(data.read_picture(path, size=(4, 4)), np.full((4, 4, 3), 100))
+  np.testing.assert_array_equal(data.read_picture(path, size=(16, 24)), pixels)
 
 
 def test_a_mask_is_white_where_to_paint(tmp_path):

@@ -34,7 +34,6 @@ def workdir(tmp_path_factory):
   left[:, SIDE // 2 :] = 255
   Image.fromarray(left).save(folder / "mask.png")
   Image.fromarray(np.full((SIDE, SIDE), 60, np.uint8)).save(folder / "grey.png")
-  Image.new("L", (SIDE + 1, SIDE)).save(folder / "wide.png")
   Image.new("L", (SIDE, SIDE)).save(folder / "black.png")
   (folder / "text.png").write_text("no picture")
   return folder
@@ -80,6 +79,25 @@ def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
   assert 0 < far[0] < 0.3 * far[1]
 
 
+def test_pictures_of_any_size_are_fitted_to_the_model(workdir, tmp_path, capsys):
+  """Four times the size and wider: the middle, resized. It says so."""
+  wide = np.full((4 * SIDE, 6 * SIDE), 200, np.uint8)
+  wide[:, SIDE : 5 * SIDE] = 60
+  mask = np.zeros((4 * SIDE, 4 * SIDE), np.uint8)
+  mask[:, 2 * SIDE :] = 255
+  for name, pixels in (("wide.png", wide), ("large.png", mask)):
+    Image.fromarray(pixels).save(tmp_path / name)
+  out = tmp_path / "out.png"
+  draw(workdir, out, "--num", 1, "--image", tmp_path / "wide.png", "--inpaint", tmp_path / "large.png")
+  original, kept, _ = rows(out, 3)
+  assert np.all(original == 60)
+  assert np.all(kept[:, :, : SIDE // 2] == 60)
+  assert np.all(kept[:, :, SIDE // 2 :] == 128)
+  said = capsys.readouterr().out
+  assert "wide.png: the largest central part of 48x32 pixels, resized to 8x8" in said
+  assert "large.png: the largest central part of 32x32 pixels, resized to 8x8" in said
+
+
 def test_class_is_label(workdir):
   parsed = lambda name: parse([str(workdir), name, "3"])
   assert parsed("--class") == parsed("--label")
@@ -89,10 +107,8 @@ def test_class_is_label(workdir):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (("--inpaint", "wide.png"), "wide.png must be 8x8 pixels, got 9x8"),
     (("--inpaint", "black.png"), "black.png must have white pixels"),
     (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
-    (("--inpaint", "mask.png", "--image", "wide.png"), "wide.png must be 8x8 pixels"),
     (("--inpaint", "mask.png", "--resample", "0"), r"resample must be an integer in \[1, "),
     (("--image", "grey.png"), "--image is for --inpaint and --strength"),
     (("--strength", "0"), "strength must be in"),

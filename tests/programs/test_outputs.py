@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +40,7 @@ def test_npz_goes_on_where_it_was_interrupted(tmp_path):
   outputs.write_npz(path, 10, 4, draw, SETTINGS, (4, 5, 3))
   assert asked == [[8, 9, 10, 11]]
   check(np.load(path)["arr_0"], 10)
+  assert json.loads(str(np.load(path)["settings"])) == SETTINGS | {"num": 10, "S": 1}
   assert sorted(f.name for f in path.parent.iterdir()) == ["x.npz", "x.settings.json"]
   asked, draw = counting_draw()
   outputs.write_npz(path, 10, 4, draw, SETTINGS, (4, 5, 3))

@@ -1,6 +1,9 @@
+import io
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
@@ -42,5 +45,24 @@ def test_tensorboard_events(tmp_path):
 
 
 def test_a_write_that_fails_names_the_file(tmp_path):
-  with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-    logs._append(type(tmp_path)("/dev/full"), b"x")
+  log = logs.Metrics(tmp_path, 0)
+  (tmp_path / "metrics.jsonl").unlink()
+  (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+  log.write(1, {"loss": 0.5})
+  with pytest.raises(OSError, match=r"No space left on device: '.*metrics.jsonl'"):
+    log.flush()
+
+
+def test_what_the_clock_says_and_pictures_are_events_only(tmp_path):
+  pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+  log = logs.Metrics(tmp_path, 0)
+  log.write(1, {"loss": 0.5}, {"images_per_second": 80.0})
+  log.write_picture(1, pixels)
+  log.flush()
+  assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": 0.5}
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  _, _, scalars, picture = map(Event.FromString, read_events(path))
+  assert {v.tag: v.simple_value for v in scalars.summary.value} == {"loss": 0.5, "images_per_second": 80.0}
+  (value,) = picture.summary.value
+  assert (value.tag, value.image.height, value.image.width) == ("samples", 5, 7)
+  np.testing.assert_array_equal(Image.open(io.BytesIO(value.image.encoded_image_string)), pixels)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ddim_jax.runs import logs
+from ddim_jax.runs import progress
 from ddim_jax.runs.waiting import waiting
 from tests.helpers import ROOT
 
@@ -61,7 +61,7 @@ def test_the_time_left_is_until_the_deadline_if_that_comes_first(limit, expected
   monkeypatch.setattr(time, "monotonic", lambda: now[0])
   stderr = io.StringIO()
   monkeypatch.setattr(sys, "stderr", stderr)
-  bar = logs.Progress(0, 10_000, batch_size=8, deadline=None if limit is None else now[0] + limit)
+  bar = progress.Progress(0, 10_000, batch_size=8, deadline=None if limit is None else now[0] + limit)
   for _ in range(10):
     now[0] += 0.1
     bar.step(1.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax.operations import named
+from ddim_jax.unet.operations import named
 
 KEY = jax.random.key(0)
 MODEL = ddim_jax.UNet(channels=64, multipliers=(1, 1), blocks=1, attention=(), middle_attention=False)

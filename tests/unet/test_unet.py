@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax.layers import dropout, group_norm
-from ddim_jax.operations import Operations, named
 from ddim_jax.unet import time_embedding
+from ddim_jax.unet.layers import dropout, group_norm
+from ddim_jax.unet.operations import Operations, named
 from tests import oracles
 from tests.helpers import random_variables, shapes
 

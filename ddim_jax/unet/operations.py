@@ -5,7 +5,7 @@ The platform is that of the program, not of the machine it is traced on: the cho
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,10 +56,11 @@ def _where_it_pays(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _auto(x: jax.Array, kernel: jax.Array) -> jax.Array:
   if not _winograd_pays(x, kernel):
     return direct(x, kernel)
-  return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+  found: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=direct)
+  return found
 
 
-def _by_platform(cpu, default):
+def _by_platform(cpu: Any, default: Any) -> Any:
   choose = jax.lax.platform_dependent
   return lambda x, number: choose(x, cpu=partial(cpu, number=number), default=partial(default, number=number))
 

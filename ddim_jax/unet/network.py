@@ -17,22 +17,19 @@ import jax.numpy as jnp
 
 from ddim_jax import schedules
 from ddim_jax.cpu.recomputation import recomputed
-from ddim_jax.layers import (
+from ddim_jax.schedules import Level
+from ddim_jax.unet.arguments import check_arguments
+from ddim_jax.unet.layers import (
   Attention,
-  RandomFourier,
   ResidualBlock,
   Sinusoids,
   conv,
   conv3x3,
   group_norm,
   init,
-  time_embedding,
   upsample,
 )
-from ddim_jax.operations import named
-from ddim_jax.schedules import check_range
-
-__all__ = ["RandomFourier", "Sinusoids", "UNet", "time_embedding"]
+from ddim_jax.unet.operations import named
 
 
 class UNet(nn.Module):
@@ -110,58 +107,15 @@ class UNet(nn.Module):
     """Channels at a level."""
     return round(self.channels * self.multipliers[level])
 
-  def _check(self, x_t, t, labels, keys):
-    if not self.multipliers or self.blocks < 0 or self.groups < 1 or self.out_channels < 1:
-      raise ValueError(
-        "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
-        f" {self.multipliers}, {self.blocks}, {self.groups} and {self.out_channels}"
-      )
-    for name in ("in_channels", "num_classes", "embedding", "head_dim"):
-      if (value := getattr(self, name)) is not None and value < 1:
-        raise ValueError(f"{name} must be None or at least 1, got {value}")
-    if not 0 <= self.dropout < 1:
-      raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-    if (
-      self.channels < 4
-      or self.channels % 2
-      or any(self.width(level) < 1 for level in range(len(self.multipliers)))
-      or any(self.width(level) % self.groups for level in range(len(self.multipliers)))
-    ):
-      raise ValueError(
-        f"channels must be even, at least 4, and every width a multiple of groups = {self.groups}, got"
-        f" channels {self.channels} with multipliers {self.multipliers}"
-      )
-    expected = self.out_channels if self.in_channels is None else self.in_channels
-    if x_t.ndim != 4 or x_t.shape[-1] != expected:
-      raise ValueError(f"x_t must be [B, H, W, {expected}], got {x_t.shape}")
-    factor = 2 ** (len(self.multipliers) - 1)
-    if x_t.shape[1] % factor or x_t.shape[2] % factor:
-      raise ValueError(
-        f"image height and width must be multiples of {factor} for {len(self.multipliers)} levels,"
-        f" got {x_t.shape[1]}x{x_t.shape[2]}"
-      )
-    heights = [x_t.shape[1] >> level for level in range(len(self.multipliers))]
-    if self.attention_levels is None and (missing := set(self.attention) - set(heights)):
-      raise ValueError(
-        f"attention at heights {sorted(missing)}, but an image {x_t.shape[1]} high has levels of {heights}"
-      )
-    if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x_t.shape[0])):
-      raise ValueError(f"t must be a scalar or [{x_t.shape[0]}], got shape {t.shape}")
-    if labels is not None and self.num_classes is None and self.label_embedding is None:
-      raise ValueError("labels were given to a U-Net without num_classes")
-    if labels is None and (self.label_embedding or (self.num_classes is not None and not self.null_class)):
-      raise ValueError("labels must be given: this U-Net is conditional and has no null class")
-    if keys is not None and keys.shape != x_t.shape[:1]:
-      raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
-    if labels is not None and self.label_embedding is None and labels.shape != x_t.shape[:1]:
-      raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
-    if labels is not None and self.label_embedding is None:
-      if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
-      check_range("labels", labels, 0, (self.num_classes or 0) - 1 + self.null_class)
-
   @nn.compact
-  def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):
+  def __call__(
+    self,
+    x_t: jax.Array,
+    t: Level,
+    labels: jax.Array | None = None,
+    train: bool = False,
+    keys: jax.Array | None = None,
+  ) -> jax.Array:
     """Applies the network.
 
     Args:
@@ -179,7 +133,7 @@ class UNet(nn.Module):
       ValueError: At trace time, if the configuration does not fit the input.
     """
     t = jnp.asarray(t)
-    self._check(x_t, t, labels, keys)
+    check_arguments(self, x_t, t, labels, keys)
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
@@ -202,11 +156,11 @@ class UNet(nn.Module):
     if active and keys is None:
       keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
 
-    def dropout_keys(name):
+    def dropout_keys(name: str) -> jax.Array | None:
       block_of = lambda key: jax.random.fold_in(key, zlib.crc32(name.encode()))
       return jax.vmap(block_of)(keys) if active else None
 
-    def block(h, level, name, divisor=1.0):
+    def block(h: jax.Array, level: int, name: str, divisor: float = 1.0) -> jax.Array:
       layer = ResidualBlock(
         self.width(level), self.groups, self.dropout, operations.lowered, self.dtype, self.eps,
         self.activation, self.scale_shift, divisor, name=name,
@@ -214,13 +168,14 @@ class UNet(nn.Module):
       if not self.remat or self.is_initializing():
         return layer(h, embedding, dropout_keys(name))
       alone, variables = layer.unbind()
-      by = lambda operations: alone.clone(operations=operations).apply
-      return jax.lax.platform_dependent(
+      by: Callable[..., Any] = lambda operations: alone.clone(operations=operations).apply
+      found: jax.Array = jax.lax.platform_dependent(
         variables, h, embedding, dropout_keys(name),
         cpu=recomputed(by(operations.cpu)), default=jax.checkpoint(by(operations.default)),
       )  # fmt: skip
+      return found
 
-    def attend(h, name, groups=self.groups, divisor=1.0):
+    def attend(h: jax.Array, name: str, groups: int = self.groups, divisor: float = 1.0) -> jax.Array:
       attention = Attention(
         groups, operations.lowered, self.dtype, self.eps, self.head_dim, divisor, name=name
       )
@@ -262,4 +217,5 @@ class UNet(nn.Module):
 
     h = nn.swish(group_norm(h, self.groups, self.eps, operations.lowered, self.dtype, "norm_out"))
     h = conv3x3(self.out_channels, operations.lowered.convolve, dtype=self.dtype, scale=0, name="conv_out")(h)
-    return self.time.output(h.astype(schedules.wide(self.dtype)), t)
+    result: jax.Array = self.time.output(h.astype(schedules.wide(self.dtype)), t)
+    return result

@@ -1,9 +1,4 @@
-"""Training: what is minimised, and one step of it.
-
-The step is a pure function for ``jit``, ``pmap`` or ``shard_map``. Every example has its own random
-key, made from the run's key, the step and the example's place in the global batch: the result does not
-depend on the number of devices, and a restart replays nothing and skips nothing.
-"""
+"""One update: gradient, optimiser, EMAs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,21 +8,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from ddim_jax.packing import unpack
-from ddim_jax.parameterisation import EPS, Parameterisation
-from ddim_jax.process import add_noise
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 from ddim_jax.seeds import independent
-
-Weighting = Callable[[Schedule, jax.Array, jax.Array], jax.Array]
-"""``(schedule, t, like) -> weight`` of the squared error in x0 at level ``t``."""
-Levels = Callable[[jax.Array, jax.Array], jax.Array]
-"""``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
-Network = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""``(params, x_t: [B, ...], t: i32[B], labels: i32[B], keys: [B]) -> output: [B, ...]``, in training mode.
-
-Whatever is random about example i, such as dropout, comes from ``keys[i]``: see `ddim_jax.UNet`."""
+from ddim_jax.training.losses import Levels
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -39,7 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Their exponential moving average, to sample with; `packing.unpack` makes it a tree.
     opt_state: State of the optimiser.
     skipped: Updates left out because a loss or gradient was not finite, ``i32[]``.
-    emas: Further averages with other decays, a tuple of trees like ``ema``.
+    emas: EMAs with other decays, a tuple of trees like ``ema``.
   """
 
   step: jax.Array
@@ -50,16 +35,16 @@ class TrainState(flax.struct.PyTreeNode):
   emas: Any = ()
 
 
-def create_state(params, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
-  """The state before the first step; all ``1 + emas`` averages start as copies of the parameters.
+def create_state(params: Any, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
+  """The state before the first step; all ``1 + emas`` EMAs start as copies of the parameters.
 
   Args:
-    params: A tree of arrays; or the same packed, with `packing.pack`: then optimiser and averages are a few
+    params: A tree of arrays; or the same packed, with `packing.pack`: then optimiser and EMAs are a few
       operations on vectors instead of a few for each array. That is for an optimiser which treats all numbers
       alike, such as ``optax.adam``; one that looks at names or single arrays (a mask, LAMB, Muon) needs the
       tree.
     optimizer: Any optax optimiser.
-    emas: Number of further averages.
+    emas: Number of further EMAs.
   """
   zero = jnp.zeros((), jnp.int32)
   # Distinct buffers throughout, so that the whole state can be donated.
@@ -81,17 +66,24 @@ def warmed_up(
     warmup: Steps over which it rises from 0; 0 for none.
     clip: Largest global norm of a gradient.
   """
-  rate = optax.linear_schedule(0.0, learning_rate, warmup) if warmup else learning_rate
+  rate = warm_rate(learning_rate, warmup) if warmup else learning_rate
   return optax.chain(optax.clip_by_global_norm(clip), optimizer(rate))
 
 
-def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
-  """Decay of the average after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
+def warm_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.Schedule:
+  """A learning rate that rises linearly from 0 over ``warmup`` updates, and then stays."""
+  if not warmup:
+    return optax.constant_schedule(learning_rate)
+  return optax.linear_schedule(0.0, learning_rate, warmup)
 
-  A short memory at first, so that the average forgets the initialisation. ``decay`` is in [0, 1).
+
+def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
+  """Decay of the EMA after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
+
+  A short memory at first, so that the EMA forgets the initialisation. ``decay`` is in [0, 1).
   """
 
-  def at(step):
+  def at(step: ArrayLike) -> jax.Array:
     n = jnp.asarray(step, jnp.float32)
     return jnp.minimum(decay, (1 + n) / (10 + n))
 
@@ -99,102 +91,11 @@ def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
 
 
 def constant_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
-  """The same decay at every step, for an average that begins with trained weights; in [0, 1)."""
+  """The same decay at every step, for an EMA that begins with trained weights; in [0, 1)."""
   return lambda step: jnp.float32(decay)
 
 
-def uniform_levels(T: int) -> Levels:
-  """Each example's level is uniform over 1..T, as in DDPM."""
-  return lambda key, index: jax.random.randint(jax.random.fold_in(key, index), (), 1, T + 1)
-
-
-def antithetic_levels(T: int) -> Levels:
-  """Uniform, in pairs ``t`` and ``T + 1 - t``, as in the DDIM code: a loss of less variance."""
-
-  def levels(key, index):
-    t = uniform_levels(T)(key, index // 2)
-    return jnp.where(index % 2 == 0, t, T + 1 - t)
-
-  return levels
-
-
-def min_snr(gamma: float = 5.0) -> Weighting:
-  """``min(SNR, gamma)``: Hang et al., arXiv:2303.09556."""
-  return lambda schedule, t, like: jnp.minimum(jnp.exp(log_snr_at(schedule, t, like)), gamma)
-
-
-def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
-  """``SNR / (k + SNR)^gamma``: Choi et al., arXiv:2204.00227."""
-
-  def weight(schedule, t, like):
-    snr = jnp.exp(log_snr_at(schedule, t, like))
-    return snr / (k + snr) ** gamma
-
-  return weight
-
-
-def variational() -> Weighting:
-  r"""The weights of the variational bound with reverse variance :math:`\beta_t`, in nats a dimension.
-
-  Equation (12) of DDPM, arXiv:2006.11239, for x0 instead of eps:
-  :math:`\beta_t \bar\alpha_{t-1} / (2 (1 - \bar\alpha_t)^2)`. Finite at all levels, an SNR of zero included.
-  """
-
-  def weight(schedule, t, like):
-    alpha_before, _ = coefficients(schedule, t - 1, like)
-    alpha, sigma = coefficients(schedule, t, like)
-    log_ratio = 2 * (jnp.log(alpha) - jnp.log(alpha_before))
-    return -jnp.expm1(log_ratio) * alpha_before**2 / (2 * sigma**4)
-
-  return weight
-
-
-def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Two independent keys for each of ``keys: [B]``, as two arrays of them."""
-  pairs = jax.vmap(jax.random.split)(keys)
-  return pairs[:, 0], pairs[:, 1]
-
-
-def example_losses(
-  network: Network,
-  schedule: Schedule,
-  parameterisation: Parameterisation = EPS,
-  weighting: Weighting | None = None,
-) -> Callable[..., jax.Array]:
-  """The loss of each example: the squared error of the network's output, averaged over its elements.
-
-  Args:
-    network: See `Network`; it gets keys of its own for dropout and the like.
-    schedule: Noise schedule.
-    parameterisation: What the network predicts.
-    weighting: None is L_simple, the error in the network's own target (equation (5) of the DDIM paper
-      with gamma = 1). Otherwise that error is converted to one in x0 and weighted.
-
-  Returns:
-    ``(params, keys: [B], x0: f32[B, ...], labels: i32[B], t: i32[B]) -> f32[B]``; the loss of example i
-    depends on the i-th of each alone.
-  """
-
-  def losses(params, keys, x0, labels, t):
-    noise_keys, network_keys = split_each(keys)
-    eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
-    x_t = add_noise(schedule, x0, eps, t)
-    alpha, sigma = coefficients(schedule, t, x0)
-    output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
-    squares = (output - parameterisation.target(x0, eps, alpha, sigma)) ** 2
-    errors = jnp.mean(squares, axis=tuple(range(1, x0.ndim)))
-    if weighting is None:
-      return errors
-    # Decoding is affine, so this difference is d x0 / d output.
-    one, zero = jnp.ones_like(alpha), jnp.zeros_like(alpha)
-    decode = lambda output: parameterisation.decode(output, zero, alpha, sigma).x0
-    slope = decode(one) - decode(zero)
-    return jnp.reshape(weighting(schedule, t, x0).astype(x0.dtype) * slope**2, errors.shape) * errors
-
-  return losses
-
-
-def _all_finite(tree) -> jax.Array:
+def _all_finite(tree: Any) -> jax.Array:
   """Whether all numbers are.
 
   By a sort of the arrays' answers: XLA would repeat any sum in the kernel of each array that depends on it,
@@ -203,7 +104,7 @@ def _all_finite(tree) -> jax.Array:
   return jnp.sort(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))[0]
 
 
-def _by_level(t, losses, edges: Sequence[int]) -> dict[str, jax.Array]:
+def _by_level(t: jax.Array, losses: jax.Array, edges: Sequence[int]) -> dict[str, jax.Array]:
   """Sums of losses and numbers of examples by level; nothing without edges."""
   if not edges:
     return {}
@@ -226,17 +127,17 @@ def make_train_step(
   level_edges: Sequence[int] = (),
   axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """One update: gradient, optimiser, moving average.
+  """One update: gradient, optimiser, EMA.
 
-  An update whose loss, gradient norm or new parameters are not finite is not applied: parameters, average
+  An update whose loss, gradient norm or new parameters are not finite is not applied: parameters, EMA
   and optimiser stay, and ``skipped`` counts it.
 
   Args:
     losses: See `example_losses`.
     levels: `uniform_levels` or `antithetic_levels`.
     optimizer: Any optax optimiser, see `warmed_up`.
-    decay: Decay of the average by step, see `warm_decay`.
-    decays: Those of the further averages, as many as ``state.emas``: an average cannot be made
+    decay: Decay of the EMA by step, see `warm_decay`.
+    decays: Those of the further EMAs, as many as ``state.emas``: an EMA cannot be made
       afterwards, so that the best decay is found by keeping several.
     level_edges: Increasing levels that divide 1..T into bins, each edge the first level of a bin.
     axis_name: Axis of ``pmap`` or ``shard_map`` (with ``check_vma=False``) over which the batch is
@@ -249,7 +150,9 @@ def make_train_step(
     "level_counts", ``f32[bins]``: in each bin, the sum of the losses and the number of examples.
   """
 
-  def train_step(state, key, images, labels):
+  def train_step(
+    state: TrainState, key: jax.Array, images: jax.Array, labels: Any
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
     size, key = images.shape[0], independent(key)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
     index = first + jnp.arange(size)
@@ -257,7 +160,7 @@ def make_train_step(
     t = jax.vmap(levels, in_axes=(None, 0))(level_key, index)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
 
-    def batch_loss(params):
+    def batch_loss(params: Any) -> tuple[jax.Array, jax.Array]:
       values = losses(unpack(params), keys, images, labels, t)
       return jnp.mean(values), values
 

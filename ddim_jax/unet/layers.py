@@ -14,33 +14,37 @@ import jax
 import jax.numpy as jnp
 
 from ddim_jax.convolution import upsampled
-from ddim_jax.operations import Operations
 from ddim_jax.schedules import wide
+from ddim_jax.unet.operations import Operations
 
 
-def init(scale: float = 1.0):
+def init(scale: float = 1.0) -> Any:
   """Uniform with variance ``scale / fan_avg``; scale 0 is the DDPM code's nearly zero."""
   return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 
 
-def conv(features: int, size: int = 3, *, dtype, scale: float = 1.0, name: str, **kwargs) -> nn.Conv:
+def conv(
+  features: int, size: int = 3, *, dtype: Any, scale: float = 1.0, name: str, **kwargs: Any
+) -> nn.Conv:
   """A convolution of ``size`` x ``size`` pixels."""
   return nn.Conv(features, (size, size), dtype=dtype, kernel_init=init(scale), name=name, **kwargs)
 
 
-def conv3x3(features: int, by: Callable[..., jax.Array], *, dtype, scale: float = 1.0, name: str) -> nn.Conv:
+def conv3x3(
+  features: int, by: Callable[..., jax.Array], *, dtype: Any, scale: float = 1.0, name: str
+) -> nn.Conv:
   """A convolution of 3x3 pixels with zero padding, computed ``by`` an algorithm."""
   compute = lambda x, kernel, *_, **__: by(x, kernel)
   return conv(features, dtype=dtype, scale=scale, name=name, conv_general_dilated=compute)
 
 
-def conv1x1(features: int, *, dtype, name: str) -> nn.Conv:
+def conv1x1(features: int, *, dtype: Any, name: str) -> nn.Conv:
   """A convolution of one pixel, as a product of two matrices: so its gradients are such products, too."""
   compute = lambda x, kernel, *_, **__: (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
   return conv(features, 1, dtype=dtype, name=name, conv_general_dilated=compute)
 
 
-def upsample(features: int, *, dtype, name: str) -> nn.Conv:
+def upsample(features: int, *, dtype: Any, name: str) -> nn.Conv:
   """Nearest upsampling by 2, then a 3x3 convolution."""
   return conv3x3(features, upsampled, dtype=dtype, name=name)
 
@@ -56,15 +60,18 @@ class GroupNorm(nn.Module):
   operations: Operations
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-    return _normalised(x, scale, bias, self.groups, self.eps, self.operations)
+    normalised: jax.Array = _normalised(x, scale, bias, self.groups, self.eps, self.operations)
+    return normalised
 
 
 @partial(jax.jit, static_argnums=(3, 4, 5))
-def _normalised(x, scale, bias, groups, eps, operations):
+def _normalised(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, eps: float, operations: Operations
+) -> jax.Array:
   """Traced once for each shape: a network has dozens of norms and a handful of shapes."""
   sums = jnp.stack([x.mean(axis=(1, 2)), (x * x).mean(axis=(1, 2))])
   mean, square = operations.average(sums, groups)
@@ -75,7 +82,9 @@ def _normalised(x, scale, bias, groups, eps, operations):
   return x * factor[:, None, None] + offset[:, None, None]
 
 
-def group_norm(x: jax.Array, groups: int, eps: float, operations: Operations, dtype, name: str) -> jax.Array:
+def group_norm(
+  x: jax.Array, groups: int, eps: float, operations: Operations, dtype: Any, name: str
+) -> jax.Array:
   """GroupNorm with float32 arithmetic (or wider), returned in ``dtype``."""
   return GroupNorm(groups, eps, operations, name=name)(x.astype(wide(dtype))).astype(dtype)
 
@@ -157,7 +166,7 @@ class ResidualBlock(nn.Module):
   divisor: float = 1.0
 
   @nn.compact
-  def __call__(self, x, embedding, keys):
+  def __call__(self, x: jax.Array, embedding: jax.Array, keys: jax.Array | None) -> jax.Array:
     norm = lambda h, name: group_norm(h, self.groups, self.eps, self.operations, self.dtype, name)
     conv3 = lambda name, **options: conv3x3(
       self.channels, self.operations.convolve, dtype=self.dtype, name=name, **options
@@ -199,7 +208,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   number = q.shape[1]
   size = next(size for size in range(max(1, min(number, _SCORES // number)), 0, -1) if number % size == 0)
 
-  def part(q):
+  def part(q: jax.Array) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 and float32 together
       return jax.nn.dot_product_attention(q, k, v)
 
@@ -223,7 +232,7 @@ class Attention(nn.Module):
   divisor: float = 1.0
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     head = channels if self.head_dim is None else self.head_dim
     dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=init(scale), name=name)

@@ -1,0 +1,41 @@
+"""Classes by number or by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
+"""A class by number or name, or one for each image."""
+
+
+def numbers(label: Label | None, classes: Sequence[str]) -> Any:
+  """Classes as numbers: ``i32[]``, or ``i32[B]`` for one class for each image; None and traced ones stay.
+
+  Args:
+    label: As a person says it.
+    classes: Names of the classes; empty if there are none.
+
+  Raises:
+    ValueError: If there is no such class, or none at all.
+  """
+  if label is None or isinstance(label, jax.core.Tracer):
+    return label
+  if not classes:
+    raise ValueError(
+      "label needs a conditional model; this one is unconditional. One that comes along:"
+      " fashion_mnist_classes"
+    )
+  if isinstance(label, str) or np.ndim(label) == 0:
+    return np.int32(_number(label, classes))
+  return np.asarray([_number(one, classes) for one in np.asarray(label).ravel().tolist()], np.int32)
+
+
+def _number(label: Any, classes: Sequence[str]) -> int:
+  text = str(label)
+  if isinstance(label, str) and text in classes:
+    return list(classes).index(text)
+  if text.isdigit() and int(text) < len(classes):
+    return int(text)
+  raise ValueError(f"label must be in [0, {len(classes) - 1}] or one of {', '.join(classes)}, got {label!r}")

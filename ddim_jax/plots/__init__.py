@@ -1,0 +1,32 @@
+"""Pictures for people: grids, tables, animations and curves. Needs the ``train`` extra."""
+
+from ddim_jax.plots.curves import figure, save_curve, save_lines, save_points
+from ddim_jax.plots.grids import enlarge, grid, table, to_image, visible
+from ddim_jax.plots.image_files import (
+  PICTURES,
+  SETTINGS,
+  check_name,
+  read_settings,
+  save_animation,
+  save_png,
+  write,
+)
+
+__all__ = [
+  "PICTURES",
+  "SETTINGS",
+  "check_name",
+  "enlarge",
+  "figure",
+  "grid",
+  "read_settings",
+  "save_animation",
+  "save_curve",
+  "save_lines",
+  "save_png",
+  "save_points",
+  "table",
+  "to_image",
+  "visible",
+  "write",
+]

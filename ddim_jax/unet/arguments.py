@@ -1,0 +1,64 @@
+"""Whether a U-Net's attributes go together, and fit what it is called with."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddim_jax.schedules import check_range
+
+
+def check_arguments(
+  network: Any, x_t: jax.Array, t: jax.Array, labels: jax.Array | None, keys: jax.Array | None
+) -> None:
+  """Raises ValueError, at trace time, unless a `ddim_jax.UNet` can be called so; names what is wrong."""
+  if not network.multipliers or network.blocks < 0 or network.groups < 1 or network.out_channels < 1:
+    raise ValueError(
+      "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
+      f" {network.multipliers}, {network.blocks}, {network.groups} and {network.out_channels}"
+    )
+  for name in ("in_channels", "num_classes", "embedding", "head_dim"):
+    if (value := getattr(network, name)) is not None and value < 1:
+      raise ValueError(f"{name} must be None or at least 1, got {value}")
+  if not 0 <= network.dropout < 1:
+    raise ValueError(f"dropout must be in [0, 1), got {network.dropout}")
+  if (
+    network.channels < 4
+    or network.channels % 2
+    or any(network.width(level) < 1 for level in range(len(network.multipliers)))
+    or any(network.width(level) % network.groups for level in range(len(network.multipliers)))
+  ):
+    raise ValueError(
+      f"channels must be even, at least 4, and every width a multiple of groups = {network.groups}, got"
+      f" channels {network.channels} with multipliers {network.multipliers}"
+    )
+  expected = network.out_channels if network.in_channels is None else network.in_channels
+  if x_t.ndim != 4 or x_t.shape[-1] != expected:
+    raise ValueError(f"x_t must be [B, H, W, {expected}], got {x_t.shape}")
+  factor = 2 ** (len(network.multipliers) - 1)
+  if x_t.shape[1] % factor or x_t.shape[2] % factor:
+    raise ValueError(
+      f"image height and width must be multiples of {factor} for {len(network.multipliers)} levels,"
+      f" got {x_t.shape[1]}x{x_t.shape[2]}"
+    )
+  heights = [x_t.shape[1] >> level for level in range(len(network.multipliers))]
+  if network.attention_levels is None and (missing := set(network.attention) - set(heights)):
+    raise ValueError(
+      f"attention at heights {sorted(missing)}, but an image {x_t.shape[1]} high has levels of {heights}"
+    )
+  if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x_t.shape[0])):
+    raise ValueError(f"t must be a scalar or [{x_t.shape[0]}], got shape {t.shape}")
+  if labels is not None and network.num_classes is None and network.label_embedding is None:
+    raise ValueError("labels were given to a U-Net without num_classes")
+  if labels is None and (
+    network.label_embedding or (network.num_classes is not None and not network.null_class)
+  ):
+    raise ValueError("labels must be given: this U-Net is conditional and has no null class")
+  if keys is not None and keys.shape != x_t.shape[:1]:
+    raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
+  if labels is not None and network.label_embedding is None and labels.shape != x_t.shape[:1]:
+    raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
+  if labels is not None and network.label_embedding is None:
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+      raise ValueError(f"labels must be integers, got {labels.dtype}")
+    check_range("labels", labels, 0, (network.num_classes or 0) - 1 + network.null_class)
