@@ -12,6 +12,7 @@ from ddim_jax.data.sources import Source, Values
 
 _IMAGE_NAMES = ("images", "image", "x", "x_train", "data", "arr_0")
 _LABEL_NAMES = ("labels", "label", "y", "y_train", "arr_1")
+_CONDITION_NAMES = ("conditions", "condition")
 
 
 def load_array(
@@ -25,7 +26,8 @@ def load_array(
   """Images, latents or feature vectors in a file of numpy.
 
   A ``.npy`` file larger than `sources.MEMORY_LIMIT` is memory-mapped. Of a ``.npz`` file, the array named
-  images, image, x, x_train, data or arr_0 is taken, or the only one; and labels, label, y, y_train or arr_1.
+  images, image, x, x_train, data or arr_0 is taken, or the only one; labels, label, y, y_train or arr_1; and
+  conditions or condition.
 
   Args:
     path: The file.
@@ -41,8 +43,10 @@ def load_array(
   labels, conditions = (_load(x) if isinstance(x, str | Path) else x for x in (labels, conditions))
   images = _load(path)
   if isinstance(images, dict):
-    found = next((images[name] for name in _LABEL_NAMES if name in images), None)
-    labels = found if labels is None else labels
+    arrays = images
+    find = lambda names: next((arrays[name] for name in names if name in arrays), None)
+    labels = find(_LABEL_NAMES) if labels is None else labels
+    conditions = find(_CONDITION_NAMES) if conditions is None else conditions
     images = _images(path, images)
   if labels is not None and not classes:
     labels = np.asarray(labels)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ddim_jax.data import tiff
-from ddim_jax.data.forms import Form, converted, make_form, part, resize
+from ddim_jax.data.forms import Form, converted, in_words, make_form, part, resize
 
 SUFFIXES = frozenset(
   f".{end}"
@@ -92,7 +92,8 @@ def read_picture(
   pixels, _ = decode(file, form)
   if size is not None and pixels.shape[:2] != tuple(size):
     name = shown(getattr(file, "name", file))
-    raise ValueError(f"{name} must be {size[1]}x{size[0]} pixels, got {pixels.shape[1]}x{pixels.shape[0]}")
+    wanted = f"{in_words(size)} pixels (height x width)"
+    raise ValueError(f"{name} must be {wanted}, got {in_words(pixels.shape)}")
   return pixels
 
 

@@ -11,13 +11,12 @@ from ddim_jax.data import sources
 from ddim_jax.data.arrays import load_array
 from ddim_jax.data.batches import batch_indices
 from ddim_jax.data.folders import load_folder
-from ddim_jax.data.scaling import BYTES, Scaling, to_uint8
+from ddim_jax.data.forms import in_words
 from ddim_jax.data.sources import Source
+from ddim_jax.scaling import Scaling
 
 _CHUNK, _LOOKED_AT = 256, 4096
 _THUMBNAIL = 64
-_DEVIATIONS = 3
-"""What has no limits is drawn from minus to plus this many standard deviations."""
 
 
 class Report(NamedTuple):
@@ -32,7 +31,7 @@ class Report(NamedTuple):
     values: Lowest and highest value of those looked at.
     looked_at: Number of examples that these were found in.
     modes: Number of pictures by mode, where they are files.
-    sizes: Number of pictures by (width, height) in their files.
+    sizes: Number of pictures by (height, width) in their files.
     deep: Lowest and highest number in files with more than 8 bits, or None.
     frames: Number of pictures with several frames or pages, of which the first is used.
     classes: Number of examples by class.
@@ -62,7 +61,7 @@ class Report(NamedTuple):
     some = "" if self.looked_at == self.number else f", in {self.looked_at:,} of them"
     lines = [f"data        {self.name}: {self.number:,} examples of {shape}, {self.dtype}"]
     if self.sizes:
-      lines.append(f"in files    {_counted({f'{w}x{h}': n for (w, h), n in self.sizes.items()})}")
+      lines.append(f"in files    {_counted({in_words(x): n for x, n in self.sizes.items()})}")
       lines.append(f"modes       {_counted(self.modes)}")
     if self.deep:
       lines.append(f"            files of more than 8 bits hold {self.deep[0]:g} to {self.deep[1]:g}")
@@ -154,12 +153,4 @@ def contact_sheet(source: Source, number: int = 64) -> np.ndarray:
   if len(source.shape) != 3:
     raise ValueError(f"a contact sheet is of images [H, W, C], not of examples of shape {source.shape}")
   values = source.read(batch_indices(source.size, min(number, source.size), 0, 0))[0]
-  return plots.grid(drawable(source.scaling, values))
-
-
-def drawable(scaling: Scaling, values: np.ndarray) -> np.ndarray:
-  """Stored values as bytes to look at, ``u8[...]``; what has no limits, from -3 to 3 standard deviations."""
-  if scaling == BYTES:
-    return values
-  data = np.asarray(scaling.to_data(values))
-  return to_uint8(data if scaling.bounded else data / _DEVIATIONS)
+  return plots.grid(source.scaling.to_bytes(source.scaling.to_data(values)))

@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ddim_jax.data import scaling as scalings
-from ddim_jax.data.scaling import BYTES, Scaling
+from ddim_jax import scaling as scalings
+from ddim_jax.scaling import BYTES, Scaling
 
 MEMORY_LIMIT = 2 << 30
 """Bytes up to which a data set is kept in memory."""
@@ -28,7 +28,7 @@ class Found(NamedTuple):
 
   Attributes:
     modes: Number of pictures by mode, such as "RGB" or "I;16".
-    sizes: Number of pictures by (width, height).
+    sizes: Number of pictures by (height, width).
     values: Lowest and highest value as stored, of pictures with more than 8 bits, or None.
     frames: Number of pictures with several frames or pages, of which the first is used.
     skipped: Name and reason of everything that is not used.

@@ -144,7 +144,7 @@ def test_values_say_what_is_black_and_white(tmp_path):
     ({"dtype": "int8"}, "dtype must be one of .*uint16.*, got 'int8'"),
     ({"values": (1, 1)}, "values must be two rising finite numbers"),
     ({"values": (0, float("nan"))}, "values must be two rising finite numbers"),
-    ({"size": (20, 12)}, r"must be 12x20 pixels, got 20x12"),
+    ({"size": (20, 12)}, r"must be 20x12 pixels \(height x width\), got 12x20"),
     ({"channels": 5}, "3 channels, not 5"),
   ],
 )

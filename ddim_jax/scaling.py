@@ -13,6 +13,8 @@ import numpy as np
 Numbers = float | tuple[float, ...]
 """One for all channels, or one for each."""
 
+_DEVIATIONS = 3
+
 
 class Scaling(NamedTuple):
   """An affine map from stored values to data; JSON can hold it (``Scaling(**json.loads(...))``).
@@ -64,6 +66,10 @@ class Scaling(NamedTuple):
       return values.astype(self.dtype)
     limits = np.iinfo(self.dtype)
     return np.clip(np.round(values), limits.min, limits.max).astype(self.dtype)
+
+  def to_bytes(self, data) -> np.ndarray:
+    """Data as bytes to look at, ``u8[...]``: what has no limits, from -3 to 3 standard deviations."""
+    return BYTES.to_values(data if self.bounded else np.asarray(data) / _DEVIATIONS)
 
   def __str__(self) -> str:
     offset, scale = np.asarray(self.offset), np.asarray(self.scale)
@@ -124,6 +130,18 @@ def from_moments(parts: Iterable[np.ndarray], dtype: str) -> Scaling:
       f"channel {int(np.argmax(constant))} is constant and cannot be standardised: leave it out"
     )
   return Scaling(str(np.dtype(dtype)), _plain(mean), _plain(deviation), False)
+
+
+def from_json(values: dict | None) -> "Scaling | None":
+  """A scaling from what JSON has made of ``scaling._asdict()``; None stays None."""
+  if values is None:
+    return None
+  return Scaling(**{name: tuple(x) if isinstance(x, list) else x for name, x in values.items()})
+
+
+def unscaled(size: int) -> Scaling:
+  """The scaling of vectors of so many numbers, ``f32[..., size]``, that leaves them as they are."""
+  return Scaling("float32", (0.0,) * size, (1.0,) * size, False)
 
 
 def _plain(numbers: np.ndarray) -> Numbers:
