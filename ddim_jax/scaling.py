@@ -4,7 +4,7 @@ Data = (values - offset) / scale. Pictures become [-1, 1]; latents and features 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,11 +132,12 @@ def from_moments(parts: Iterable[np.ndarray], dtype: str) -> Scaling:
   return Scaling(str(np.dtype(dtype)), _plain(mean), _plain(deviation), False)
 
 
-def from_json(values: dict | None) -> "Scaling | None":
+def from_json(values: dict[str, Any] | None) -> Scaling | None:
   """A scaling from what JSON has made of ``scaling._asdict()``; None stays None."""
   if values is None:
     return None
-  return Scaling(**{name: tuple(x) if isinstance(x, list) else x for name, x in values.items()})
+  plain = lambda x: tuple(x) if isinstance(x, list) else x
+  return Scaling(values["dtype"], plain(values["offset"]), plain(values["scale"]), values["bounded"])
 
 
 def unscaled(size: int) -> Scaling:

@@ -74,6 +74,9 @@ class UNet(nn.Module):
     middle_divisor: What the sums in the middle are divided by.
     centre_input: The input is an image in [0, 1] that becomes ``2 * x - 1``.
     null_class: Whether there is a null class; without it labels must be given.
+    condition_size: Numbers in the vector that each image is conditioned on, or None for no such conditioning.
+      It is added to the embedding through two layers; that of no condition is learned. Of order 1, such as
+      standardised.
     label_embedding: ``(labels, features, dense) -> [B, embedding]`` in place of the table of classes:
       ``features`` is that of a level, ``dense`` makes a layer of a name. Labels may be of any shape.
   """
@@ -105,18 +108,19 @@ class UNet(nn.Module):
   centre_input: bool = False
   null_class: bool = True
   label_embedding: Callable[..., jax.Array] | None = None
+  condition_size: int | None = None
 
   def width(self, level: int) -> int:
     """Channels at a level."""
     return round(self.channels * self.multipliers[level])
 
-  def _check(self, x_t, t, labels, keys):
+  def _check(self, x_t, t, labels, keys, conditions):
     if not self.multipliers or self.blocks < 0 or self.groups < 1 or self.out_channels < 1:
       raise ValueError(
         "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
         f" {self.multipliers}, {self.blocks}, {self.groups} and {self.out_channels}"
       )
-    for name in ("in_channels", "num_classes", "embedding", "head_dim"):
+    for name in ("in_channels", "num_classes", "embedding", "head_dim", "condition_size"):
       if (value := getattr(self, name)) is not None and value < 1:
         raise ValueError(f"{name} must be None or at least 1, got {value}")
     if not 0 <= self.dropout < 1:
@@ -151,6 +155,10 @@ class UNet(nn.Module):
       raise ValueError("labels were given to a U-Net without num_classes")
     if labels is None and (self.label_embedding or (self.num_classes is not None and not self.null_class)):
       raise ValueError("labels must be given: this U-Net is conditional and has no null class")
+    if conditions is not None and self.condition_size is None:
+      raise ValueError("conditions were given to a U-Net without condition_size")
+    if conditions is not None and conditions.shape != (x_t.shape[0], self.condition_size):
+      raise ValueError(f"conditions must be [{x_t.shape[0]}, {self.condition_size}], got {conditions.shape}")
     if keys is not None and keys.shape != x_t.shape[:1]:
       raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
     if labels is not None and self.label_embedding is None and labels.shape != x_t.shape[:1]:
@@ -161,7 +169,7 @@ class UNet(nn.Module):
       check_range("labels", labels, 0, (self.num_classes or 0) - 1 + self.null_class)
 
   @nn.compact
-  def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):
+  def __call__(self, x_t, t, labels=None, train: bool = False, keys=None, conditions=None):
     """Applies the network.
 
     Args:
@@ -171,6 +179,7 @@ class UNet(nn.Module):
       train: Whether dropout is active. Static.
       keys: One random key for each image, ``[B]``, for its dropout, which then does not depend on the rest
         of the batch; None makes them from the rng "dropout".
+      conditions: ``f32[B, condition_size]``; a row of NaN is no condition, as is None throughout.
 
     Returns:
       ``f32[B, H, W, out_channels]``.
@@ -179,7 +188,7 @@ class UNet(nn.Module):
       ValueError: At trace time, if the configuration does not fit the input.
     """
     t = jnp.asarray(t)
-    self._check(x_t, t, labels, keys)
+    self._check(x_t, t, labels, keys, conditions)
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
@@ -197,6 +206,14 @@ class UNet(nn.Module):
       null = jnp.full(x_t.shape[:1], self.num_classes)
       embed = nn.Embed(self.num_classes + self.null_class, wide, dtype=self.dtype, name="classes")
       embedding = embedding + embed(null if labels is None else labels)
+
+    if self.condition_size is not None:
+      unknown = jnp.full((x_t.shape[0], self.condition_size), jnp.nan)
+      vectors = unknown if conditions is None else conditions
+      none = jnp.any(jnp.isnan(vectors), axis=1, keepdims=True)
+      hidden = nn.swish(dense("condition_1")(jnp.where(none, 0, vectors).astype(self.dtype)))
+      null = self.param("no_condition", nn.initializers.zeros, (wide,), jnp.float32).astype(self.dtype)
+      embedding = embedding + jnp.where(none, null[None], dense("condition_2")(hidden))
 
     active = train and self.dropout > 0
     if active and keys is None:

@@ -67,7 +67,8 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   if edit.image is None:
     originals, labels = datasets.real_images(model, num)
   else:
-    originals = np.repeat(data.read_picture(edit.image, channels=channels, size=size)[None], num, axis=0)
+    picture = data.read_picture(edit.image, channels=channels, size=size, dtype=model.scaling.dtype)
+    originals = np.repeat(picture[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
   kept = None if edit.inpaint is None else data.read_mask(edit.inpaint, size)[None]
@@ -78,15 +79,16 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   @jax.jit
   def run(model: Model, levels: Any, known: Any, labels: Any, guidance: Any) -> jax.Array:
     label = labels if model.classes else None
-    denoise = model.denoiser(label=label, guidance=guidance, clip=how.clip)
+    denoise = model.denoiser(label=label, condition=how.condition, guidance=guidance, clip=how.clip)
     if kept is not None:
       denoise = ddim_jax.inpaint(denoise, kept, known, model.schedule)
     start = noise if edit.strength is None else ddim_jax.add_noise(model.schedule, known, noise, levels[0])
     return ddim_jax.sample(keys, denoise, model.schedule, start, levels, solver=solver)[0]
 
-  known = data.from_uint8(originals)
+  known = model.scaling.to_data(originals)
   results = run(model, jnp.asarray(levels), known, labels, how.guidance)
-  rows = [originals, data.to_uint8(results)]
+  originals = model.pictures(np.asarray(known))
+  rows = [originals, model.pictures(np.asarray(results))]
   if kept is not None:
     rows.insert(1, np.where(kept, originals, np.uint8(128)))
   save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)

@@ -1,5 +1,6 @@
-"""``ddim inspect``: what a run or a model holds."""
+"""``ddim inspect``: what a run, a model or a data set holds."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ import jax
 import numpy as np
 
 from ddim_jax import checkpoints, plots
-from ddim_jax.commands import options
-from ddim_jax.models import build, load
+from ddim_jax.commands import options, outputs
+from ddim_jax.data import report as reports
+from ddim_jax.models import build, datasets, load, packaged
+from ddim_jax.models.config import UNKNOWN, Data
+from ddim_jax.models.loading import is_diffusers
 from ddim_jax.places import local
 from ddim_jax.runs import logs
 
@@ -18,28 +22,82 @@ def _size(folder: Path) -> int:
   return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
-def inspect(model: options.Where = options.DEFAULT) -> int:
+_UNSAID = Data(UNKNOWN)
+_THUMBNAIL = "64"
+
+
+def inspect(
+  model: options.Where = options.DEFAULT, *, data: Data = _UNSAID, out: options.MaybeOut = None
+) -> int:
   """Says what a model is; of a run, lists the checkpoints and whether they are sound, and draws the loss.
+
+  Of data that you have, a folder of pictures, a .npy or .npz file, hf:NAME or tfds:NAME in place of the
+  model: says how many there are, sizes, modes, classes, what cannot be used and why, and what the numbers
+  are; and draws a contact sheet. Nothing is trained. Pictures of several sizes are shown 64x64 unless you say
+  --image-size; broken ones are skipped and named.
 
   ddim inspect runs/mine
 
+  ddim inspect photos
+
+  ddim inspect scans.npy --values 0 4095
+
   Args:
-    model: The model, or the folder of a run.
+    model: The model, the folder of a run, or data.
+    data: How data are read, as for ddim train; --data says which, too, such as digits.
+    out: The contact sheet, a .png file; by default contact_sheet.png here.
 
   Returns:
     1 if a checkpoint is damaged, else 0.
   """
+  if data.data != UNKNOWN or _is_data_set(model):
+    _inspect_data(data if data.data != UNKNOWN else dataclasses.replace(data, data=model), out)
+    return 0
+  if data != _UNSAID or out is not None:
+    raise ValueError(f"out and how data are read go with data, which {model} is not")
   workdir = local(model, "model")
   if workdir.is_dir() and ((workdir / "checkpoints").is_dir() or (workdir / "metrics.jsonl").is_file()):
     return _inspect_run(workdir)
   found = load(model)
-  height, width, channels = found.shape
   parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(found.params))
-  print(f"{type(found.network).__name__}: {parameters:,} parameters, images {height}x{width}x{channels}")
+  print(
+    f"{type(found.network).__name__}: {parameters:,} parameters, images {'x'.join(map(str, found.shape))}"
+  )
   print(f"T = {found.schedule.T}; {f'{found.step:,} updates' if found.step else 'of another project'}")
   print(f"classes: {', '.join(found.classes) or 'none'}")
+  print(f"values: {found.scaling}")
+  if found.conditions is not None:
+    print(f"conditions: {found.condition_size} numbers, {found.conditions}")
   _print_config(build.to_json(found.config))
   return 0
+
+
+def _is_data_set(where: str) -> bool:
+  """Whether it names data, and neither a run nor a model."""
+  if where in packaged():
+    return False
+  if datasets.kind_of(where)[0] in ("hf", "tfds", "array") or where.startswith("folder:"):
+    return True
+  folder = local(where, "model")
+  run = any((folder / name).exists() for name in ("checkpoints", "metrics.jsonl", "model_index.json"))
+  return folder.is_dir() and not run and not is_diffusers(folder)
+
+
+def _inspect_data(found: Data, out: Path | None) -> None:
+  """Prints the report and writes the contact sheet."""
+  place = outputs.place(out, "", "contact_sheet.png")
+  kind, _ = datasets.kind_of(found.data)
+  if kind in ("folder", "hf"):
+    found = dataclasses.replace(found, skip_broken=True)
+    if found.image_size is None and found.crop is None:
+      found = dataclasses.replace(found, image_size=_THUMBNAIL, fit="pad")
+  with datasets.bar() as progress:
+    source = datasets.open_data(found, progress=progress)
+  report = reports.inspect(source)
+  print(report)
+  if report.sheet is not None:
+    plots.save_png(place, report.sheet)
+    print(f"contact sheet: {place.absolute()}")
 
 
 def _print_config(config: dict[str, Any]) -> None:

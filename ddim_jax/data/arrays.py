@@ -8,7 +8,7 @@ import numpy as np
 from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import shown
-from ddim_jax.data.sources import Source, Values
+from ddim_jax.data.sources import DTYPES, Source, Values
 
 _IMAGE_NAMES = ("images", "image", "x", "x_train", "data", "arr_0")
 _LABEL_NAMES = ("labels", "label", "y", "y_train", "arr_1")
@@ -87,7 +87,7 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
 
   Args:
     path: Its ending decides, in any case: .npy, .npz, .tif or .tiff. The folder is created.
-    values: Such as of ``source.scaling.to_values``; for TIFF ``uint8, uint16 or float32[H, W, C]``.
+    values: Such as of ``source.scaling.to_values``; for TIFF ``[H, W, C]`` of the types of sources.
 
   Raises:
     ValueError: If the ending is another, or TIFF cannot hold the values.
@@ -101,11 +101,9 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
   }
   if path.suffix.lower() not in writers:
     raise ValueError(f"path must end in {', '.join(writers)}, got {shown(path)}")
-  if "tif" in path.suffix.lower() and (
-    values.ndim != 3 or values.dtype.name not in ("uint8", "uint16", "float32")
-  ):
+  if "tif" in path.suffix.lower() and (values.ndim != 3 or values.dtype.name not in DTYPES):
     raise ValueError(
-      f"TIFF takes one image [H, W, C] of uint8, uint16 or float32, got {values.dtype}{values.shape}"
+      f"TIFF takes one image [H, W, C] of {', '.join(DTYPES)}, got {values.dtype}{values.shape}"
     )
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open("wb") as file:

@@ -24,10 +24,14 @@ Make = Callable[[Callable[[np.ndarray], Any]], tuple[np.ndarray, Found]]
 
 @contextlib.contextmanager
 def only_one(path: Path) -> Iterator[None]:
-  """Holds a lock that other processes of this machine wait for, and that dies with its process."""
+  """Holds a lock that other processes of this machine wait for, and that dies with its process.
+
+  A file system without locks has none.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open("w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):
+      fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 

@@ -34,7 +34,7 @@ class Report(NamedTuple):
     sizes: Number of pictures by (height, width) in their files.
     deep: Lowest and highest number in files with more than 8 bits, or None.
     frames: Number of pictures with several frames or pages, of which the first is used.
-    classes: Number of examples by class.
+    classes: Number of examples by class, of those looked at where labels are not known without reading.
     conditions: Length of the vector that each example carries, 0 for none.
     skipped: Name and reason of everything that is not used.
     sheet: A contact sheet, ``u8[..., 1 or 3]``, or None if examples are no images.
@@ -90,30 +90,31 @@ def _listed(names: list[str], most: int = 3) -> str:
   return ", ".join(names[:most]) + ", ..." * (len(names) > most)
 
 
-def inspect(what: Source | np.ndarray | str | Path, **options: Any) -> Report:
+def inspect(
+  what: Source | np.ndarray | str | Path, *, most: int = _LOOKED_AT, sheet: bool = True, **options: Any
+) -> Report:
   """Reads a data set as for training, and says what it holds.
 
   Args:
     what: A source, an array, a ``.npy`` or ``.npz`` file, or a folder of pictures, of which broken ones are
       skipped and counted.
+    most: Number of examples, drawn at random, whose values are looked at.
+    sheet: Whether to draw a contact sheet.
     **options: As of `load_folder`, `load_array` or `in_memory`. Pictures become thumbnails of 64 pixels
-    unless
-      ``image_size`` is given.
+      unless ``image_size`` is given.
 
   Raises:
     ValueError: If it cannot be read.
   """
   source = _source(what, options)
-  labels = source.labels
-  order = batch_indices(source.size, min(source.size, _LOOKED_AT), 0, 0)  # a fair sample
-  limits = []
+  order = batch_indices(source.size, min(source.size, most), 0, 0)  # a fair sample
+  limits, seen = [], []
   for start in range(0, len(order), _CHUNK):
-    values = source.read(np.sort(order[start : start + _CHUNK]))[0]
+    values, labels = source.read(np.sort(order[start : start + _CHUNK]))
     limits.append((float(values.min()), float(values.max())))
-  if labels is None and source.classes:
-    parts = [np.arange(i, min(i + _CHUNK, source.size)) for i in range(0, source.size, _CHUNK)]
-    labels = np.concatenate([source.read(part)[1] for part in parts])
-  counts = np.zeros(0, int) if labels is None else np.bincount(labels, minlength=len(source.classes))
+    seen.append(labels)
+  labels = np.concatenate(seen) if source.labels is None else source.labels
+  counts = np.bincount(labels, minlength=len(source.classes)) if source.classes else []
   return Report(
     name=source.name,
     number=source.size,
@@ -129,7 +130,7 @@ def inspect(what: Source | np.ndarray | str | Path, **options: Any) -> Report:
     classes={name: int(count) for name, count in zip(source.classes, counts, strict=False)},
     conditions=0 if source.conditions is None else source.conditions.shape[1],
     skipped=source.found.skipped,
-    sheet=contact_sheet(source) if len(source.shape) == 3 else None,
+    sheet=contact_sheet(source) if sheet and len(source.shape) == 3 else None,
   )
 
 

@@ -11,7 +11,7 @@ from ddim_jax.scaling import BYTES, Scaling
 MEMORY_LIMIT = 2 << 30
 """Bytes up to which a data set is kept in memory."""
 _CHUNK = 4096
-_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
+DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 
 Values = Literal["minmax", "standardise"] | tuple[Any, Any] | Scaling | None
 """What stored numbers mean; nothing is guessed from them.
@@ -96,9 +96,9 @@ def in_memory(
   """
   images = images if isinstance(images, np.ndarray) else np.asarray(images)
   kind = "float32" if images.dtype == np.float64 else images.dtype.newbyteorder("=").name
-  if kind not in _DTYPES or images.ndim < 2 or not images.size:
+  if kind not in DTYPES or images.ndim < 2 or not images.size:
     raise ValueError(
-      f"images must be a non-empty [N, H, W, C], [N, H, W] or [N, D] of one of {', '.join(_DTYPES)}, got"
+      f"images must be a non-empty [N, H, W, C], [N, H, W] or [N, D] of one of {', '.join(DTYPES)}, got"
       f" {images.dtype}{list(images.shape)}"
     )
   images = images[..., None] if images.ndim == 3 else images

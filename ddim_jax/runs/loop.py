@@ -22,14 +22,14 @@ from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
 from ddim_jax.runs import evaluation, hosts, logs, objective
-from ddim_jax.runs.start import checked, start
+from ddim_jax.runs.start import checked, for_source, start
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
 from ddim_jax.seeds import key_of
 
 _LAG = 2
 """Updates between one and reading its metrics, so that reading never makes the device wait."""
-_GRID = 64
+_GRID, _LOOKED_AT = 64, 256
 _BY_LEVEL_EVERY = 10
 """Updates between those that record their loss by level."""
 
@@ -46,6 +46,8 @@ def fit(
   steps: Positive,
   labels: np.ndarray | None = None,
   classes: Sequence[str] = (),
+  conditions: np.ndarray | None = None,
+  decode: Callable[[np.ndarray], Any] | None = None,
   batch_size: Positive = 128,
   accumulate: Positive = 1,
   flip: bool = False,
@@ -87,10 +89,15 @@ def fit(
     workdir: Folder of the run; created.
     model: A `Model`, with parameters to start from (fine-tuning) or without; or a network that
       `ddim_jax.models.from_network` takes, which then predicts eps under the linear schedule of 1,000 levels.
-    images: ``u8[N, H, W, C]``, or ``f32`` of that shape in [-1, 1], or a `ddim_jax.data.Source`.
+    images: ``u8[N, H, W, C]``, or ``f32`` of that shape in [-1, 1], or a `ddim_jax.data.Source`, which says
+      what its numbers mean: the model remembers it, see ``model.scaling``.
     steps: Train until this many updates, from the first of the run on.
     labels: ``i32[N]``, for arrays.
     classes: Names of the labels, for arrays; their numbers by default.
+    conditions: ``f[N, K]``, for arrays: a vector for each image, which the model standardises. A `UNet` takes
+      them with ``condition_size=K``, other networks with ``from_network(network, shape, conditions=K)``.
+    decode: What makes pictures of samples for grids and evaluations, where they are none, such as latents:
+      ``values -> u8, or f32 in [-1, 1], [B, H, W, C]``; see `Model`.
     batch_size: Size of the global batch of an update; a multiple of all devices.
     accumulate: Compute an update in so many parts, one after another: less memory, the same update.
     flip: Mirror each image left to right with probability 1/2.
@@ -106,7 +113,7 @@ def fit(
     minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
       something else, without weighting, antithetic and label_dropout; see `ddim_jax.distillation`.
     antithetic: Draw levels in pairs t and T + 1 - t.
-    label_dropout: Fraction of labels hidden, for classifier-free guidance, in [0, 1).
+    label_dropout: Fraction of labels and conditions hidden, for classifier-free guidance, in [0, 1).
     seed: Decides initialisation, noise, order and flips; at least 0.
     max_minutes: Stop and save after this time, compilation included.
     max_skipped: Updates that may be left out because loss or gradient was not finite, before the run stops.
@@ -136,12 +143,13 @@ def fit(
   """
   ranges.check_all(fit, locals())
   _check_batch(batch_size, accumulate)
-  workdir, source = for_checkpoints(workdir), as_source(images, labels, classes)
+  workdir, source = for_checkpoints(workdir), as_source(images, labels, classes, conditions)
   if not isinstance(model, Model):
     wanted = source.classes if getattr(model, "num_classes", None) is not None else ()
     model = from_network(model, source.shape, classes=wanted)
   if model.shape != source.shape:
     raise ValueError(f"the model is for images of {model.shape}, these are {source.shape}")
+  model = for_source(model, source, decode)
   config = dataclasses.replace(
     model.config,
     data=Data(UNKNOWN) if record is None else record,
@@ -211,7 +219,8 @@ def fit(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
     reader = _Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
-    grid = _grid_sampler(model, seed) if sample_every and chief else None
+    visible = len(model.shape) == 3 or model.decode is not None
+    grid = _grid_sampler(model, source, seed) if sample_every and chief and visible else None
 
     step, urgency = first, 0
     for step, (pixels, numbers) in enumerate(data.prefetch(batch, first, steps), first + 1):
@@ -248,7 +257,10 @@ def fit(
 
 
 def as_source(
-  images: data.Source | np.ndarray, labels: np.ndarray | None = None, classes: Sequence[str] = ()
+  images: data.Source | np.ndarray,
+  labels: np.ndarray | None = None,
+  classes: Sequence[str] = (),
+  conditions: np.ndarray | None = None,
 ) -> data.Source:
   """Arrays as a source; a source stays as it is.
 
@@ -256,8 +268,8 @@ def as_source(
     ValueError: If the arrays are not as `fit` says, or come with what goes with a source only.
   """
   if isinstance(images, data.Source):
-    if labels is not None or classes:
-      raise ValueError("labels and classes are for arrays: a Source has its own")
+    if labels is not None or classes or conditions is not None:
+      raise ValueError("labels, classes and conditions are for arrays: a Source has its own")
     return images
   images = np.asarray(images)
   if labels is not None:
@@ -265,8 +277,8 @@ def as_source(
     classes = tuple(classes) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
       raise ValueError(f"labels must be in [0, {len(classes) - 1}], got {labels.min()} to {labels.max()}")
-  values = None if images.dtype == np.uint8 else (-1.0, 1.0)
-  return data.in_memory("array", images, labels, tuple(classes), values=values)
+  values = (-1.0, 1.0) if images.dtype.kind == "f" else None
+  return data.in_memory("array", images, labels, tuple(classes), values=values, conditions=conditions)
 
 
 def describe(model: Model, source: data.Source, origin: str | None) -> dict[str, Any]:
@@ -324,10 +336,10 @@ class _Reader:
     return urgency
 
 
-def _grid_sampler(model: Model, seed: int) -> Callable[[Any], np.ndarray]:
+def _grid_sampler(model: Model, source: data.Source, seed: int) -> Callable[[Any], np.ndarray]:
   """``(ema) -> picture`` of the first images of a seed, with 50 deterministic steps."""
-  ts = model.levels(min(50, model.schedule.T))
-  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID)
+  ts, given = model.levels(min(50, model.schedule.T)), evaluation.given(model, source, _GRID)
+  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID, **given)
   return lambda ema: plots.grid(draw(np.arange(size), params=ema)[:_GRID])
 
 
@@ -342,12 +354,11 @@ def header(workdir: Path, source: data.Source, state: Any, batch_size: int, step
   """What is said before a run begins."""
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
   device = jax.devices()[0]
-  classes = f", {len(source.classes)} classes" if source.classes else ""
   processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
   return [
     f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
     f"network     {parameters:,} parameters",
-    f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
+    str(data.inspect(source, most=_LOOKED_AT, sheet=False)),
     f"batch       {batch_size} = {jax.device_count()} x {batch_size // jax.device_count()}",
     f"run         {workdir.absolute()}, step {int(state.step):,} of {steps:,}",
   ]
