@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddim_jax import checkpoints, plots
+from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import options, outputs
 from ddim_jax.data import report as reports
+from ddim_jax.data.sources import UnsaidError
 from ddim_jax.models import build, datasets, load, packaged
 from ddim_jax.models.config import UNKNOWN, Data
 from ddim_jax.models.loading import is_diffusers
@@ -50,6 +51,7 @@ def inspect(
   Returns:
     1 if a checkpoint is damaged, else 0.
   """
+  ranges.check_all(data)
   if data.data != UNKNOWN or _is_data_set(model):
     _inspect_data(data if data.data != UNKNOWN else dataclasses.replace(data, data=model), out)
     return 0
@@ -91,10 +93,19 @@ def _inspect_data(found: Data, out: Path | None) -> None:
     found = dataclasses.replace(found, skip_broken=True)
     if found.image_size is None and found.crop is None:
       found = dataclasses.replace(found, image_size=_THUMBNAIL, fit="pad")
+  unsaid = False
   with datasets.bar() as progress:
-    source = datasets.open_data(found, progress=progress)
+    try:
+      source = datasets.open_data(found, progress=progress)
+    except UnsaidError:
+      unsaid = True
+      source = datasets.open_data(dataclasses.replace(found, values=("minmax",)), progress=progress)
   report = reports.inspect(source)
   print(report)
+  if unsaid:
+    print(
+      "            what these mean is not said, which training needs: --values LOW HIGH, minmax or standardise"
+    )
   if report.sheet is not None:
     plots.save_png(place, report.sheet)
     print(f"contact sheet: {place.absolute()}")
@@ -132,4 +143,4 @@ def _inspect_run(workdir: Path) -> int:
 
 def main(argv: Sequence[str]) -> None:
   """Parses, reports and exits."""
-  options.run(inspect, argv, "ddim inspect")
+  options.run(inspect, argv, "ddim inspect", Data)

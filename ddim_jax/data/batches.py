@@ -86,7 +86,8 @@ def batch_at(
   if flip:
     mirrored = (_random_bits(seed, _FLIP, step, batch_size) >> 63)[rows].astype(bool)
     images = images.copy()
-    images[mirrored] = images[mirrored, :, ::-1]
+    chosen = images[mirrored]
+    images[mirrored] = chosen[:, :, ::-1]  # in one expression it is five times as slow
   empty = np.zeros((len(indices), 0), np.float32)
   return Batch(images, labels, empty if source.conditions is None else source.conditions[indices])
 

@@ -23,6 +23,10 @@ the training images for test images. None: bytes, (0, 255).
 """
 
 
+class UnsaidError(ValueError):
+  """Nobody has said what the numbers of data mean that are no bytes."""
+
+
 class Found(NamedTuple):
   """What reading a data set met.
 
@@ -168,7 +172,7 @@ def _scaling(values: Values, dtype: str, parts: Callable[[], Iterator[np.ndarray
     return values
   if values is None:
     if dtype != "uint8":
-      raise ValueError(
+      raise UnsaidError(
         f"values must be given for {dtype}: (low, high), which become -1 and 1, such as (0, 1) or (0, 65535);"
         ' "minmax" of the data; or "standardise"'
       )

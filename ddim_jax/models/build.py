@@ -53,7 +53,10 @@ def from_config(
     ValueError: If the network does not fit such images or classes, or an option is out of its range.
   """
   if len(shape) != 3:
-    raise ValueError(f"a U-Net is for images [H, W, C], not for examples of shape {shape}")
+    raise ValueError(
+      f"a U-Net is for images [H, W, C], not for examples of shape {shape}: give ddim_jax.runs.fit a network"
+      " of your own"
+    )
   network, described = _network(config, shape[-1], len(classes), size_of(conditions)), None
   if config.imported is not None:
     described = interop.describe(**config.imported)
