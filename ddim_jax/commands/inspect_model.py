@@ -103,9 +103,7 @@ def _inspect_data(found: Data, out: Path | None) -> None:
   report = reports.inspect(source)
   print(report)
   if unsaid:
-    print(
-      "            what these mean is not said, which training needs: --values LOW HIGH, minmax or standardise"
-    )
+    print("            what these mean is not said; training asks: --values LOW HIGH, minmax or standardise")
   if report.sheet is not None:
     plots.save_png(place, report.sheet)
     print(f"contact sheet: {place.absolute()}")

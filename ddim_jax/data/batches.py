@@ -49,8 +49,10 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> np.ndarra
   """
   position = step * batch_size + np.arange(batch_size)
   epoch, offset = np.divmod(position, size)
-  order = {e: _permutation(size, seed, int(e)) for e in np.unique(epoch)}
-  return np.array([order[e][o] for e, o in zip(epoch, offset, strict=True)], np.int64)
+  indices = np.empty(batch_size, np.int64)
+  for one in np.unique(epoch):
+    indices[epoch == one] = _permutation(size, seed, int(one))[offset[epoch == one]]
+  return indices
 
 
 def batch_at(

@@ -23,9 +23,9 @@ def pipeline(
 ) -> None:
   """Images a second of the pipeline alone and of training on it, and how long training waits for a batch.
 
-  And what the prefetching thread of a run delivers of 32x32 images in colour, mirrored at random, where nothing
-  waits for anything: in batches of 256, from memory and from a memory-mapped file. A GPU is fed if that is
-  more than the images a second on which it trains.
+  And what the prefetching thread of a run delivers of 32x32 images in colour, mirrored at random, where
+  nothing waits for anything: in batches of 256, from memory and from a memory-mapped file. A GPU is fed if
+  that is more than the images a second on which it trains.
 
   Args:
     preset: Preset of ddim train whose network and batches are measured, on images of noise.
