@@ -66,7 +66,7 @@ def student_levels(ts: ArrayLike, every: int = 2) -> Levels:
 
 def distillation_losses(
   network: Network,
-  teacher: Callable[[jax.Array], Denoiser],
+  teacher: Callable[[Any], Denoiser],
   schedule: Schedule,
   ts: ArrayLike,
   *,
@@ -78,7 +78,7 @@ def distillation_losses(
 
   Args:
     network: The student, see `ddim_jax.training.Network`.
-    teacher: ``labels: i32[B] -> Denoiser``; no gradient flows into it.
+    teacher: ``labels: i32[B] -> Denoiser``, or of whatever the network is given; no gradient flows into it.
     schedule: Noise schedule of both.
     ts: The teacher's levels, ``i32[S+1]``, decreasing strictly to 0; the student's are every second of them.
     every: Teacher's steps in one of the student's; a divisor of S.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ddim_jax.commands import cli, options
 from ddim_jax.commands.compare import compare
-from ddim_jax.commands.presets import Run, digits
+from ddim_jax.commands.presets import digits
 from ddim_jax.commands.sample_images import Args, sample
 from ddim_jax.commands.train_model import train
 
@@ -23,7 +23,9 @@ def demo(workdir: Path = Path("runs/demo"), max_minutes: float = 4.0) -> int:
   """
   sample(Args(num=16, out=workdir / "fashion_mnist.png"))
   preset = digits()
-  run = Run(workdir, preset.run.origin, preset.run.steps, max_minutes, save_every=500, sample_every=500)
+  run = dataclasses.replace(
+    preset.run, workdir=workdir, max_minutes=max_minutes, save_every=500, sample_every=500
+  )
   if status := train(dataclasses.replace(preset, run=run)):
     return status
   compare(str(workdir), steps=(5, 10, 20, 50), out=workdir / "demo.png")

@@ -82,7 +82,7 @@ def torch_output(network, x, t, labels=None):
 
 
 def our_images(pretrained, S, x_T, key):
-  """All that may differ between two calls is an argument: so their programs are the same, and compile once."""
+  """What may differ between calls is an argument, so that their programs are the same and compile once."""
 
   @jax.jit
   def draw(variables, schedule, key, x_T, ts):

@@ -90,7 +90,7 @@ def test_two_samples_into_one_file_are_refused(tmp_path):
   draw = lambda indices: outputs.write_npz(tmp_path / "x.npz", 4, 2, draw, {}, (2, 2, 1))
   with pytest.raises(ValueError, match=r"x\.npz is in use: process \d+ is drawing into it"):
     draw(None)
-  draw = lambda indices: outputs.write_pngs(tmp_path / "y", 4, 2, draw, {})
+  draw = lambda indices: outputs.write_files(tmp_path / "y", 4, 2, draw, {})
   with pytest.raises(ValueError, match="is in use"):
     draw(None)
 

@@ -53,7 +53,7 @@ def _quieten() -> None:
 
 def in_words_of_the_command(message: str, options: frozenset[str]) -> str:
   """A message that begins with names of arguments, with the options of these names instead."""
-  begin = re.match(r"(\w+(?:(?:, | and )\w+)*) (?=must|needs|goes|go together)", message)
+  begin = re.match(r"(\w+(?:(?:, | and )\w+)*) (?=must|needs|goes|does not go|go together)", message)
   if begin is None:
     return message
   typed = {"label": "class"} if any(word.startswith("--class") for word in sys.argv) else {}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax import data, plots, timesteps
+from ddim_jax import plots, timesteps
 from ddim_jax.commands.outputs import save_png
 from ddim_jax.commands.sequences import How
 from ddim_jax.data.forms import make_form
@@ -52,9 +52,9 @@ class Edit:
     return ts if self.inpaint is None else timesteps.repaint(ts, self.jump, self.resample)
 
 
-def _fitted(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-  """A picture of the model's size, ``u8[H, W, channels]``; says what was done to one of another size."""
-  pixels, held = decode(path, make_form(size, channels=channels))
+def _fitted(path: Path, size: tuple[int, int], channels: int, dtype: str = "uint8") -> np.ndarray:
+  """A picture of the model's size, ``dtype[H, W, channels]``; says what was done to one of another size."""
+  pixels, held = decode(path, make_form(size, channels=channels, dtype=dtype))
   if (held.height, held.width) != size:
     what = f"the largest central part of {held.width}x{held.height} pixels, resized to {size[1]}x{size[0]}"
     print(f"{path}: {what}")
@@ -78,7 +78,7 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   if edit.image is None:
     originals, labels = datasets.real_images(model, num)
   else:
-    originals = np.repeat(_fitted(edit.image, size, channels)[None], num, axis=0)
+    originals = np.repeat(_fitted(edit.image, size, channels, model.scaling.dtype)[None], num, axis=0)
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
   kept = None if edit.inpaint is None else as_mask(_fitted(edit.inpaint, size, 1), edit.inpaint)[None]
@@ -89,15 +89,16 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   @jax.jit
   def run(model: Model, levels: Any, known: Any, labels: Any, guidance: Any) -> jax.Array:
     label = labels if model.classes else None
-    denoise = model.denoiser(label=label, guidance=guidance, clip=how.clip)
+    denoise = model.denoiser(label=label, condition=how.condition, guidance=guidance, clip=how.clip)
     if kept is not None:
       denoise = ddim_jax.inpaint(denoise, kept, known, model.schedule)
     start = noise if edit.strength is None else ddim_jax.add_noise(model.schedule, known, noise, levels[0])
     return ddim_jax.sample(keys, denoise, model.schedule, start, levels, solver=solver)[0]
 
-  known = data.from_uint8(originals)
+  known = model.scaling.to_data(originals)
   results = run(model, jnp.asarray(levels), known, labels, how.guidance)
-  rows = [originals, data.to_uint8(results)]
+  originals = model.pictures(np.asarray(known))
+  rows = [originals, model.pictures(np.asarray(results))]
   if kept is not None:
     rows.insert(1, np.where(kept, originals, np.uint8(128)))
   save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)

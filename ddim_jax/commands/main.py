@@ -10,7 +10,7 @@ COMMANDS = {
   "train": ("train_model", "train a model, or go on with a run"),
   "distil": ("distil_model", "train a student that needs few steps"),
   "compare": ("compare", "the same images for several S and eta, side by side"),
-  "inspect": ("inspect_model", "what a run or a model holds; whether its checkpoints are sound"),
+  "inspect": ("inspect_model", "what a run, a model or a data set holds; whether checkpoints are sound"),
   "export": ("export", "write a model as one file"),
   "convert": ("convert", "write a model for diffusers, or as a checkpoint"),
 }
@@ -19,7 +19,8 @@ _NARROWEST = 60
 _EXAMPLES = """
   ddim sample                                    draw clothes with the model that comes along
   ddim sample --class Sneaker --guidance 3
-  ddim train folder PHOTOS                       train on a folder of your pictures
+  ddim inspect PHOTOS                            what a folder of your pictures holds, and a contact sheet
+  ddim train folder PHOTOS                       train on it; or on a .npy or .npz file, hf:NAME, tfds:NAME
   ddim sample runs/folder --steps 20
 """
 

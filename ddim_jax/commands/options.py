@@ -73,15 +73,18 @@ def parse(kind: Callable[..., _A], argv: Sequence[str], prog: str) -> _A:
     return tyro.cli(kind, args=list(argv), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
 
 
-def run(function: Callable[..., int | None], argv: Sequence[str], prog: str) -> None:
-  """Calls a function with the arguments of a command line, and exits with its status."""
+def run(function: Callable[..., int | None], argv: Sequence[str], prog: str, *sections: Any) -> None:
+  """Calls a function with the arguments of a command line, and exits with its status.
+
+  Dataclasses among its arguments, whose fields are options too, are named as ``sections``.
+  """
 
   @functools.wraps(function)
   def checked(*arguments: Any, **more: Any) -> int | None:
     ranges.check_all(function, inspect.signature(function).bind(*arguments, **more).arguments)
     return function(*arguments, **more)
 
-  cli.run(lambda: parse(checked, argv, prog), options=names(function))
+  cli.run(lambda: parse(checked, argv, prog), options=names(function, *sections))
 
 
 def names(*kinds: Any) -> frozenset[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddim_jax import console, places, plots
 from ddim_jax.atomic import alone, replacing
+from ddim_jax.data import tiff
 
 Draw = Callable[[np.ndarray], np.ndarray]
 """``indices -> images``, see `ddim_jax.models.drawing.numbered_pictures`."""
@@ -83,8 +84,10 @@ def _blocks(
       bar.update(len(wanted))
 
 
-def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict[str, Any]) -> None:
-  """Writes images 0..num-1 as numbered PNG files; those already there stay.
+def write_files(
+  folder: Path, num: int, size: int, draw: Draw, settings: dict[str, Any], ending: str = ".png"
+) -> None:
+  """Writes images 0..num-1 as numbered files, PNG or of another type TIFF; those already there stay.
 
   Args:
     folder: Where to; created.
@@ -92,33 +95,44 @@ def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict[str
     size: Images that ``draw`` takes at a time.
     draw: The sampler.
     settings: What decides the images, kept in ``settings.json``.
+    ending: ".png" or ".tif".
   """
   folder.mkdir(parents=True, exist_ok=True)
-  name = lambda i: folder / f"{i:06d}.png"
+  name = lambda i: folder / f"{i:06d}{ending}"
   missing = lambda indices: not all(name(i).exists() for i in indices)
   with alone(folder, "is drawing into it"):
-    _same_settings(folder / "settings.json", settings, occupied=any(folder.glob("*.png")))
+    _same_settings(folder / "settings.json", settings, occupied=any(folder.glob(f"*{ending}")))
     for indices, images in _blocks(0, num, size, draw, missing):
       for i, image in zip(indices, images, strict=True):
         made = with_steps(settings | {"image": int(i)})
-        plots.write(name(i), plots.to_image(image), made)  # a PNG that is there is whole
+        if ending == ".tif":
+          with replacing(name(i)) as partial, partial.open("wb") as file:
+            tiff.write(file, image)
+        else:
+          plots.write(name(i), plots.to_image(image), made)  # a PNG that is there is whole
 
 
 def write_npz(
-  path: Path, num: int, size: int, draw: Draw, settings: dict[str, Any], shape: tuple[int, ...]
+  path: Path,
+  num: int,
+  size: int,
+  draw: Draw,
+  settings: dict[str, Any],
+  shape: tuple[int, ...],
+  dtype: str = "uint8",
 ) -> None:
-  """Writes images 0..num-1 as ``arr_0``, ``u8[num, H, W, C]``, of an npz file.
+  """Writes images 0..num-1 as ``arr_0``, ``dtype[num, *shape]``, of an npz file.
 
   Its ``settings`` say how they were made, as JSON: ``json.loads(str(np.load(path)["settings"]))``.
   The images collect in a memory-mapped file beside it, whose progress is recorded after every block.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with alone(path, "is drawing into it"):
-    _write_npz(path, num, size, draw, settings | {"num": num}, shape)
+    _write_npz(path, num, size, draw, settings | {"num": num}, shape, dtype)
 
 
 def _write_npz(
-  path: Path, num: int, size: int, draw: Draw, settings: dict[str, Any], shape: tuple[int, ...]
+  path: Path, num: int, size: int, draw: Draw, settings: dict[str, Any], shape: tuple[int, ...], dtype: str
 ) -> None:
   record = path.with_suffix(".settings.json")
   _same_settings(record, settings, occupied=path.exists())
@@ -127,7 +141,7 @@ def _write_npz(
   array_file, done_file = path.with_suffix(".partial.npy"), path.with_suffix(".partial.txt")
   done = int(done_file.read_text()) if done_file.exists() else 0
   mode = "r+" if done else "w+"
-  array = np.lib.format.open_memmap(array_file, mode, dtype=np.uint8, shape=(num, *shape))
+  array = np.lib.format.open_memmap(array_file, mode, dtype=np.dtype(dtype), shape=(num, *shape))
   for indices, images in _blocks(done, num, size, draw, lambda indices: True):
     array[indices[0] : indices[-1] + 1] = images
     array.flush()

@@ -21,6 +21,10 @@ class Run:
   hub id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
   levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
   weights. Once the run has a checkpoint, they are not needed any more."""
+  cache: bool = True
+  """Keep decoded pictures, so that a next start decodes nothing."""
+  cache_dir: Path | None = None
+  """Where; by default in the folder cache beside WORKDIR, where other runs find them, too."""
   steps: Positive = 800_000
   """Train until this many updates."""
   max_minutes: PositiveReal | None = None
@@ -85,7 +89,7 @@ def celeba64() -> Args:
   """
   return Args(
     Run(Path("runs/celeba64"), steps=500_000),
-    Data("tfds:celeb_a", image_size=64, crop=140, flip=True),
+    Data("tfds:celeb_a", image_size="64", crop="140", flip=True),
     Network(multipliers=(1, 2, 2, 2, 4)),
   )
 
@@ -119,10 +123,11 @@ def digits() -> Args:
 
 
 def folder() -> Args:
-  """Your own folder of images; classes are its subfolders, if it has any.
+  """Your own data: a folder of pictures, whose subfolders are classes; a .npy or .npz file; hf:NAME.
 
-  ddim train folder PHOTOS --workdir runs/mine. The network fits the size of the images (--image-size) and
-  the machine, unless you say what it is to be. Result: depends on the folder.
+  ddim train folder PHOTOS --workdir runs/mine, or with any of these in its place: ddim train scans.npy. The
+  network fits the size of the images (--image-size) and the machine, unless you say what it is to be.
+  Result: depends on the data.
   """
   return Args(Run(Path("runs/folder")), Data("folder:images"), suited=True)
 
@@ -131,18 +136,20 @@ FITTED = ("channels", "multipliers", "blocks", "attention", "dropout", "groups")
 """Fields of the network that `suited` decides."""
 
 
-def suited(size: int, accelerated: bool) -> Network:
-  """A network for square images of so many pixels a side: the paper's, or on a CPU a small one.
+def suited(size: int, accelerated: bool, width: int | None = None) -> Network:
+  """A network for images of so many pixels: the paper's, or on a CPU a small one.
 
   Args:
     size: Height of the images.
+    width: The same as the height by default.
     accelerated: Whether there is a TPU or GPU.
 
   Raises:
     ValueError: If the size cannot be halved often enough.
   """
-  halvings = 0
-  while size % 2 ** (halvings + 1) == 0 and size >> (halvings + 1) >= (4 if accelerated else 7):
+  halvings, sides = 0, (size, width or size)
+  least = 4 if accelerated else 7
+  while all(side % 2 ** (halvings + 1) == 0 and side >> (halvings + 1) >= least for side in sides):
     halvings += 1
   lowest = size >> halvings
   if lowest > 32:

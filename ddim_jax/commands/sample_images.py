@@ -13,6 +13,7 @@ import numpy as np
 
 from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
+from ddim_jax.data import tiff
 from ddim_jax.models import Model, denoising, drawing, tables
 from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
@@ -45,8 +46,9 @@ class Args:
   num: Positive = 64
   """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
   out: Path | None = None
-  """A .png file for a grid, a .npz file, or a folder for numbered PNG files; by default sample.png in the
-  folder of the run, or here. A folder or .npz that was interrupted is completed."""
+  """A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a folder
+  for numbered files: PNG for bytes, TIFF for all else. By default sample.png in the folder of the run, or
+  here. A folder or .npz that was interrupted is completed."""
   steps: Positive = 50
   """Number of sampling steps S, from 1 to T."""
   spacing: tables.SpacingName | None = None
@@ -66,6 +68,8 @@ class Args:
   label: options.Label = None
   """Class to draw, by number or name, for a conditional model; by default image i is of class i modulo their
   number."""
+  condition: tuple[Real, ...] = ()
+  """Numbers to condition on, of a model that was trained with such; by default none."""
   guidance: Real | None = None
   """Weight of classifier-free guidance, for a conditional model; 1 is none."""
   trajectory: bool = False
@@ -96,8 +100,10 @@ class Args:
       )
     self.edit.check()
     fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
-    if self.reconstruct and any(fixed):
-      raise ValueError("--reconstruct is deterministic: leave out --eta, --solver, --label and --guidance")
+    if self.reconstruct and any((*fixed, self.condition)):
+      raise ValueError(
+        "--reconstruct is deterministic: leave out --eta, --solver, --label, --condition and --guidance"
+      )
 
   def target(self) -> Path:
     """Where the result goes."""
@@ -116,27 +122,38 @@ class Args:
       "weights_crc32": zlib.crc32(b"".join(np.asarray(w).tobytes() for w in weights)),
       "levels": ts.tolist(), "solver": self.solver, "eta": self.eta, "clip": self.clip, "seed": self.seed,
       "label": self.label, "guidance": self.guidance,
+      **({"condition": list(self.condition)} if self.condition else {}),
     }  # fmt: skip
 
 
 def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
   """A grid, a folder or an npz of samples."""
-  size, draw = drawing.numbered_pictures(
+  suffix = out.suffix.lower()
+  numbered = drawing.numbered_pictures if suffix == ".png" else drawing.numbered_values
+  if suffix == ".png" and len(trained.shape) != 3:
+    raise ValueError(f"samples of shape {trained.shape} are no pictures: give --out FILE.npz")
+  size, draw = numbered(
       trained, ts, solver=args.solver, seed=args.seed, label=trained.labels(args.label),
+      condition=args.condition or None,
       guidance=1.0 if args.guidance is None else args.guidance, clip=args.clip,
       at_once=min(args.batch_size * jax.local_device_count(), args.num),
   )  # fmt: skip
   drawn = lambda indices: draw(indices, args.eta)
   settings = args.settings(trained, ts)
-  if out.suffix.lower() == ".png":
+  if suffix == ".png":
     blocks = [drawn(np.arange(i, i + size)) for i in range(0, args.num, size)]
     a_column_each = args.label is None and 0 < len(trained.classes) < args.num
     columns = len(trained.classes) if a_column_each else None
     outputs.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns), settings)
-  elif out.suffix.lower() == ".npz":
-    outputs.write_npz(out, args.num, size, drawn, settings, trained.shape)
+  elif suffix == ".npz":
+    outputs.write_npz(out, args.num, size, drawn, settings, trained.shape, trained.scaling.dtype)
+  elif len(trained.shape) != 3:
+    raise ValueError(f"samples of shape {trained.shape} are no pictures: give --out FILE.npz")
   else:
-    outputs.write_pngs(out, args.num, size, drawn, settings)
+    as_png = trained.scaling.dtype == "uint8" and trained.shape[-1] <= 4
+    if not as_png:
+      tiff.check_writable(trained.shape[-1], trained.scaling.dtype)
+    outputs.write_files(out, args.num, size, drawn, settings, ".png" if as_png else ".tif")
   print(f"wrote {args.num} images to {out}")
 
 
@@ -152,6 +169,7 @@ def sample(args: Args) -> None:
   how = sequences.How(
     trained, ts, args.solver, args.eta, trained.labels(args.label),
     args.guidance if denoising.is_guided(args.guidance) else None, args.clip, args.seed,
+    args.condition or None,
   )  # fmt: skip
   match args.special:
     case "trajectory":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax import data, metrics, plots
+from ddim_jax import metrics, plots
 from ddim_jax.commands.outputs import save_png, with_steps
 from ddim_jax.models import Model, datasets, drawing
 from ddim_jax.models.roundtrip import through_noise
@@ -29,6 +29,7 @@ class How(NamedTuple):
     guidance: Weight of guidance, None for none.
     clip: Whether predictions are clipped.
     seed: Decides the noise, with an image's number.
+    condition: Numbers to condition on, or None.
   """
 
   model: Model
@@ -39,6 +40,7 @@ class How(NamedTuple):
   guidance: float | None
   clip: bool
   seed: int
+  condition: Any = None
 
   def noise(self, num: int) -> tuple[jax.Array, jax.Array]:
     """Keys ``[num]`` and first noise ``f32[num, H, W, C]`` of the first images."""
@@ -51,6 +53,12 @@ class How(NamedTuple):
     return jnp.full(num, self.label)
 
 
+def _pictures(model: Model, samples: np.ndarray) -> np.ndarray:
+  """Samples ``[A, B, *shape]`` as pictures, ``u8[A, B, H, W, C]``."""
+  found = model.pictures(samples.reshape(-1, *model.shape))
+  return found.reshape(*samples.shape[:2], *found.shape[1:])
+
+
 def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
   """How a few images emerge: samples above, predictions of the final image below."""
   num = min(num, _MOST)
@@ -58,13 +66,14 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
 
   @jax.jit
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
-    denoise = model.denoiser(label=how.labels(num), guidance=guidance, clip=how.clip)
+    given = {"label": how.labels(num), "condition": how.condition}
+    denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
     solver = drawing.as_solver(how.solver, eta)
     observe = lambda step: (step.x_s, step.prediction.x0)
     return ddim_jax.sample(keys, denoise, model.schedule, noise, ts, solver=solver, observe=observe)[1]
 
   seen = run(how.model, how.eta, how.guidance, how.ts)
-  samples, predictions = (data.to_uint8(x) for x in seen)
+  samples, predictions = (_pictures(how.model, np.asarray(x)) for x in seen)
   shown = np.unique(np.linspace(0, len(how.ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
   save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
@@ -83,12 +92,13 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
   @jax.jit
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     tiled = None if labels is None else jnp.tile(labels, columns)
-    denoise = model.denoiser(label=tiled, guidance=guidance, clip=how.clip)
+    given = {"label": tiled, "condition": how.condition}
+    denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
     pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta)
     return ddim_jax.interpolate(keys[:rows], denoise, model.schedule, *pairs, ts, weights, solver=solver)
 
-  images = data.to_uint8(run(how.model, how.eta, how.guidance, how.ts))
-  picture = plots.grid(images.swapaxes(0, 1).reshape(-1, *how.model.shape), columns=columns)
+  images = _pictures(how.model, np.asarray(run(how.model, how.eta, how.guidance, how.ts)))
+  picture = plots.grid(images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), columns=columns)
   save_png(out, picture, settings)
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
@@ -106,7 +116,7 @@ def draw_reconstruction(
   real, _, made = (np.concatenate(arrays)[:num] for arrays in zip(*found, strict=True))
   error = metrics.reconstruction_error(real, made).value
   columns = min(num, 16)
-  pairs = data.to_uint8(np.concatenate([real[:columns], made[:columns]]))
+  pairs = model.pictures(np.concatenate([real[:columns], made[:columns]]))
   save_png(out, plots.grid(pairs, columns=columns), settings)
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"

@@ -9,20 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from ddim_jax import checkpoints, ranges
-from ddim_jax.commands import cli, options, presets
-from ddim_jax.commands.presets import PRESETS, Args
+from ddim_jax.commands import cli, presets
+from ddim_jax.commands.presets import Args
+from ddim_jax.commands.train_options import OPTIONS, parse
 from ddim_jax.console import say
 from ddim_jax.cpu import heap
 from ddim_jax.data import Source
 from ddim_jax.models import Model, build, datasets, load
-from ddim_jax.models.config import Network
+from ddim_jax.models.config import Config, Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
 from ddim_jax.places import for_checkpoints
 from ddim_jax.runs import Interrupted, connected, fit
+from ddim_jax.runs.start import standardised
+from ddim_jax.scaling import from_json
 
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 _EFFICIENCY = 0.3
@@ -30,42 +32,56 @@ _EFFICIENCY = 0.3
 _WEEKS = 14 * 24 * 3600.0
 
 
-def parse(argv: Sequence[str]) -> Args:
-  """The preset named first, changed by the options after it.
-
-  For a folder, its path may follow the name of the preset.
-  """
-  argv = list(argv)
-  if argv[:1] == ["folder"] and len(argv) > 1 and not argv[1].startswith("-"):
-    argv[1:2] = ["--data", argv[1] if argv[1].startswith(("folder:", "tfds:")) else f"folder:{argv[1]}"]
-  table = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
-  config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-  with options.registry:
-    return tyro.extras.overridable_config_cli(table, args=argv, prog="ddim train", config=config)
-
-
 def completed(args: Args) -> Args:
-  """The options with what the preset "folder" leaves open: the size of the images, and a network for it.
+  """The options with what the preset "folder" leaves open of the data: the size of the pictures.
 
   A run that goes on keeps its own, whatever machine it has come to.
   """
-  data, network = args.data, args.network
-  if Path(data.data).expanduser().is_dir():
-    data = dataclasses.replace(data, data=f"folder:{Path(data.data).expanduser()}")
-  if not args.suited:
-    return dataclasses.replace(args, data=data)
-  saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
-  before = None if saved is None else build.from_json(saved["config"])
-  accelerated = jax.default_backend() != "cpu"
-  if data.image_size is None:
-    size = (64 if accelerated else 32) if before is None else before.data.image_size
+  data = args.data
+  kind, name = datasets.kind_of(data.data)
+  if kind == "folder":
+    data = dataclasses.replace(data, data=f"folder:{Path(name).expanduser()}")
+  if args.suited and data.image_size is None and kind in ("folder", "hf", "tfds"):
+    before = _before(args)
+    usual = "32" if jax.default_backend() == "cpu" else "64"
+    size = usual if before is None else before.data.image_size
     data = dataclasses.replace(data, image_size=size)
+  return dataclasses.replace(args, data=data)
+
+
+def fitted(args: Args, shape: tuple[int, ...]) -> Args:
+  """The options with a network for images of that shape, where the preset "folder" leaves it open.
+
+  A run that goes on keeps its own.
+  """
   open_fields = presets.FITTED
-  chosen_by_user = any(getattr(network, f) != getattr(Network(), f) for f in open_fields)
-  if not chosen_by_user and data.image_size:
-    fit_network = presets.suited(data.image_size, accelerated) if before is None else before.network
-    network = dataclasses.replace(network, **{f: getattr(fit_network, f) for f in open_fields})
-  return dataclasses.replace(args, data=data, network=network)
+  chosen_by_user = any(getattr(args.network, f) != getattr(Network(), f) for f in open_fields)
+  if not args.suited or chosen_by_user or len(shape) != 3:
+    return args
+  before = _before(args)
+  found = (
+    presets.suited(shape[0], jax.default_backend() != "cpu", shape[1]) if before is None else before.network
+  )
+  network = dataclasses.replace(args.network, **{f: getattr(found, f) for f in open_fields})
+  return dataclasses.replace(args, network=network)
+
+
+def _before(args: Args) -> Config | None:
+  """The configuration of the run that goes on, if one does."""
+  saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
+  return None if saved is None else build.from_json(saved["config"])
+
+
+def opened(args: Args) -> Source:
+  """The data: what numbers mean is as a run that goes on has it, if that was asked for in the same words."""
+  workdir = for_checkpoints(args.run.workdir)
+  saved, before = checkpoints.newest_config(workdir / "checkpoints"), _before(args)
+  scaling = None
+  if saved is not None and before is not None and before.data.values == args.data.values:
+    scaling = from_json(saved.get("scaling"))
+  cache = (args.run.cache_dir or workdir.absolute().parent / "cache") if args.run.cache else None
+  with datasets.bar(jax.process_index() == 0) as progress:
+    return datasets.open_data(args.data, scaling=scaling, cache=cache, progress=progress)
 
 
 def starting_model(args: Args, source: Source) -> Model:
@@ -84,11 +100,14 @@ def starting_model(args: Args, source: Source) -> Model:
       raise ValueError(f"this run {said} and cannot go on {asked_for}")
     if origin is not None:
       config = build.adopt(config, build.from_json(saved["config"]))
-    return build.from_config(config, source.shape, source.classes)
+    conditions = from_json(saved.get("conditions"))
+    return build.from_config(config, source.shape, source.classes, conditions=conditions)
+  conditions = None if source.conditions is None else standardised(source.conditions)
   if origin is None:
-    return build.from_config(config, source.shape, source.classes)
+    return build.from_config(config, source.shape, source.classes, conditions=conditions)
   given = load(origin, size=None if is_run(Path(origin)) else source.shape[0])
-  return build.from_config(build.adopt(config, given.config), source.shape, source.classes, given.params)
+  config = build.adopt(config, given.config)
+  return build.from_config(config, source.shape, source.classes, given.params, conditions=conditions)
 
 
 def seconds_per_step(model: Model, batch_size: int) -> float:
@@ -99,7 +118,11 @@ def seconds_per_step(model: Model, batch_size: int) -> float:
   """
   shape = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
   labels = jax.ShapeDtypeStruct((1,), jnp.int32) if model.classes else None
-  forward = jax.jit(model.adapted.apply).lower(model.template(), shape, jnp.int32(1), labels)
+  size = model.condition_size
+  given = jax.ShapeDtypeStruct((1, size), jnp.float32) if size else None
+  forward = jax.jit(model.adapted.apply).lower(
+    model.template(), shape, jnp.int32(1), labels, conditions=given
+  )
   cost = forward.cost_analysis() or {}
   size = 1024
   product, matrix = jax.jit(jnp.matmul), np.ones((size, size), np.float32)
@@ -124,7 +147,7 @@ def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
   if each * steps > _WEEKS:
     lines.append(
       f"warning: that is about {each * steps / 7 / 24 / 3600:,.0f} weeks on this machine: take fewer --steps,"
-      " a smaller --image-size or --batch-size, fewer --channels, or a machine with a TPU or GPU"
+      " a smaller --image-size, --batch-size or --width, or a machine with a TPU or GPU"
     )
   return lines
 
@@ -140,7 +163,8 @@ def train(args: Args) -> int:
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
     process_id=run.process_id,
   ):  # fmt: skip
-    source = datasets.open_data(args.data)
+    source = opened(args)
+    args = fitted(args, source.shape)
     begun = starting_model(args, source)
     if jax.process_index() == 0:
       say("\n".join(outlook(begun, chosen.batch_size, run.steps)))
@@ -170,5 +194,4 @@ def main(argv: Sequence[str]) -> None:
   """Parses, trains and exits."""
   args = parse(argv)
   share = args.optimisation.batch_size // max(1, args.run.num_processes or 1)
-  sections = (args.run, args.data, args.network, args.diffusion, args.optimisation)
-  cli.run(lambda: train(args), batch_size=share, options=options.names(*map(type, sections)))
+  cli.run(lambda: train(args), batch_size=share, options=OPTIONS - {"channels"})

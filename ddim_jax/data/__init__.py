@@ -11,9 +11,9 @@ from ddim_jax.data.folders import load_folder
 from ddim_jax.data.hub import load_hf
 from ddim_jax.data.pictures import read_mask, read_picture
 from ddim_jax.data.prepared import default_data_dir, load_builtin, load_tfds
-from ddim_jax.data.report import Report, contact_sheet, drawable, inspect
-from ddim_jax.data.scaling import BYTES, Scaling, from_uint8, to_uint8
+from ddim_jax.data.report import Report, contact_sheet, inspect
 from ddim_jax.data.sources import Found, Source, in_memory
+from ddim_jax.scaling import BYTES, Scaling, from_uint8, to_uint8
 
 __all__ = [
   "BYTES",
@@ -26,7 +26,6 @@ __all__ = [
   "batch_indices",
   "contact_sheet",
   "default_data_dir",
-  "drawable",
   "from_uint8",
   "in_memory",
   "inspect",

@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import shown
-from ddim_jax.data.sources import Source, Values
+from ddim_jax.data.sources import DTYPES, Source, Values
 
 _IMAGE_NAMES = ("images", "image", "x", "x_train", "data", "arr_0")
 _LABEL_NAMES = ("labels", "label", "y", "y_train", "arr_1")
+_CONDITION_NAMES = ("conditions", "condition")
 
 
 def load_array(
@@ -27,7 +28,8 @@ def load_array(
   """Images, latents or feature vectors in a file of numpy.
 
   A ``.npy`` file larger than `sources.MEMORY_LIMIT` is memory-mapped. Of a ``.npz`` file, the array named
-  images, image, x, x_train, data or arr_0 is taken, or the only one; and labels, label, y, y_train or arr_1.
+  images, image, x, x_train, data or arr_0 is taken, or the only one; labels, label, y, y_train or arr_1; and
+  conditions or condition.
 
   Args:
     path: The file.
@@ -43,8 +45,10 @@ def load_array(
   labels, conditions = (_load(x) if isinstance(x, str | Path) else x for x in (labels, conditions))
   images = _load(path)
   if isinstance(images, dict):
-    found = next((images[name] for name in _LABEL_NAMES if name in images), None)
-    labels = found if labels is None else labels
+    arrays = images
+    find = lambda names: next((arrays[name] for name in names if name in arrays), None)
+    labels = find(_LABEL_NAMES) if labels is None else labels
+    conditions = find(_CONDITION_NAMES) if conditions is None else conditions
     images = _images(path, images)
   if labels is not None and not classes:
     labels = np.asarray(labels)
@@ -86,7 +90,7 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
 
   Args:
     path: Its ending decides, in any case: .npy, .npz, .tif or .tiff. The folder is created.
-    values: Such as of ``source.scaling.to_values``; for TIFF ``uint8, uint16 or float32[H, W, C]``.
+    values: Such as of ``source.scaling.to_values``; for TIFF ``[H, W, C]`` of the types of sources.
 
   Raises:
     ValueError: If the ending is another, or TIFF cannot hold the values.
@@ -100,11 +104,9 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
   }
   if path.suffix.lower() not in writers:
     raise ValueError(f"path must end in {', '.join(writers)}, got {shown(path)}")
-  if "tif" in path.suffix.lower() and (
-    values.ndim != 3 or values.dtype.name not in ("uint8", "uint16", "float32")
-  ):
+  if "tif" in path.suffix.lower() and (values.ndim != 3 or values.dtype.name not in DTYPES):
     raise ValueError(
-      f"TIFF takes one image [H, W, C] of uint8, uint16 or float32, got {values.dtype}{values.shape}"
+      f"TIFF takes one image [H, W, C] of {', '.join(DTYPES)}, got {values.dtype}{values.shape}"
     )
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open("wb") as file:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ddim_jax.data.sources import Found
 
-_VERSION = 1
+_VERSION = 2
 """Counted up when the same pictures would be decoded to other pixels."""
 Make = Callable[[Callable[[np.ndarray], Any]], tuple[np.ndarray, Found]]
 """``write(pixels)`` each kept picture in turn; returns the indices of those, and what was found."""
@@ -24,10 +24,14 @@ Make = Callable[[Callable[[np.ndarray], Any]], tuple[np.ndarray, Found]]
 
 @contextlib.contextmanager
 def only_one(path: Path) -> Iterator[None]:
-  """Holds a lock that other processes of this machine wait for, and that dies with its process."""
+  """Holds a lock that other processes of this machine wait for, and that dies with its process.
+
+  A file system without locks has none.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   with path.open("w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):
+      fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 
@@ -66,7 +70,7 @@ def _open(place: Path) -> tuple[np.ndarray, np.ndarray, Found] | None:
     if (place / "pixels.bin").stat().st_size != int(np.prod(shape)) * dtype.itemsize:
       return None
     pixels = np.memmap(place / "pixels.bin", dtype, "r", shape=shape)
-    sizes = {(width, height): number for width, height, number in about["sizes"]}
+    sizes = {(height, width): number for height, width, number in about["sizes"]}
     values = None if about["values"] is None else tuple(about["values"])
     skipped = tuple((name, reason) for name, reason in about["skipped"])
     kept = np.setdiff1d(np.arange(about["all"]), np.array(about["left_out"], np.int64))

@@ -6,20 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
 from ddim_jax.data import cache as caches
 from ddim_jax.data import sources
 from ddim_jax.data.batches import prefetch
-from ddim_jax.data.forms import Fit, Form, Size, make_form
+from ddim_jax.data.forms import Fit, Form, Size, in_words, make_form
 from ddim_jax.data.pictures import Held
-from ddim_jax.data.scaling import Scaling
 from ddim_jax.data.sources import Found, Source, Values
+from ddim_jax.scaling import Scaling
 
 Progress = Callable[[int, int], Any]
 """``(done, all)``, called after every picture."""
+Bits = Literal[8, 16, 32]
 
 
 class Pictures(NamedTuple):
@@ -48,20 +49,59 @@ class Pictures(NamedTuple):
   identity: Any
 
 
-def pictures_form(
-  image_size: Size | None, crop: Size | None, fit: Fit, channels: int, dtype: str, values: Values
-) -> Form:
+class Reading(TypedDict, total=False):
+  """How pictures are read, whatever they lie in: arguments of `load_folder` and `load_hf`.
+
+  Attributes:
+    fit: "crop", the default, shows the largest central part of the shape asked for; "pad" shows all, with
+      black beside it.
+    channels: 1 grey, 2 grey and alpha, 3 RGB (the default), 4 RGBA. Where no alpha is asked for, transparent
+      parts are white.
+    bits: 8 (the default) gives uint8; 16 keeps 16 bits, uint16; 32 keeps the numbers of 16-bit, 32-bit and
+      float pictures, float32.
+    values: Of 8 bits, the numbers ``(low, high)`` that become black and white in pictures with more, (0,
+      65535) by default for 16; otherwise what the numbers mean, see `sources.Values`.
+    skip_broken: Leave out pictures that cannot be used; ``source.found.skipped`` names them.
+    cache: A folder for decoded pixels, which are then mapped and not kept in memory, and make the next start
+      immediate; replaced pictures are noticed. It may be shared by data sets and processes, and deleted at
+      any time.
+    progress: Called with ``(done, all)`` after every picture.
+  """
+
+  fit: Fit
+  channels: int
+  bits: Bits
+  values: Values
+  skip_broken: bool
+  cache: str | Path | None
+  progress: Progress | None
+
+
+_DTYPES = {8: "uint8", 16: "uint16", 32: "float32"}
+
+
+def pictures_form(image_size: Size | None, crop: Size | None, reading: Reading) -> Form:
   """The form of pictures whose numbers have a meaning.
 
   Raises:
     ValueError: If an argument is out of its range, or bytes are to mean anything but black to white.
+    TypeError: If there is no such argument.
   """
-  limits = None
+  if unknown := sorted(set(reading) - set(Reading.__annotations__)):
+    raise TypeError(
+      f"there is no argument {', '.join(unknown)}; there are {', '.join(Reading.__annotations__)}"
+    )
+  values, bits, limits = reading.get("values"), reading.get("bits", 8), None
+  if bits not in _DTYPES:
+    raise ValueError(f"bits must be 8, 16 or 32, got {bits!r}")
   if not isinstance(values, str | Scaling | None) and all(np.ndim(x) == 0 for x in values):
     limits = tuple(values)
-  if dtype == "uint8" and values is not None and limits is None:
-    raise ValueError(f"values must be two numbers (low, high) where dtype is uint8, got {values!r}")
-  return make_form(image_size, crop, fit=fit, channels=channels, dtype=dtype, values=limits)
+  if bits == 8 and values is not None and limits is None:
+    raise ValueError(f"values must be two numbers (low, high) of 8 bits, got {values!r}")
+  return make_form(
+    image_size, crop, fit=reading.get("fit", "crop"), channels=reading.get("channels", 3),
+    dtype=_DTYPES[bits], values=limits,
+  )  # fmt: skip
 
 
 def cores() -> int:
@@ -69,28 +109,22 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decoded(
-  pictures: Pictures,
-  values: Values = None,
-  *,
-  skip_broken: bool = False,
-  cache: str | Path | None = None,
-  progress: Progress | None = None,
-) -> Source:
+def decoded(pictures: Pictures, reading: Reading) -> Source:
   """A source of pictures: in memory if they fit into `sources.MEMORY_LIMIT`, else read as needed.
 
   Args:
     pictures: To decode.
-    values: What their numbers mean, if they are not bytes.
-    skip_broken: Leave out what cannot be used, and count it, instead of raising.
-    cache: A folder for the decoded pixels, which are then mapped and not kept in memory. It may be shared by
-      data sets and processes, and deleted at any time.
-    progress: Called as pictures are decoded.
+    reading: How; the form of the pictures is made already.
 
   Raises:
     ValueError: If a picture cannot be used, none is left, or they differ in size and no size is asked for.
   """
-  values = None if pictures.form.dtype == "uint8" else values
+  skip_broken, cache, progress = (
+    reading.get("skip_broken", False),
+    reading.get("cache"),
+    reading.get("progress"),
+  )
+  values = None if pictures.form.dtype == "uint8" else reading.get("values")
   if cache is not None:
     make = lambda write: _decode_all(pictures, write, skip_broken, progress)
     identity = [pictures.identity, pictures.form._asdict(), skip_broken]
@@ -104,6 +138,11 @@ def decoded(
     return _source(pictures, values, images[: len(kept)], kept, found)
   if skip_broken:
     raise ValueError(f"{pictures.name} does not fit into memory: to skip broken pictures, give cache=FOLDER")
+  return _as_needed(pictures, values, shape)
+
+
+def _as_needed(pictures: Pictures, values: Values, shape: tuple[int, ...]) -> Source:
+  """Pictures that are decoded when a batch asks for them, on all cores."""
   pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
   def read_one(index: int) -> np.ndarray:
@@ -115,8 +154,9 @@ def decoded(
     return np.stack(list(pool.map(read_one, indices.tolist()))), pictures.labels[indices]
 
   made = sources.make_source(
-    pictures.name, total, shape, dtype.name, read, values=values, classes=pictures.classes
-  )
+    pictures.name, len(pictures.names), shape, pictures.form.dtype, read, values=values,
+    classes=pictures.classes,
+  )  # fmt: skip
   found = Found(skipped=pictures.skipped)
   return made._replace(labels=pictures.labels, conditions=pictures.conditions, found=found)
 
@@ -165,7 +205,7 @@ def _decode_all(
     write(pixels)
     kept.append(index)
     modes[held.mode] += 1
-    sizes[held.width, held.height] += 1
+    sizes[held.height, held.width] += 1
     frames += held.frames
     values.extend(held.values or ())
   if not kept:
@@ -176,9 +216,9 @@ def _decode_all(
 
 def _check_shape(pictures: Pictures, index: int, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
   if pixels.shape != shape:
-    found, other = (f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, shape))
+    found, other = in_words(pixels.shape), in_words(shape)
     name = f"{pictures.name}: {pictures.names[index]}"
-    raise ValueError(f"{name} has {found} pixels, another picture {other}: say image_size")
+    raise ValueError(f"{name} has {found} pixels (height x width), another picture {other}: say image_size")
 
 
 def _source(pictures: Pictures, values: Values, images: np.ndarray, kept: np.ndarray, found: Found) -> Source:

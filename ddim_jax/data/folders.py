@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from ddim_jax.data import labels as tables
-from ddim_jax.data.decoding import Pictures, Progress, decoded, pictures_form
-from ddim_jax.data.forms import Fit, Size
+from ddim_jax.data.decoding import Pictures, Reading, decoded, pictures_form
+from ddim_jax.data.forms import Size
 from ddim_jax.data.pictures import SUFFIXES, decode, shown
-from ddim_jax.data.sources import Source, Values
+from ddim_jax.data.sources import Source
 
 
 class Listing(NamedTuple):
@@ -64,16 +64,10 @@ def load_folder(
   image_size: Size | None = None,
   crop: Size | None = None,
   *,
-  fit: Fit = "crop",
-  channels: int = 3,
-  dtype: str = "uint8",
-  values: Values = None,
-  skip_broken: bool = False,
-  cache: str | Path | None = None,
-  progress: Progress | None = None,
   label_column: str | None = None,
   condition_columns: Sequence[str] = (),
   table: str | Path | None = None,
+  **reading: Unpack[Reading],
 ) -> Source:
   """A folder of pictures; subfolders, and links to folders, are classes.
 
@@ -84,18 +78,10 @@ def load_folder(
     image_size: Every picture is resized to this: the side of a square, or ``(height, width)``, in pixels.
       None takes pictures that have one size as they are.
     crop: Size of a central part cut out first, likewise, in pixels.
-    fit: "crop" shows the largest central part of that shape; "pad" shows all, with black beside it.
-    channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Where no alpha is asked for, transparent parts are
-      white.
-    dtype: "uint8"; "uint16" keeps 16 bits; "float32" keeps the numbers of 16-bit, 32-bit and float pictures.
-    values: For uint8, the numbers ``(low, high)`` that become black and white in pictures with more than 8
-      bits, (0, 65535) by default for 16 bits; for other types what the numbers mean, see `sources.Values`.
-    skip_broken: Leave out pictures that cannot be used; ``source.found.skipped`` names them.
-    cache: A folder for decoded pixels, which makes the next start immediate; replaced pictures are noticed.
-    progress: Called with ``(done, all)`` after every picture.
     label_column: Classes are not the subfolders but this column of a table beside the pictures.
     condition_columns: Columns whose numbers are the conditions of each picture.
     table: A CSV or JSON lines file with a column of file names; by default the one that lies in the folder.
+    **reading: fit, channels, bits, values, skip_broken, cache and progress: see `decoding.Reading`.
 
   Raises:
     ValueError: If there is no picture, some lie inside subfolders and some outside, or one cannot be used;
@@ -104,7 +90,7 @@ def load_folder(
   root = Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f"{shown(path)} is not a folder")
-  form = pictures_form(image_size, crop, fit, channels, dtype, values)
+  form, skip_broken = pictures_form(image_size, crop, reading), bool(reading.get("skip_broken"))
   files, skipped = list_pictures(root)
   if not files:
     raise ValueError(f"{shown(root)} holds no images ({', '.join(sorted(SUFFIXES))})")
@@ -127,9 +113,9 @@ def load_folder(
     classes=classes,
     conditions=conditions,
     skipped=skipped,
-    identity=[str(root.resolve()), [_identity(root, file) for file in files]] if cache is not None else None,
+    identity=reading.get("cache") and [str(root.resolve()), [_identity(root, file) for file in files]],
   )
-  return decoded(pictures, values, skip_broken=skip_broken, cache=cache, progress=progress)
+  return decoded(pictures, reading)
 
 
 def _identity(root: Path, file: Path) -> list[str | int]:

@@ -13,6 +13,11 @@ _DTYPES = ("uint8", "uint16", "float32")
 _REDUCING_GAP = 3.0
 
 
+def in_words(size: Sequence[int]) -> str:
+  """Height and width as they are said and typed everywhere: ``64x96`` is 64 high and 96 wide."""
+  return f"{size[0]}x{size[1]}"
+
+
 class Form(NamedTuple):
   """What is made of every picture, by `make_form`.
 
@@ -128,8 +133,8 @@ def part(form: Form, size: tuple[int, int], whole: tuple[int, int]) -> tuple[int
   height, width = size
   if form.crop is not None:
     if form.crop[0] > whole[0] or form.crop[1] > whole[1]:
-      cut = f"{form.crop[1]}x{form.crop[0]}"
-      raise ValueError(f"crop of {cut} pixels from an image of {whole[1]}x{whole[0]}")
+      cut = in_words(form.crop)
+      raise ValueError(f"crop of {cut} pixels (height x width) from an image of {in_words(whole)}")
     height = max(1, round(form.crop[0] * height / whole[0]))
     width = max(1, round(form.crop[1] * width / whole[1]))
   if form.size is not None and form.fit == "crop":

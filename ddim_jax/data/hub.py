@@ -4,16 +4,16 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from ddim_jax.data import sources
-from ddim_jax.data.decoding import Pictures, Progress, decoded, pictures_form
-from ddim_jax.data.forms import Fit, Size
+from ddim_jax.data.decoding import Pictures, Reading, decoded, pictures_form
+from ddim_jax.data.forms import Size
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import Held, decode, shown
-from ddim_jax.data.sources import Source, Values
+from ddim_jax.data.sources import Source
 
 
 def load_hf(
@@ -23,34 +23,21 @@ def load_hf(
   *,
   split: str = "train",
   image_column: str = "image",
-  label_column: str | None = "label",
+  label_column: str | None = None,
   condition_columns: Sequence[str] = (),
-  fit: Fit = "crop",
-  channels: int = 3,
-  dtype: str = "uint8",
-  values: Values = None,
-  skip_broken: bool = False,
-  cache: str | Path | None = None,
-  progress: Progress | None = None,
+  **reading: Unpack[Reading],
 ) -> Source:
   """A data set of the hub by its name, or a folder that ``datasets`` has saved or can load.
 
   Args:
     name: NAME or OWNER/NAME on the hub, or a folder.
-    image_size: As of `load_folder`, as are ``crop``, ``fit``, ``channels``, ``dtype``, ``values``,
-      ``skip_broken``, ``cache`` and ``progress``.
+    image_size: As of `load_folder`.
     crop: Likewise.
     split: A split of the data set, in the library's notation, such as "train" or "train[:10%]".
     image_column: The column of images; or of arrays, of which ``values`` says what they mean.
-    label_column: The column of classes, if there is one of this name; None for no classes.
+    label_column: The column of classes; by default "label", if there is one.
     condition_columns: Columns of numbers, or of lists of them, that are the conditions.
-    fit: As of `load_folder`.
-    channels: As of `load_folder`.
-    dtype: As of `load_folder`.
-    values: As of `load_folder`.
-    skip_broken: As of `load_folder`.
-    cache: As of `load_folder`.
-    progress: As of `load_folder`.
+    **reading: fit, channels, bits, values, skip_broken, cache and progress: see `decoding.Reading`.
 
   Raises:
     ValueError: If the extra is not installed, there is no such data set, split or column, or an image cannot
@@ -60,8 +47,9 @@ def load_hf(
     import datasets
   except ImportError as error:
     raise ValueError("data sets of the Hugging Face hub need: pip install 'ddim_jax[hf]'") from error
+  form, values = pictures_form(image_size, crop, reading), reading.get("values")
   table = _open(datasets, name, split)
-  wanted = [image_column, *condition_columns]
+  wanted = [image_column, *condition_columns, *([label_column] if label_column else [])]
   if missing := [column for column in wanted if column not in table.column_names]:
     raise ValueError(f"{shown(name)} has columns {', '.join(table.column_names)}, not {', '.join(missing)}")
   title = f"{shown(name)}, {split}"
@@ -72,7 +60,6 @@ def load_hf(
   if not isinstance(table.features[image_column], datasets.Image):
     arrays = np.stack(list(table.with_format("numpy")[image_column][:]))
     return sources.in_memory(title, arrays, labels, classes, values=values, conditions=condition)
-  form = pictures_form(image_size, crop, fit, channels, dtype, values)
   files = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
 
   def decode_row(index: int) -> tuple[np.ndarray, Held]:
@@ -93,7 +80,7 @@ def load_hf(
     skipped=(),
     identity=[title, table._fingerprint, image_column],
   )
-  return decoded(pictures, values, skip_broken=skip_broken, cache=cache, progress=progress)
+  return decoded(pictures, reading)
 
 
 def _open(datasets: Any, name: str | Path, split: str) -> Any:
@@ -116,7 +103,8 @@ def _open(datasets: Any, name: str | Path, split: str) -> Any:
 
 
 def _labels(table: Any, column: str | None) -> tuple[np.ndarray | None, tuple[str, ...]]:
-  if column is None or column not in table.column_names:
+  column = column or "label"
+  if column not in table.column_names:
     return None, ()
   cells, names = table[column][:], getattr(table.features[column], "names", None)
   if any(cell is None for cell in cells):

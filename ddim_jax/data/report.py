@@ -11,13 +11,12 @@ from ddim_jax.data import sources
 from ddim_jax.data.arrays import load_array
 from ddim_jax.data.batches import batch_indices
 from ddim_jax.data.folders import load_folder
-from ddim_jax.data.scaling import BYTES, Scaling, to_uint8
+from ddim_jax.data.forms import in_words
 from ddim_jax.data.sources import Source
+from ddim_jax.scaling import Scaling
 
 _CHUNK, _LOOKED_AT = 256, 4096
 _THUMBNAIL = 64
-_DEVIATIONS = 3
-"""What has no limits is drawn from minus to plus this many standard deviations."""
 
 
 class Report(NamedTuple):
@@ -32,10 +31,10 @@ class Report(NamedTuple):
     values: Lowest and highest value of those looked at.
     looked_at: Number of examples that these were found in.
     modes: Number of pictures by mode, where they are files.
-    sizes: Number of pictures by (width, height) in their files.
+    sizes: Number of pictures by (height, width) in their files.
     deep: Lowest and highest number in files with more than 8 bits, or None.
     frames: Number of pictures with several frames or pages, of which the first is used.
-    classes: Number of examples by class.
+    classes: Number of examples by class, of those looked at where labels are not known without reading.
     conditions: Length of the vector that each example carries, 0 for none.
     skipped: Name and reason of everything that is not used.
     sheet: A contact sheet, ``u8[..., 1 or 3]``, or None if examples are no images.
@@ -62,7 +61,7 @@ class Report(NamedTuple):
     some = "" if self.looked_at == self.number else f", in {self.looked_at:,} of them"
     lines = [f"data        {self.name}: {self.number:,} examples of {shape}, {self.dtype}"]
     if self.sizes:
-      lines.append(f"in files    {_counted({f'{w}x{h}': n for (w, h), n in self.sizes.items()})}")
+      lines.append(f"in files    {_counted({in_words(x): n for x, n in self.sizes.items()})}")
       lines.append(f"modes       {_counted(self.modes)}")
     if self.deep:
       lines.append(f"            files of more than 8 bits hold {self.deep[0]:g} to {self.deep[1]:g}")
@@ -91,30 +90,33 @@ def _listed(names: list[str], most: int = 3) -> str:
   return ", ".join(names[:most]) + ", ..." * (len(names) > most)
 
 
-def inspect(what: Source | np.ndarray | str | Path, **options: Any) -> Report:
+def inspect(
+  what: Source | np.ndarray | str | Path, *, most: int = _LOOKED_AT, sheet: bool = True, **options: Any
+) -> Report:
   """Reads a data set as for training, and says what it holds.
 
   Args:
     what: A source, an array, a ``.npy`` or ``.npz`` file, or a folder of pictures, of which broken ones are
       skipped and counted.
+    most: Number of examples, drawn at random, whose values are looked at.
+    sheet: Whether to draw a contact sheet.
     **options: As of `load_folder`, `load_array` or `in_memory`. Pictures become thumbnails of 64 pixels
-    unless
-      ``image_size`` is given.
+      unless ``image_size`` is given.
 
   Raises:
     ValueError: If it cannot be read.
   """
   source = _source(what, options)
-  labels = source.labels
-  order = batch_indices(source.size, min(source.size, _LOOKED_AT), 0, 0)  # a fair sample
-  limits = []
+  order = batch_indices(source.size, min(source.size, most), 0, 0)  # a fair sample
+  limits, seen = [], []
   for start in range(0, len(order), _CHUNK):
-    values = source.read(np.sort(order[start : start + _CHUNK]))[0]
+    values, labels = source.read(np.sort(order[start : start + _CHUNK]))
     limits.append((float(values.min()), float(values.max())))
-  if labels is None and source.classes:
-    parts = [np.arange(i, min(i + _CHUNK, source.size)) for i in range(0, source.size, _CHUNK)]
-    labels = np.concatenate([source.read(part)[1] for part in parts])
-  counts = np.zeros(0, int) if labels is None else np.bincount(labels, minlength=len(source.classes))
+    seen.append(labels)
+  labels = np.concatenate(seen) if source.labels is None else source.labels
+  counts: np.ndarray | list[int] = []
+  if source.classes:
+    counts = np.bincount(labels, minlength=len(source.classes))
   return Report(
     name=source.name,
     number=source.size,
@@ -130,7 +132,7 @@ def inspect(what: Source | np.ndarray | str | Path, **options: Any) -> Report:
     classes={name: int(count) for name, count in zip(source.classes, counts, strict=False)},
     conditions=0 if source.conditions is None else source.conditions.shape[1],
     skipped=source.found.skipped,
-    sheet=contact_sheet(source) if len(source.shape) == 3 else None,
+    sheet=contact_sheet(source) if sheet and len(source.shape) == 3 else None,
   )
 
 
@@ -154,12 +156,4 @@ def contact_sheet(source: Source, number: int = 64) -> np.ndarray:
   if len(source.shape) != 3:
     raise ValueError(f"a contact sheet is of images [H, W, C], not of examples of shape {source.shape}")
   values = source.read(batch_indices(source.size, min(number, source.size), 0, 0))[0]
-  return plots.grid(drawable(source.scaling, values))
-
-
-def drawable(scaling: Scaling, values: np.ndarray) -> np.ndarray:
-  """Stored values as bytes to look at, ``u8[...]``; what has no limits, from -3 to 3 standard deviations."""
-  if scaling == BYTES:
-    return values
-  data = np.asarray(scaling.to_data(values))
-  return to_uint8(data if scaling.bounded else data / _DEVIATIONS)
+  return plots.grid(source.scaling.to_bytes(source.scaling.to_data(values)))

@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.data import scaling as scalings
-from ddim_jax.data.scaling import BYTES, Scaling
+from ddim_jax import scaling as scalings
+from ddim_jax.scaling import BYTES, Scaling
 
 MEMORY_LIMIT = 2 << 30
 """Bytes up to which a data set is kept in memory."""
 _CHUNK = 4096
-_DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
+DTYPES = ("uint8", "uint16", "int16", "float16", "float32")
 
 Values = Literal["minmax", "standardise"] | tuple[Any, Any] | Scaling | None
 """What stored numbers mean; nothing is guessed from them.
@@ -24,12 +24,16 @@ the training images for test images. None: bytes, (0, 255).
 """
 
 
+class UnsaidError(ValueError):
+  """Nobody has said what the numbers of data mean that are no bytes."""
+
+
 class Found(NamedTuple):
   """What reading a data set met.
 
   Attributes:
     modes: Number of pictures by mode, such as "RGB" or "I;16".
-    sizes: Number of pictures by (width, height).
+    sizes: Number of pictures by (height, width).
     values: Lowest and highest value as stored, of pictures with more than 8 bits, or None.
     frames: Number of pictures with several frames or pages, of which the first is used.
     skipped: Name and reason of everything that is not used.
@@ -97,9 +101,9 @@ def in_memory(
   """
   images = images if isinstance(images, np.ndarray) else np.asarray(images)
   kind = "float32" if images.dtype == np.float64 else images.dtype.newbyteorder("=").name
-  if kind not in _DTYPES or images.ndim < 2 or not images.size:
+  if kind not in DTYPES or images.ndim < 2 or not images.size:
     raise ValueError(
-      f"images must be a non-empty [N, H, W, C], [N, H, W] or [N, D] of one of {', '.join(_DTYPES)}, got"
+      f"images must be a non-empty [N, H, W, C], [N, H, W] or [N, D] of one of {', '.join(DTYPES)}, got"
       f" {images.dtype}{list(images.shape)}"
     )
   images = images[..., None] if images.ndim == 3 else images
@@ -169,7 +173,7 @@ def _scaling(values: Values, dtype: str, parts: Callable[[], Iterator[np.ndarray
     return values
   if values is None:
     if dtype != "uint8":
-      raise ValueError(
+      raise UnsaidError(
         f"values must be given for {dtype}: (low, high), which become -1 and 1, such as (0, 1) or (0, 65535);"
         ' "minmax" of the data; or "standardise"'
       )

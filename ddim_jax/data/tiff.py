@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+_OF_PILLOW = ("uint8", "uint16", "float32")
 HINT = "TIFF files of several channels with more than 8 bits need: pip install 'ddim_jax[tiff]'"
 
 
@@ -50,19 +51,24 @@ def read(file: Any) -> np.ndarray:
   return pixels.reshape(*pixels.shape[:2], -1)
 
 
+def check_writable(channels: int, dtype: str) -> None:
+  """Raises ValueError if such pictures need ``tifffile``, and it is not installed; names it."""
+  if not (channels == 1 and dtype in _OF_PILLOW) and importlib.util.find_spec("tifffile") is None:
+    raise ValueError(HINT)
+
+
 def write(file: BinaryIO, pixels: np.ndarray) -> None:
-  """Writes ``[H, W, C]`` of uint8, uint16 or float32 as TIFF; one channel needs only Pillow.
+  """Writes ``[H, W, C]`` as TIFF; one channel of uint8, uint16 or float32 needs only Pillow.
 
   Raises:
-    ValueError: If there are several channels and ``tifffile`` is not installed.
+    ValueError: As `check_writable`.
   """
-  if pixels.shape[2] == 1:
+  check_writable(pixels.shape[2], pixels.dtype.name)
+  if pixels.shape[2] == 1 and pixels.dtype.name in _OF_PILLOW:
     from PIL import Image
 
     Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(file, "TIFF")
     return
-  if importlib.util.find_spec("tifffile") is None:
-    raise ValueError(HINT)
   import tifffile
 
   photometric = "rgb" if pixels.shape[2] in (3, 4) else "minisblack"

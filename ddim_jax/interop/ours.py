@@ -33,6 +33,8 @@ def unet_config(model: UNet, size: int) -> dict[str, Any]:
   levels = range(len(model.multipliers))
   by_height = tuple(level for level in levels if size >> level in model.attention)
   down, up = model.attention_levels or (by_height, by_height)
+  if model.condition_size is not None:
+    raise ValueError("a UNet2DModel cannot have conditions")
   padding = {((0, 1), (0, 1)): 0} | {((n, n), (n, n)): n for n in (1, 2)}
   if model.down_padding not in padding:
     raise ValueError(f"a UNet2DModel cannot have this down_padding: {model.down_padding}")

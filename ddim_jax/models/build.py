@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ddim_jax import interop, ranges
+from ddim_jax import scaling as scalings
 from ddim_jax.denoisers import clip_x0
 from ddim_jax.models import tables, unets
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
 from ddim_jax.models.model import Model
+from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.schedules import Schedule, zero_terminal_snr
 from ddim_jax.unet import UNet
 
 _SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
 _FIELDS = {"model": "network"}
 """Sections of the JSON whose field in `Config` has another name."""
+_PATHS = ("data_dir", "table")
 _OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
 """What a network with weights of its own leaves to the options."""
 WHOLE = ("imported", "custom")
@@ -32,6 +36,9 @@ def from_config(
   classes: tuple[str, ...] = (),
   params: Any = None,
   step: int = 0,
+  *,
+  scaling: Scaling = BYTES,
+  conditions: Scaling | None = None,
 ) -> Model:
   """The model that a configuration stands for.
 
@@ -41,11 +48,18 @@ def from_config(
     classes: Names of the data set's classes; empty if it has none.
     params: Its parameters; None if it is still to be trained.
     step: Updates behind them.
+    scaling: What the numbers of the data set mean.
+    conditions: The same of the vectors that come with its images; None if none do.
 
   Raises:
     ValueError: If the network does not fit such images or classes, or an option is out of its range.
   """
-  network, described = _network(config, shape[-1], len(classes)), None
+  if len(shape) != 3:
+    raise ValueError(
+      f"a U-Net is for images [H, W, C], not for examples of shape {shape}: give ddim_jax.runs.fit a network"
+      " of your own"
+    )
+  network, described = _network(config, shape[-1], len(classes), size_of(conditions)), None
   if config.imported is not None:
     described = interop.describe(**config.imported)
   schedule = named_schedule(config.diffusion) if described is None else described.schedule
@@ -62,6 +76,8 @@ def from_config(
     null_label=unets.null_label(network, len(classes)),
     step=step,
     config=config,
+    scaling=scaling,
+    conditions=conditions,
   )
   return model if described is None else model.replace(inputs=described.inputs)
 
@@ -114,14 +130,21 @@ def to_pretrained(model: Model) -> interop.Pretrained:
   return made if height == width else made._replace(config=made.config | {"sample_size": [height, width]})
 
 
-def _network(config: Config, channels: int, num_classes: int) -> UNet:
+def size_of(conditions: Scaling | None) -> int:
+  """Numbers in a condition; 0 for none."""
+  return 0 if conditions is None else np.size(conditions.offset)
+
+
+def _network(config: Config, channels: int, num_classes: int, condition_size: int) -> UNet:
   options = config.network
   for section in (config.data, options, config.diffusion):
     ranges.check_all(section)
   if config.imported is None:
-    return unets.from_options(options, channels, num_classes)
+    return unets.from_options(options, channels, num_classes, condition_size)
   network = interop.describe(**config.imported).model
   unets.check_fits(network, channels, num_classes)
+  if condition_size:
+    raise ValueError("an imported network takes no conditions, and the data set has some")
   return network.clone(dtype=jnp.dtype(options.dtype), remat=options.remat, conv=options.conv)
 
 
@@ -166,7 +189,7 @@ def to_json(config: Config) -> dict[str, Any]:
   """JSON values; paths become strings. What imported files decide stands only under "imported"."""
   values = dataclasses.asdict(config)
   sections = {name: values[_FIELDS.get(name, name)] for name in _SECTIONS}
-  sections["data"]["data_dir"] = config.data.data_dir and str(config.data.data_dir)
+  sections["data"] |= {key: sections["data"][key] and str(sections["data"][key]) for key in _PATHS}
   if config.imported is not None:
     sections |= {
       section: {name: sections[section][name] for name in names} for section, names in _OPEN.items()
@@ -186,14 +209,17 @@ def from_json(values: dict[str, Any]) -> Config:
     if unknown := set(found) - {field.name for field in dataclasses.fields(kind)}:
       raise ValueError(f"the checkpoint is of a newer version: {name} has {sorted(unknown)}")
     found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
-    if found.get("data_dir"):
-      found["data_dir"] = Path(found["data_dir"])
+    if kind is Data:
+      found |= {key: Path(found[key]) for key in _PATHS if found.get(key)}
+      found |= {key: str(found[key]) for key in ("image_size", "crop") if found.get(key)}  # once integers
     sections[_FIELDS.get(name, name)] = kind(**found)
   return Config(**sections, imported=values.get("imported"), custom=values.get("custom", ""))
 
 
 def describe(model: Model, portable: bool = False) -> dict[str, Any]:
-  """What a file keeps beside the weights, JSON values: "step", "config", "image", "classes".
+  """What a file keeps beside the weights, JSON values.
+
+  "step", "config", "image" (its shape), "classes", "scaling" and "conditions".
 
   Args:
     model: The model.
@@ -201,10 +227,17 @@ def describe(model: Model, portable: bool = False) -> dict[str, Any]:
   """
   config = to_json(model.config)
   if portable:
-    config["data"]["data_dir"] = None
+    config["data"] |= dict.fromkeys(_PATHS)
   return {
-    "step": model.step, "config": config, "image": list(model.shape), "classes": list(model.classes)
+    "step": model.step, "config": config, "image": list(model.shape), "classes": list(model.classes),
+    "scaling": _as_json(model.scaling), "conditions": model.conditions and _as_json(model.conditions),
   }  # fmt: skip
+
+
+def _as_json(found: Scaling) -> dict[str, Any]:
+  """A scaling as JSON gives it back."""
+  plain = lambda x: list(x) if isinstance(x, tuple) else x
+  return {name: plain(value) for name, value in found._asdict().items()}
 
 
 def from_description(description: dict[str, Any], params: Any, like: Model | None = None) -> Model:
@@ -219,12 +252,16 @@ def from_description(description: dict[str, Any], params: Any, like: Model | Non
     ValueError: If the network is not this project's and ``like`` is not given.
   """
   config, step = from_json(description["config"]), int(description["step"])
+  scaled: dict[str, Any] = {
+    "scaling": scalings.from_json(description.get("scaling")) or BYTES,
+    "conditions": scalings.from_json(description.get("conditions")),
+  }
   if like is not None:
-    return like.replace(params=params, step=step, config=config)
+    return like.replace(params=params, step=step, config=config, **scaled)
   if config.custom:
     raise ValueError(
       f"the network, {config.custom}, is not this project's: give like, a Model with that network from"
       " ddim_jax.models.from_network"
     )
-  height, width, channels = description["image"]
-  return from_config(config, (height, width, channels), tuple(description["classes"]), params, step)
+  shape, classes = tuple(description["image"]), tuple(description["classes"])
+  return from_config(config, shape, classes, params, step, **scaled)

@@ -15,15 +15,38 @@ class Data:
   """What to train on."""
 
   data: str = "digits"
-  """cifar10, fashion_mnist or digits; folder:PATH; tfds:NAME (prepared as array_record)."""
+  """cifar10, fashion_mnist or digits; a folder of pictures, as PATH or folder:PATH; a .npy or .npz file;
+  hf:NAME of the Hugging Face hub, or hf:PATH of a folder in its format; tfds:NAME (prepared as
+  array_record)."""
   data_dir: Path | None = None
   """Where TFDS keeps data sets; $TFDS_DATA_DIR or ~/tensorflow_datasets by default."""
   split: str = "train"
   """Split of the data set."""
-  image_size: Side | None = None
-  """Side of the square to which images of folder: and tfds: are resized, in pixels."""
-  crop: Side | None = None
-  """Side of a central square cut out before resizing, in pixels; the largest by default."""
+  image_size: str | None = None
+  """To what pictures are resized, in pixels: 64 is a square, 64x96 is 64 high and 96 wide."""
+  crop: str | None = None
+  """Size of a central part cut out before resizing, in pixels, likewise; the largest by default."""
+  fit: Literal["crop", "pad"] = "crop"
+  """Pictures of another shape: show their largest central part, or all, with black beside it."""
+  channels: Annotated[int, Range(1, 1024)] = 3
+  """Of pictures: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; other numbers for TIFF files of as many."""
+  bits: Literal[8, 16, 32] = 8
+  """Of pictures: 8 for bytes; 16 keeps 16 bits; 32 keeps the numbers of 16-bit, 32-bit and float files."""
+  values: tuple[str, ...] = ()
+  """What the numbers of arrays and of pictures with more than 8 bits mean: LOW HIGH, which become -1 and 1
+  (of 8 bits: black and white), such as 0 4095; minmax of the data; standardise gives each channel mean 0 and
+  variance 1. Bytes need none."""
+  label_column: str | None = None
+  """Column that says the class, of the table beside pictures (CSV, metadata.jsonl), or of hf:; by default
+  classes are subfolders, and of hf: the column label."""
+  condition_columns: tuple[str, ...] = ()
+  """Columns of numbers on which to condition, likewise; they are standardised."""
+  table: Path | None = None
+  """The table of a folder of pictures; by default the one that lies in it."""
+  image_column: str = "image"
+  """Column of the images, of hf:."""
+  skip_broken: bool = False
+  """Leave out pictures that cannot be used, and name them, instead of stopping."""
   flip: bool = False
   """Mirror each image left to right with probability 1/2."""
 

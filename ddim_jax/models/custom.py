@@ -13,6 +13,7 @@ from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network
 from ddim_jax.models.model import Model
 from ddim_jax.models.networks import adapt
 from ddim_jax.parameterisation import EPS, Parameterisation
+from ddim_jax.scaling import Scaling, unscaled
 from ddim_jax.schedules import Schedule
 from ddim_jax.unet import UNet
 
@@ -23,6 +24,7 @@ def from_network(
   *,
   params: Any = None,
   classes: tuple[str, ...] = (),
+  conditions: int | Scaling | None = None,
   schedule: Schedule | None = None,
   parameterisation: Parameterisation = EPS,
   clip: bool = True,
@@ -32,9 +34,11 @@ def from_network(
   Args:
     network: A `ddim_jax.UNet`, another Flax module, an NNX or Equinox module, what ``haiku.transform``
       returns, or ``(init, apply)``: see `ddim_jax.models.adapt`.
-    shape: ``(H, W, C)`` of its images; C is 1 or 3 for pictures.
+    shape: Of its examples: ``(H, W, C)`` of images, ``(D,)`` of vectors, for a network that takes such.
     params: Its parameters; None takes those that the network holds, or leaves them to training.
     classes: Names of the classes whose numbers it takes as labels; empty if it takes none.
+    conditions: Length of the vector that it takes for each image, which `ddim_jax.runs.fit` standardises; or
+      how these are scaled, where it is trained; None if it takes none. A `ddim_jax.UNet` says it itself.
     schedule: Noise schedule; linear with T = 1000 by default.
     parameterisation: What it predicts: EPS, X0 or V.
     clip: Clip predicted images to [-1, 1] when sampling.
@@ -43,6 +47,8 @@ def from_network(
     ValueError: If it is none of these.
   """
   schedule = linear_schedule() if schedule is None else schedule
+  if conditions is None and isinstance(network, UNet):
+    conditions = network.condition_size
   model = Model(
     network=network,
     params=adapt(network).params if params is None else params,
@@ -55,6 +61,7 @@ def from_network(
     null_label=unets.null_label(network, len(classes)) if isinstance(network, UNet) else None,
     step=0,
     config=Config(Data(UNKNOWN), custom=_name(network)),
+    conditions=unscaled(conditions) if isinstance(conditions, int) else conditions,
   )
   return model.replace(config=_described(model))
 
@@ -76,7 +83,8 @@ def _described(model: Model) -> Config:
       if _is(model.schedule, diffusion := Diffusion(model.schedule.T, name, zero, predict))  # type: ignore
     ]
     for config in candidates[:1]:
-      if build.from_config(config, model.shape, model.classes).network == model.network:
+      again = build.from_config(config, model.shape, model.classes, conditions=model.conditions)
+      if again.network == model.network:
         return config
     try:
       return build.from_pretrained(build.to_pretrained(model)).config

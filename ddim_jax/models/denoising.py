@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ddim_jax.denoisers import Denoiser, as_denoiser
 from ddim_jax.guidance import guide
 from ddim_jax.models.classes import Label
+from ddim_jax.models.conditions import Condition
 
 if TYPE_CHECKING:
   from ddim_jax.models.model import Model
@@ -18,26 +19,34 @@ def is_guided(guidance: Any) -> bool:
   return guidance is not None and not (isinstance(guidance, (int, float)) and guidance == 1)
 
 
-def denoiser(model: "Model", label: Label | None, guidance: float | jax.Array, clip: bool) -> Denoiser:
+def denoiser(
+  model: "Model", label: Label | None, condition: Condition | None, guidance: float | jax.Array, clip: bool
+) -> Denoiser:
   """See `Model.denoiser`."""
   if model.params is None:
     raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
   params, numbers = jax.tree.map(jnp.asarray, model.params), model.labels(label)
+  vectors = model.vectors(condition)
 
-  def under(numbers: Any) -> Denoiser:
+  def under(numbers: Any, vectors: Any) -> Denoiser:
     def network(x: jax.Array, t: jax.Array) -> jax.Array:
       given = model.null_label if numbers is None else numbers
       labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
-      return model.apply(params, x, t, labels)
+      if model.conditions is None:
+        return model.apply(params, x, t, labels)
+      given = jnp.full(model.condition_size, jnp.nan) if vectors is None else jnp.asarray(vectors)
+      each = jnp.broadcast_to(jnp.atleast_2d(given), (x.shape[0], model.condition_size))
+      return model.apply(params, x, t, labels, conditions=each)
 
     return as_denoiser(network, model.schedule, model.parameterisation)
 
-  denoise = under(numbers)
+  denoise = under(numbers, vectors)
   if is_guided(guidance):
-    if model.null_label is None:
+    unconditional = not model.classes and model.conditions is None
+    if unconditional or (model.classes and model.null_label is None):
       raise ValueError(
         "guidance needs a conditional model that was also trained without labels; this one was not. One"
         " that comes along: fashion_mnist_classes"
       )
-    denoise = guide(denoise, under(None), model.schedule, guidance)
-  return model.restrict(denoise, model.schedule) if clip else denoise
+    denoise = guide(denoise, under(None, None), model.schedule, guidance)
+  return model.restrict(denoise, model.schedule) if clip and model.scaling.bounded else denoise

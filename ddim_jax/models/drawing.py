@@ -11,6 +11,7 @@ from ddim_jax.inversion import invert
 from ddim_jax.models import tables
 from ddim_jax.models.denoising import is_guided
 from ddim_jax.sampling import sample
+from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.seeds import image_keys, initial_noise, key_of
 from ddim_jax.solvers import Solver
 
@@ -40,11 +41,9 @@ def everywhere(sharing: jax.sharding.NamedSharding) -> jax.sharding.NamedShardin
   return jax.sharding.NamedSharding(sharing.mesh, jax.sharding.PartitionSpec())
 
 
-def on_devices(images: np.ndarray) -> jax.Array:
-  """``u8[B, H, W, C]`` as data in [-1, 1], laid out `by_example`."""
-  from ddim_jax import data  # it needs Pillow, which drawing does not
-
-  placed: jax.Array = jax.device_put(data.from_uint8(images), by_example(len(images)))
+def on_devices(images: np.ndarray, scaling: Scaling = BYTES) -> jax.Array:
+  """Stored values ``[B, *shape]`` as data, laid out `by_example`."""
+  placed: jax.Array = jax.device_put(scaling.to_data(images), by_example(len(images)))
   return placed
 
 
@@ -107,6 +106,7 @@ def numbered_images(
   solver: str | Solver | None = None,
   seed: int = 0,
   label: Any = None,
+  condition: Any = None,
   guidance: float = 1.0,
   clip: bool = True,
   at_once: int = 64,
@@ -120,6 +120,7 @@ def numbered_images(
     seed: With an image's index, decides the image.
     label: Class of every image, ``i32[]``, or of image i, ``i32[num]``; None takes the index modulo the
       number of classes.
+    condition: Of every image, ``f32[K]``, or of image i, ``f32[num, K]``; None is none.
     guidance: Weight of classifier-free guidance; 1 is none.
     clip: Clip predictions of x0.
     at_once: Images wanted at a time, rounded up to what the devices can share.
@@ -133,15 +134,17 @@ def numbered_images(
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
   as_solver(solver)
-  model.replace(params=()).denoiser(guidance=guidance)  # says what does not go together, before compiling
+  # What does not go together is said before anything compiles.
+  model.replace(params=()).denoiser(condition=condition, guidance=guidance)
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
   key, sharing = key_of(seed), by_example(size)
 
   def run(
-    model: "Model", key: Any, eta: Any, guidance: Any, ts: Any, count: Any, indices: Any, labels: Any
+    model: "Model", key: Any, eta: Any, guidance: Any, ts: Any, count: Any, indices: Any, given: Any
   ) -> jax.Array:
+    labels, vectors = given
     keys, noise = starts(model, key, indices)
-    denoise = model.denoiser(label=labels, guidance=guidance if guided else 1.0, clip=clip)
+    denoise = model.denoiser(label=labels, condition=vectors, guidance=guidance if guided else 1.0, clip=clip)
     return sample(keys, denoise, model.schedule, noise, ts, solver=as_solver(solver, eta), count=count)[0]
 
   program = model.programs.setdefault((solver, guided, clip), jax.jit(run))
@@ -152,11 +155,18 @@ def numbered_images(
     each = np.asarray(label, np.int32)
     return each[np.minimum(indices, len(each) - 1)] if each.ndim else np.full_like(indices, each)
 
+  def conditions_of(indices: np.ndarray) -> np.ndarray | None:
+    if condition is None:
+      return None
+    each = np.asarray(condition, np.float32)
+    return each[np.minimum(indices, len(each) - 1)] if each.ndim > 1 else np.tile(each, (len(indices), 1))
+
   def draw(indices: np.ndarray, eta: float = 0.0, params: Any = None) -> np.ndarray:
     indices, noise = np.asarray(indices, np.int32), checked_eta(eta, solver)
     other = None if params is None else model.replace(params=params)
     placed = _placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
-    shared = jax.device_put((indices, labels_of(indices)), sharing)
+    given = (labels_of(indices), conditions_of(indices))
+    shared = jax.device_put((indices, given), sharing)
     images = np.asarray(program(placed, key, noise, np.float32(guidance), levels, count, *shared))
     finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     if not finite.all():
@@ -170,27 +180,36 @@ def numbered_images(
 
 
 def numbered_pictures(model: "Model", ts: np.ndarray, **options: Any) -> tuple[int, Draw]:
-  """`numbered_images` whose images are pixels, ``u8[size, H, W, C]``."""
-  from ddim_jax import data
-
+  """`numbered_images` as pictures to look at, ``u8[size, H, W, C]``, see `Model.pictures`."""
   size, draw = numbered_images(model, ts, **options)
-  return size, lambda *arguments, **more: data.to_uint8(draw(*arguments, **more))
+  return size, lambda *arguments, **more: model.pictures(draw(*arguments, **more))
+
+
+def numbered_values(model: "Model", ts: np.ndarray, **options: Any) -> tuple[int, Draw]:
+  """`numbered_images` in the type and the range of the data set."""
+  size, draw = numbered_images(model, ts, **options)
+  return size, lambda *arguments, **more: model.scaling.to_values(draw(*arguments, **more))
 
 
 def inverted(
-  model: "Model", images: np.ndarray, ts: np.ndarray, refine: int, label: Any, batch_size: int
+  model: "Model", images: np.ndarray, ts: np.ndarray, refine: int, label: Any, condition: Any, batch_size: int
 ) -> np.ndarray:
-  """The noise behind images, ``f32[N, H, W, C]``; see `Model.invert`."""
-  size = even(min(len(images), batch_size * jax.local_device_count()))
-  sharing, each = by_example(size), None if label is None else np.broadcast_to(label, len(images))
+  """The noise behind images, ``f32[N, *shape]``; see `Model.invert`."""
+  size, number = even(min(len(images), batch_size * jax.local_device_count())), len(images)
+  labels = None if label is None else np.broadcast_to(label, number)
+  vectors = None if condition is None else np.asarray(condition, np.float32)
+  if vectors is not None and vectors.ndim == 1:
+    vectors = np.tile(vectors, (number, 1))
+  sharing = by_example(size)
 
-  def run(model: "Model", x0: jax.Array, labels: Any, ts: Any, refine: Any) -> jax.Array:
-    denoise = model.denoiser(label=labels, clip=False)
+  def run(model: "Model", x0: jax.Array, labels: Any, vectors: Any, ts: Any, refine: Any) -> jax.Array:
+    denoise = model.denoiser(label=labels, condition=vectors, clip=False)
     return invert(denoise, model.schedule, x0, ts, refine=refine)
 
   program, found = model.programs.setdefault("invert", jax.jit(run)), []
   for first in range(0, len(images), size):
     rows = np.minimum(np.arange(first, first + size), len(images) - 1)
-    shared = jax.device_put((images[rows], None if each is None else each[rows]), sharing)
+    given = (None if x is None else x[rows] for x in (labels, vectors))
+    shared = jax.device_put((images[rows], *given), sharing)
     found.append(np.asarray(program(_placed(model, sharing), *shared, ts, np.int32(refine))))
   return np.concatenate(found)[: len(images)]

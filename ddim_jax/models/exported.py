@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from ddim_jax.atomic import replacing
 from ddim_jax.models.model import Model
+from ddim_jax.scaling import BYTES
 
 SUFFIX = ".safetensors"
 _FORMAT = "ddim_jax 1"
@@ -30,6 +31,11 @@ def save(model: Model, path: Path, half: bool = True) -> None:
     write(path, model.params, build.describe(model, portable=True), half)
   elif path.suffix:
     raise ValueError(f"path must end in {SUFFIX} (one file), or have no suffix (a folder), got {path}")
+  elif model.scaling != BYTES:
+    raise ValueError(
+      f"a folder of diffusers cannot say what the numbers of the data mean ({model.scaling}): save a file"
+      f" that ends in {SUFFIX}"
+    )
   else:
     interop.save_diffusers(path, build.to_pretrained(model))
 

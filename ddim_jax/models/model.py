@@ -13,10 +13,12 @@ from ddim_jax import ranges
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.models import denoising, drawing, tables, tree
 from ddim_jax.models.classes import Label, numbers
+from ddim_jax.models.conditions import Condition, size_of, vectors
 from ddim_jax.models.config import Config
 from ddim_jax.models.networks import Adapted, adapt
 from ddim_jax.parameterisation import Parameterisation
 from ddim_jax.places import local
+from ddim_jax.scaling import BYTES, Scaling, to_uint8
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver
 
@@ -47,6 +49,12 @@ class Model:
     null_label: The label that stands for no class, or None if it was never trained without labels.
     step: Updates behind the parameters; 0 if they are of another project.
     config: What decides it, as its files keep it.
+    scaling: What the numbers of its data set mean: ``scaling.to_values(model.sample(8))`` is of their type
+      and range, ``scaling.to_data`` the way back.
+    conditions: The same of the vectors that it is conditioned on; None if there are none.
+    decode: ``values -> pictures``: what to look at where samples are no pictures themselves, such as latents:
+      of arrays as the data set holds them, ``u8`` or ``f32[B, H, W, C]`` in [-1, 1]. Not kept in files:
+      ``load(where).replace(decode=...)``.
     inputs: ``(schedule, x_t, t) -> (x, level)``: what the network is given for a sample and its level; other
       coordinates for EDM and flow matching.
   """
@@ -62,6 +70,9 @@ class Model:
   null_label: int | None
   step: int
   config: Config = dataclasses.field(repr=False)
+  scaling: Scaling = BYTES
+  conditions: Scaling | None = None
+  decode: Callable[[np.ndarray], Any] | None = dataclasses.field(default=None, repr=False)
   inputs: Inputs = dataclasses.field(default=_as_they_are, repr=False)
 
   def replace(self, **changes: Any) -> "Model":
@@ -78,9 +89,14 @@ class Model:
     """What has been compiled for this model, see `ddim_jax.models.drawing`."""
     return {}
 
-  def apply(self, params: Any, x_t: jax.Array, t: Any, labels: Any = None, keys: Any = None) -> jax.Array:
-    """The network's output for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training."""
-    return self.adapted.apply(params, *self.inputs(self.schedule, x_t, t), labels, keys)
+  def apply(
+    self, params: Any, x_t: jax.Array, t: Any, labels: Any = None, keys: Any = None, conditions: Any = None
+  ) -> jax.Array:
+    """The network's output for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training.
+
+    Conditions are standardised, see `vectors`; a row of NaN is none.
+    """
+    return self.adapted.apply(params, *self.inputs(self.schedule, x_t, t), labels, keys, conditions)
 
   def template(self) -> Any:
     """Shapes and dtypes of the parameters; the parameters themselves of a network that cannot make any."""
@@ -98,7 +114,44 @@ class Model:
     """
     if self.adapted.init is None:
       raise ValueError("params must be given: this network is a function that makes none")
-    return self.adapted.init(key, self.shape, bool(self.classes))
+    return self.adapted.init(key, self.shape, bool(self.classes), self.condition_size)
+
+  @property
+  def condition_size(self) -> int:
+    """Numbers in a condition, 0 for none."""
+    return size_of(self.conditions)
+
+  @property
+  def visible(self) -> bool:
+    """Whether `pictures` can show its samples."""
+    return len(self.shape) == 3 or self.decode is not None
+
+  def vectors(self, condition: Condition | None) -> Any:
+    """Conditions standardised, ``f32[K]``, or ``f32[B, K]`` for one for each image; None stays None.
+
+    Raises:
+      ValueError: If the model takes none, or these are not such, or not finite.
+    """
+    return vectors(condition, self.conditions)
+
+  def pictures(self, samples: np.ndarray) -> np.ndarray:
+    """Samples as pictures to look at: decoded, or as they are.
+
+    Args:
+      samples: Floating point ``[B, *shape]``, as of `sample`.
+
+    Returns:
+      ``u8[B, H, W, C]``. Without `decode`, what has no limits is shown from -3 to 3 standard deviations.
+
+    Raises:
+      ValueError: If the samples are no pictures and there is no `decode`.
+    """
+    if self.decode is not None:
+      decoded = np.asarray(self.decode(self.scaling.to_values(samples)))
+      return decoded if decoded.dtype == np.uint8 else to_uint8(decoded)
+    if len(self.shape) != 3:
+      raise ValueError(f"samples of shape {self.shape} are no pictures, and the model has no decode")
+    return self.scaling.to_bytes(samples)
 
   def labels(self, label: Label | None) -> Any:
     """Classes as numbers: ``i32[]``, or ``i32[B]`` for one class for each image; None stays None.
@@ -112,6 +165,7 @@ class Model:
     self,
     *,
     label: Label | None = None,
+    condition: Condition | None = None,
     guidance: float | jax.Array = 1.0,
     clip: bool = True,
   ) -> Denoiser:
@@ -122,9 +176,12 @@ class Model:
 
     Args:
       label: A class by number or name, or one for each image, ``i32[B]``, perhaps traced; None is no class.
-      guidance: Weight of classifier-free guidance, ``f32[]`` or ``f32[B]``, perhaps traced; 1.0 is none and
-        asks the network once instead of twice.
-      clip: Clip predictions of x0: to [-1, 1], or as the model's files say. Inversion needs False.
+      condition: A vector in the numbers of the data set, ``f32[K]``, or one for each image, ``f32[B, K]``,
+        perhaps traced; None is no condition.
+      guidance: Weight of classifier-free guidance, ``f32[]`` or ``f32[B]``, perhaps traced: away from no
+        class and no condition; 1.0 is none and asks the network once instead of twice.
+      clip: Clip predictions of x0: to [-1, 1], or as the model's files say; those of data without limits
+        never are. Inversion needs False.
 
     Returns:
       A pure function that works under jit, vmap and grad.
@@ -132,7 +189,7 @@ class Model:
     Raises:
       ValueError: On a class or guidance that the model does not have.
     """
-    return denoising.denoiser(self, label, guidance, clip)
+    return denoising.denoiser(self, label, condition, guidance, clip)
 
   def levels(self, steps: int, spacing: str | tables.Spacing | None = None) -> np.ndarray:
     """The levels of ``steps`` steps, ``[S+1]``: the model's own spacing, a function, or one of a name.
@@ -152,6 +209,7 @@ class Model:
     eta: ranges.Unit = 0.0,
     solver: str | Solver | None = None,
     label: Label | None = None,
+    condition: Condition | None = None,
     guidance: float = 1.0,
     seed: ranges.Seed = 0,
     spacing: str | tables.Spacing | None = None,
@@ -171,6 +229,8 @@ class Model:
         None for DDIM.
       label: A class by number or name, or one for each image; by default image i is of class i modulo their
         number.
+      condition: A vector in the numbers of the data set, ``f32[K]``, or one for each image; None is no
+        condition.
       guidance: Weight of classifier-free guidance; 1 is none.
       seed: In [0, 2^63).
       spacing: Which levels to visit, by name or as ``S -> levels``; by default the model's own.
@@ -178,7 +238,9 @@ class Model:
       batch_size: Images at a time on each device.
 
     Returns:
-      ``f32[num, H, W, C]``, numpy, in [-1, 1].
+      ``f32[num, *shape]``, numpy, in data units: pictures lie in [-1, 1], and what was standardised has mean
+      0 and variance 1. ``model.scaling.to_values`` gives them the type and the range of the data set,
+      `pictures` makes them bytes.
 
     Raises:
       ValueError: On a value out of its range; names it.
@@ -188,8 +250,10 @@ class Model:
     numbers = self.labels(label)
     if numbers is not None and np.ndim(numbers) and len(numbers) != num:
       raise ValueError(f"label must be one class or one for each of {num} images, got {len(numbers)}")
+    if condition is not None and np.ndim(condition) > 1 and len(condition) != num:
+      raise ValueError(f"condition must be one vector or one for each of {num}, got {len(condition)}")
     size, draw = drawing.numbered_images(
-      self, ts, solver=solver, seed=seed, label=numbers, guidance=guidance, clip=clip,
+      self, ts, solver=solver, seed=seed, label=numbers, condition=condition, guidance=guidance, clip=clip,
       at_once=min(num, batch_size * jax.local_device_count()),
     )  # fmt: skip
     blocks = [draw(np.arange(first, first + size), eta) for first in range(0, num, size)]
@@ -202,21 +266,23 @@ class Model:
     steps: ranges.Positive = 50,
     refine: ranges.Count = 0,
     label: Label | None = None,
+    condition: Condition | None = None,
     spacing: str | tables.Spacing | None = None,
     batch_size: ranges.Positive = 64,
   ) -> np.ndarray:
     """The noise that deterministic DDIM turns into ``images``; see `ddim_jax.invert`.
 
     Args:
-      images: ``f32[N, H, W, C]`` in [-1, 1].
+      images: ``f32[N, *shape]`` in data units, as of ``model.scaling.to_data``: [-1, 1].
       steps: Number of steps S; another S compiles anew.
       refine: Largest number of fixed-point iterations per step, at least 0.
       label: As in `denoiser`.
+      condition: Likewise.
       spacing: As in `sample`.
       batch_size: Images at a time on each device.
 
     Returns:
-      ``f32[N, H, W, C]``, numpy, at level ``model.levels(steps, spacing)[0]``. `ddim_jax.sample` with
+      ``f32[N, *shape]``, numpy, at level ``model.levels(steps, spacing)[0]``. `ddim_jax.sample` with
       ``model.denoiser(clip=False)`` leads back.
 
     Raises:
@@ -224,13 +290,13 @@ class Model:
     """
     ranges.check_all(Model.invert, locals())
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != self.shape or images.dtype != np.float32 or not len(images):
+    if images.shape[1:] != self.shape or images.dtype != np.float32 or not len(images):
       raise ValueError(
         f"images must be a non-empty f32[N, {', '.join(map(str, self.shape))}] in [-1, 1], got"
         f" {images.dtype}{images.shape}"
       )
     ts = self.levels(steps, spacing)
-    return drawing.inverted(self, images, ts, refine, self.labels(label), batch_size)
+    return drawing.inverted(self, images, ts, refine, self.labels(label), condition, batch_size)
 
   def save(self, path: str | Path, *, half: bool = True) -> None:
     """Writes the model: one file if ``path`` ends in .safetensors, else a folder for diffusers.

@@ -40,8 +40,8 @@ def through_noise(trained: Model, way: Way = refined) -> Callable[..., tuple[np.
   """A function that encodes and decodes a batch, over as many local devices as can share it.
 
   Returns:
-    ``(images: u8[B, H, W, C], labels: i32[B], ts, refine=0, damping=1.0) -> (x0, x_T, x0 again)``, each
-    ``f32[B, H, W, C]`` in data units; compiled once for every B and S.
+    ``(images: [B, *shape] as the data set holds them, labels: i32[B], ts, refine=0, damping=1.0) -> (x0, x_T,
+    x0 again)``, each ``f32[B, *shape]`` in data units; compiled once for every B and S.
   """
 
   @jax.jit
@@ -54,7 +54,7 @@ def through_noise(trained: Model, way: Way = refined) -> Callable[..., tuple[np.
   def there_and_back(
     images: np.ndarray, labels: Any, ts: np.ndarray, refine: int = 0, damping: float = 1.0
   ) -> tuple[np.ndarray, ...]:
-    x0 = drawing.on_devices(images)
+    x0 = drawing.on_devices(images, trained.scaling)
     found = run(trained, x0, labels, ts, refine, damping)
     return tuple(map(np.asarray, (x0, *found)))
 

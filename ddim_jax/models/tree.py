@@ -11,7 +11,8 @@ class _Static:
   def __init__(self, model: Any):
     self.model = model
     functions = (model.network, model.restrict, model.inputs, *model.parameterisation)
-    self._key = (*map(id, functions), model.shape, model.classes, model.null_label)
+    scaled = (model.scaling, model.conditions)
+    self._key = (*map(id, functions), model.shape, model.classes, model.null_label, *scaled)
 
   def __eq__(self, other: object) -> bool:
     return isinstance(other, _Static) and self._key == other._key

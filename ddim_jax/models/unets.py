@@ -6,8 +6,8 @@ from ddim_jax.models.config import Network
 from ddim_jax.unet import UNet
 
 
-def from_options(options: Network, channels: int, num_classes: int) -> UNet:
-  """The network for images of so many channels and a data set of so many classes.
+def from_options(options: Network, channels: int, num_classes: int, condition_size: int = 0) -> UNet:
+  """The network for images of so many channels, and a data set of so many classes and numbers of a condition.
 
   Raises:
     ValueError: If it is to be conditional and there are no classes.
@@ -26,6 +26,7 @@ def from_options(options: Network, channels: int, num_classes: int) -> UNet:
     dtype=jnp.dtype(options.dtype),
     remat=options.remat,
     conv=options.conv,
+    condition_size=condition_size or None,
   )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddim_jax import checkpoints, plots
 from ddim_jax.console import say
+from ddim_jax.data import Source
 from ddim_jax.models import Model, drawing
 from ddim_jax.packing import unpack
 from ddim_jax.runs import evaluation, logs
@@ -146,13 +147,15 @@ class Reader:
     self._book.flush()
 
 
-def grids(model: Model, seed: int, workdir: Path, book: logs.Log) -> Callable[[int, Any], None]:
+def grids(
+  model: Model, source: Source, seed: int, workdir: Path, book: logs.Log
+) -> Callable[[int, Any], None]:
   """``(step, ema)``: draws the first images of a seed, with 50 deterministic steps.
 
   The picture lies in the run's folder, with how it was made, and TensorBoard has it too.
   """
-  ts = model.levels(min(50, model.schedule.T))
-  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID)
+  ts, given = model.levels(min(50, model.schedule.T)), evaluation.given(model, source, _GRID)
+  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID, **given)
   made = {"model": str(workdir), "levels": ts.tolist(), "S": len(ts) - 1, "eta": 0.0, "seed": seed}
 
   def grid(step: int, ema: Any) -> None:

@@ -31,12 +31,23 @@ def by_level(values: dict[str, np.ndarray], T: int) -> dict[str, float]:
   }
 
 
-def _as_pixels(source: data.Source) -> data.Source:
+def given(model: Model, source: data.Source, num: int) -> dict[str, Any]:
+  """Conditions of so many random examples, with their labels, to draw with; nothing for a model without."""
+  if source.conditions is None:
+    return {}
+  rows = data.batch_indices(source.size, num, 0, 0)
+  labels = source.read(rows)[1] if model.classes else None
+  return {"label": labels, "condition": source.conditions[rows]}
+
+
+def _as_pixels(source: data.Source, model: Model) -> data.Source:
   """The source with its images as u8, which judges look at."""
 
   def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     images, labels = source.read(rows)
-    return images if source.scaling == data.BYTES else data.to_uint8(source.scaling.to_data(images)), labels
+    if source.scaling == data.BYTES and model.decode is None:
+      return images, labels
+    return model.pictures(np.asarray(source.scaling.to_data(images))), labels
 
   return source._replace(read=read)
 
@@ -71,11 +82,14 @@ def evaluator(
   Raises:
     ValueError: If there is no judge for such images.
   """
-  judge = quality.judge(source.shape[-1], name, inception)
-  real = quality.reference(_as_pixels(source), judge, folder)
+  pixels = _as_pixels(source, model)
+  judge = quality.judge(pixels.read(np.zeros(1, np.int64))[0].shape[-1], name, inception)
+  real = quality.reference(pixels, judge, folder)
   ts = model.levels(min(50, model.schedule.T), "uniform")
   share = -(-num // jax.process_count())
-  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=min(share, 256))
+  size, draw = drawing.numbered_pictures(
+    model, ts, seed=seed, at_once=min(share, 256), **given(model, source, num)
+  )
   first, stride = jax.process_index() * size, jax.process_count() * size
 
   def distance(params: Any) -> float:

@@ -17,6 +17,7 @@ from ddim_jax.models import Model, build, tables
 from ddim_jax.parameterisation import EPS, V
 from ddim_jax.runs import objective
 from ddim_jax.runs.loop import fit
+from ddim_jax.scaling import unscaled
 
 SPACING: Literal["trailing"] = "trailing"
 """Levels of students: the first is T, where there is only noise, however few they are; halves are nested."""
@@ -120,14 +121,18 @@ def _towards(
   """``student -> (losses, levels)``, see `ddim_jax.distillation`; both are without dropout."""
   ts = tables.spacing(SPACING, teacher.schedule)(steps)
 
-  def denoiser(labels: Any) -> Denoiser:
+  def denoiser(given: tuple[Any, Any]) -> Denoiser:
     # Behind a barrier, XLA does not spend minutes on folding constants.
     params = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, teacher.params))
-    return teacher.replace(params=params).denoiser(label=labels if teacher.classes else None)
+    labels, conditions = given
+    # They are standardised, which is how they are given to the network.
+    plain = None if teacher.conditions is None else unscaled(teacher.condition_size)
+    return teacher.replace(params=params, conditions=plain).denoiser(label=labels, condition=conditions)
 
   def minimise(student: Model) -> tuple[Callable[..., jax.Array], training.Levels]:
-    def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
-      return student.apply(params, x_t, t, labels if student.classes else None)
+    def network(params: Any, x_t: jax.Array, t: Any, given: tuple[Any, Any], keys: Any) -> jax.Array:
+      labels, conditions = given
+      return student.apply(params, x_t, t, labels, conditions=conditions)
 
     losses = distillation.distillation_losses(
       network, denoiser, student.schedule, ts, every=every, parameterisation=student.parameterisation

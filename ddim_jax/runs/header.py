@@ -6,23 +6,24 @@ from typing import Any
 
 import jax
 
+from ddim_jax import data
 from ddim_jax.console import say
-from ddim_jax.data import Source
 from ddim_jax.training import TrainState
+
+_LOOKED_AT = 256
 
 
 def header(
-  workdir: Path, source: Source, state: TrainState, batch_size: int, steps: int, changes: Sequence[str]
+  workdir: Path, source: data.Source, state: TrainState, batch_size: int, steps: int, changes: Sequence[str]
 ) -> list[str]:
   """Devices, network, data, batch and run, a line each; and what a run goes on with otherwise than it was."""
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
   device = jax.devices()[0]
-  classes = f", {len(source.classes)} classes" if source.classes else ""
   processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
   return [
     f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
     f"network     {parameters:,} parameters",
-    f"data        {source.name}: {source.size:,} images {'x'.join(map(str, source.shape))}{classes}",
+    str(data.inspect(source, most=_LOOKED_AT, sheet=False)),
     f"batch       {batch_size} = {jax.device_count()} x {batch_size // jax.device_count()}",
     f"run         {workdir.absolute()}, step {int(state.step):,} of {steps:,}",
     *(f"changed     {change}" for change in changes),

@@ -13,7 +13,10 @@ from ddim_jax.models.config import UNKNOWN, Data, Optimisation
 
 
 def as_source(
-  images: data.Source | np.ndarray, labels: np.ndarray | None = None, classes: Sequence[str] = ()
+  images: data.Source | np.ndarray,
+  labels: np.ndarray | None = None,
+  classes: Sequence[str] = (),
+  conditions: np.ndarray | None = None,
 ) -> data.Source:
   """Arrays as a source; a source stays as it is.
 
@@ -21,8 +24,8 @@ def as_source(
     ValueError: If the arrays are not as `fit` says, or come with what goes with a source only.
   """
   if isinstance(images, data.Source):
-    if labels is not None or classes:
-      raise ValueError("labels and classes are for arrays: a Source has its own")
+    if labels is not None or classes or conditions is not None:
+      raise ValueError("labels, classes and conditions are for arrays: a Source has its own")
     return images
   images = np.asarray(images)
   if labels is not None:
@@ -30,8 +33,8 @@ def as_source(
     classes = tuple(classes) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(classes):
       raise ValueError(f"labels must be in [0, {len(classes) - 1}], got {labels.min()} to {labels.max()}")
-  values = None if images.dtype == np.uint8 else (-1.0, 1.0)
-  return data.in_memory("array", images, labels, tuple(classes), values=values)
+  values = (-1.0, 1.0) if images.dtype.kind == "f" else None
+  return data.in_memory("array", images, labels, tuple(classes), values=values, conditions=conditions)
 
 
 def as_model(model: Any, source: data.Source) -> Model:

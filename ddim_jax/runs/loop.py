@@ -20,7 +20,7 @@ from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
 from ddim_jax.runs import between, evaluation, hosts, inputs, logs, objective
 from ddim_jax.runs.header import header, say_operations
-from ddim_jax.runs.start import begin
+from ddim_jax.runs.start import begin, for_source
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
 from ddim_jax.seeds import key_of
@@ -38,6 +38,8 @@ def fit(
   steps: Positive,
   labels: np.ndarray | None = None,
   classes: Sequence[str] = (),
+  conditions: np.ndarray | None = None,
+  decode: Callable[[np.ndarray], Any] | None = None,
   batch_size: Positive = 128,
   accumulate: Positive = 1,
   flip: bool = False,
@@ -79,10 +81,15 @@ def fit(
     workdir: Folder of the run; created.
     model: A `Model`, with parameters to start from (fine-tuning) or without; or a network that
       `ddim_jax.models.from_network` takes, which then predicts eps under the linear schedule of 1,000 levels.
-    images: ``u8[N, H, W, C]``, or ``f32`` of that shape in [-1, 1], or a `ddim_jax.data.Source`.
+    images: ``u8[N, H, W, C]``, or ``f32`` of that shape in [-1, 1], or a `ddim_jax.data.Source`, which says
+      what its numbers mean: the model remembers it, see ``model.scaling``.
     steps: Train until this many updates, from the first of the run on.
     labels: ``i32[N]``, for arrays.
     classes: Names of the labels, for arrays; their numbers by default.
+    conditions: ``f[N, K]``, for arrays: a vector for each image, which the model standardises. A `UNet` takes
+      them with ``condition_size=K``, other networks with ``from_network(network, shape, conditions=K)``.
+    decode: What makes pictures of samples for grids and evaluations, where they are none, such as latents:
+      ``values -> u8, or f32 in [-1, 1], [B, H, W, C]``; see `Model`.
     batch_size: Size of the global batch of an update; a multiple of all devices.
     accumulate: Compute an update in so many parts, one after another: less memory, the same update.
     flip: Mirror each image left to right with probability 1/2.
@@ -98,7 +105,7 @@ def fit(
     minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
       something else, without weighting, antithetic and label_dropout; see `ddim_jax.distillation`.
     antithetic: Draw levels in pairs t and T + 1 - t.
-    label_dropout: Fraction of labels hidden, for classifier-free guidance, in [0, 1).
+    label_dropout: Fraction of labels and conditions hidden, for classifier-free guidance, in [0, 1).
     seed: Decides initialisation, noise, order and flips; at least 0.
     max_minutes: Stop and save after this time, compilation included.
     max_skipped: Updates that may be left out because loss or gradient was not finite, before the run stops.
@@ -129,14 +136,14 @@ def fit(
   """
   ranges.check_all(fit, locals())
   inputs.check_batch(batch_size, accumulate)
-  workdir, source = for_checkpoints(workdir), inputs.as_source(images, labels, classes)
+  workdir, source = for_checkpoints(workdir), inputs.as_source(images, labels, classes, conditions)
   optimisation = Optimisation(
     inputs.name_of(optimizer), batch_size, 0.0 if callable(learning_rate) else float(learning_rate), warmup,
     clip, ema, tuple(emas), seed,
   )  # fmt: skip
+  found = for_source(inputs.as_model(model, source), source, decode)
   model = inputs.recorded(
-    inputs.as_model(model, source), optimisation, record, label_dropout=label_dropout,
-    antithetic=antithetic, weighting=weighting,
+    found, optimisation, record, label_dropout=label_dropout, antithetic=antithetic, weighting=weighting,
   )  # fmt: skip
   made = objective.optimizer(optimizer, learning_rate, warmup, clip)
   losses, levels = (minimise or objective.simple(weighting, antithetic, label_dropout))(model)
@@ -173,10 +180,10 @@ def fit(
     book = stack.enter_context(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
-    drawn = sample_every and chief
+    drawn = sample_every and chief and model.visible
     habits = between.Habits(
       between.checkpointer(manager, begun.description), save_every, judge, eval_every,
-      between.grids(model, seed, workdir, book) if drawn else None, sample_every, compiled, shown,
+      between.grids(model, source, seed, workdir, book) if drawn else None, sample_every, compiled, shown,
     )  # fmt: skip
     reader = between.Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
     batches = data.prefetch(batch, first, steps)

@@ -1,7 +1,7 @@
 """What a run minimises, and with which optimiser."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,42 @@ WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
 """Name -> weighting of the loss by level."""
 
 
-def hide(labels: jax.Array, keys: jax.Array, model: Model, label_dropout: float) -> jax.Array:
-  """Labels of which a fraction says "no class", ``i32[B]``, where the model has a label for that."""
-  if model.null_label is None:
-    return labels
+class Given(NamedTuple):
+  """What comes with images, in place of labels alone where there are conditions.
+
+  Attributes:
+    labels: ``i32[B]``.
+    conditions: ``f32[B, K]`` in the numbers of the data set; after `hide` standardised, and NaN where hidden.
+  """
+
+  labels: jax.Array
+  conditions: jax.Array
+
+
+def hide(given: Any, keys: jax.Array, model: Model, label_dropout: float) -> tuple[Any, Any]:
+  """What a model is given in training: ``(labels, conditions)``, each None where it takes none.
+
+  A fraction of labels says "no class", where the model has a label for that, and the same fraction of
+  conditions is hidden. Where it has both, half of the images of which something is hidden lose both, a
+  quarter each one: so that it learns all that it can be asked for.
+
+  Args:
+    given: Labels ``i32[B]``, or `Given`.
+    keys: One for each image, ``[B]``.
+    model: The model.
+    label_dropout: The fraction.
+  """
+  labels, null = given.labels if isinstance(given, Given) else given, model.null_label
   hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(keys)
-  return jnp.where(hidden, model.null_label, labels)
+  no_label = no_condition = hidden
+  if null is not None and model.conditions is not None:
+    which = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, 4))(keys)
+    no_label, no_condition = hidden & (which != 0), hidden & (which != 1)
+  labels = labels if null is None else jnp.where(no_label, null, labels)
+  conditions = None
+  if model.conditions is not None:
+    conditions = jnp.where(no_condition[:, None], jnp.nan, model.vectors(given.conditions))
+  return labels if model.classes else None, conditions
 
 
 def losses(
@@ -36,14 +66,13 @@ def losses(
   Args:
     model: The model to train; its parameters are an argument.
     weighting: Weighting of the loss by level, or None for L_simple.
-    label_dropout: Fraction of labels hidden, for classifier-free guidance, where the model has a label for
-      no class.
+    label_dropout: Fraction of labels and conditions hidden, for classifier-free guidance, see `hide`.
   """
 
   def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
     dropout_keys, label_keys = training.split_each(keys)
-    labels = hide(labels, label_keys, model, label_dropout)
-    return model.apply(params, x_t, t, labels if model.classes else None, dropout_keys)
+    numbers, conditions = hide(labels, label_keys, model, label_dropout)
+    return model.apply(params, x_t, t, numbers, dropout_keys, conditions)
 
   return training.example_losses(network, model.schedule, model.parameterisation, weighting)
 

@@ -1,6 +1,6 @@
 """How a run starts, whichever way: fresh, from weights that are there, or from its own checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ddim_jax.initialisation import on_host
 from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
 from ddim_jax.packing import pack
+from ddim_jax.scaling import Scaling, from_moments, unscaled
 
 _DECIDES = {
   "model": ("channels", "multipliers", "blocks", "attention", "groups", "conditional"),
@@ -78,6 +79,39 @@ def begin(
   options = model.config.optimisation
   state = start(model, optimizer, seed=options.seed, emas=len(options.emas), packed=packed, saved=saved)
   return Begun(state, description, changes, tuned)
+
+
+def for_source(model: Model, source: Source, decode: Callable[[np.ndarray], Any] | None = None) -> Model:
+  """The model with what the numbers of a source mean, and what makes pictures of them.
+
+  Vectors of which the model does not say how they are scaled are standardised.
+
+  Raises:
+    ValueError: If only one of the two has conditions, or they differ in length.
+  """
+  found = 0 if source.conditions is None else source.conditions.shape[1]
+  if found != model.condition_size:
+    numbers = lambda size: f"conditions of {size} numbers" if size else "no conditions"
+    raise ValueError(
+      f"the data have {numbers(found)}, the model takes {numbers(model.condition_size)}: say UNet("
+      "condition_size=...), or from_network(..., conditions=...)"
+    )
+  conditions = model.conditions
+  if source.conditions is not None and conditions == unscaled(found):
+    conditions = standardised(source.conditions)
+  return model.replace(scaling=source.scaling, conditions=conditions, decode=decode or model.decode)
+
+
+def standardised(conditions: np.ndarray) -> Scaling:
+  """The scaling that gives each number of conditions mean 0 and variance 1.
+
+  Raises:
+    ValueError: If one is the same everywhere.
+  """
+  try:
+    return from_moments([conditions], "float32")
+  except ValueError as error:
+    raise ValueError(f"conditions cannot be used: {error}") from error
 
 
 def start(
@@ -173,7 +207,12 @@ def differences(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[list[str]
   ]
   deciding += [
     f"{what}: {saved[name]} in the checkpoint, {asked[name]} now"
-    for name, what in (("image", "shape of the images"), ("classes", "classes of the data"))
+    for name, what in (
+      ("image", "shape of the images"),
+      ("classes", "classes of the data"),
+      ("scaling", "what the numbers of the data mean"),
+      ("conditions", "what the conditions mean"),
+    )
     if saved.get(name, asked[name]) != asked[name]
   ]
   others = [

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from ddim_jax import data, training
+from ddim_jax.runs import objective
 
 AXIS = "devices"
 """Name of the axis over which a batch is split."""
@@ -62,9 +63,16 @@ def pmapped_update(
 
 def local_batch(
   source: data.Source, step: int, *, batch_size: int, seed: int = 0, flip: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-  """This process's rows of a batch, split over its devices: ``[D, b, H, W, C]``, ``i32[D, b]``."""
+) -> tuple[np.ndarray, Any]:
+  """This process's rows of a batch, split over its devices: ``[D, b, *shape]``, and labels ``i32[D, b]``.
+
+  Of a source with conditions, these are with the labels, as `objective.Given`.
+  """
   part = (jax.process_index(), jax.process_count())
-  images, labels, _ = data.batch_at(source, step, batch_size=batch_size, seed=seed, flip=flip, part=part)
+  images, labels, conditions = data.batch_at(
+    source, step, batch_size=batch_size, seed=seed, flip=flip, part=part
+  )
   split = lambda x: x.reshape(jax.local_device_count(), -1, *x.shape[1:])
-  return split(images), split(labels)
+  if source.conditions is None:
+    return split(images), split(labels)
+  return split(images), objective.Given(split(labels), split(conditions))

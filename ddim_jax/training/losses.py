@@ -12,10 +12,10 @@ from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 
 Levels = Callable[[jax.Array, jax.Array], jax.Array]
 """``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
-Network = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""``(params, x_t: [B, ...], t: i32[B], labels: i32[B], keys: [B]) -> output: [B, ...]``, in training mode.
+Network = Callable[[Any, jax.Array, jax.Array, Any, jax.Array], jax.Array]
+"""``(params, x_t: [B, ...], t: i32[B], labels, keys: [B]) -> output: [B, ...]``, in training mode.
 
-Whatever is random about example i, such as dropout, comes from ``keys[i]``: see `ddim_jax.UNet`."""
+Labels are ``i32[B]``, or whatever the batches have in their place. Whatever is random about example i, such as dropout, comes from ``keys[i]``: see `ddim_jax.UNet`."""
 
 
 class Weighting(Protocol):

@@ -9,7 +9,12 @@ from ddim_jax.schedules import check_range
 
 
 def check_arguments(
-  network: Any, x_t: jax.Array, t: jax.Array, labels: jax.Array | None, keys: jax.Array | None
+  network: Any,
+  x_t: jax.Array,
+  t: jax.Array,
+  labels: jax.Array | None,
+  keys: jax.Array | None,
+  conditions: jax.Array | None,
 ) -> None:
   """Raises ValueError, at trace time, unless a `ddim_jax.UNet` can be called so; names what is wrong."""
   if not network.multipliers or network.blocks < 0 or network.groups < 1 or network.out_channels < 1:
@@ -17,7 +22,7 @@ def check_arguments(
       "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
       f" {network.multipliers}, {network.blocks}, {network.groups} and {network.out_channels}"
     )
-  for name in ("in_channels", "num_classes", "embedding", "head_dim"):
+  for name in ("in_channels", "num_classes", "embedding", "head_dim", "condition_size"):
     if (value := getattr(network, name)) is not None and value < 1:
       raise ValueError(f"{name} must be None or at least 1, got {value}")
   if not 0 <= network.dropout < 1:
@@ -54,6 +59,10 @@ def check_arguments(
     network.label_embedding or (network.num_classes is not None and not network.null_class)
   ):
     raise ValueError("labels must be given: this U-Net is conditional and has no null class")
+  if conditions is not None and network.condition_size is None:
+    raise ValueError("conditions were given to a U-Net without condition_size")
+  if conditions is not None and conditions.shape != (x_t.shape[0], network.condition_size):
+    raise ValueError(f"conditions must be [{x_t.shape[0]}, {network.condition_size}], got {conditions.shape}")
   if keys is not None and keys.shape != x_t.shape[:1]:
     raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
   if labels is not None and network.label_embedding is None and labels.shape != x_t.shape[:1]:

@@ -79,7 +79,8 @@ def _normalised(
   inverse, mean = operations.spread(jnp.stack([inverse, mean]), x.shape[-1])
   factor = inverse * scale[None].astype(x.dtype)
   offset = bias[None].astype(x.dtype) - mean * factor
-  return x * factor[:, None, None] + offset[:, None, None]
+  normalised: jax.Array = x * factor[:, None, None] + offset[:, None, None]
+  return normalised
 
 
 def group_norm(

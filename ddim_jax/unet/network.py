@@ -71,6 +71,9 @@ class UNet(nn.Module):
     middle_divisor: What the sums in the middle are divided by.
     centre_input: The input is an image in [0, 1] that becomes ``2 * x - 1``.
     null_class: Whether there is a null class; without it labels must be given.
+    condition_size: Numbers in the vector that each image is conditioned on, or None for no such conditioning.
+      It is added to the embedding through two layers; that of no condition is learned. Of order 1, such as
+      standardised.
     label_embedding: ``(labels, features, dense) -> [B, embedding]`` in place of the table of classes:
       ``features`` is that of a level, ``dense`` makes a layer of a name. Labels may be of any shape.
   """
@@ -102,6 +105,7 @@ class UNet(nn.Module):
   centre_input: bool = False
   null_class: bool = True
   label_embedding: Callable[..., jax.Array] | None = None
+  condition_size: int | None = None
 
   def width(self, level: int) -> int:
     """Channels at a level."""
@@ -115,6 +119,7 @@ class UNet(nn.Module):
     labels: jax.Array | None = None,
     train: bool = False,
     keys: jax.Array | None = None,
+    conditions: jax.Array | None = None,
   ) -> jax.Array:
     """Applies the network.
 
@@ -125,6 +130,7 @@ class UNet(nn.Module):
       train: Whether dropout is active. Static.
       keys: One random key for each image, ``[B]``, for its dropout, which then does not depend on the rest
         of the batch; None makes them from the rng "dropout".
+      conditions: ``f32[B, condition_size]``; a row of NaN is no condition, as is None throughout.
 
     Returns:
       ``f32[B, H, W, out_channels]``.
@@ -133,7 +139,7 @@ class UNet(nn.Module):
       ValueError: At trace time, if the configuration does not fit the input.
     """
     t = jnp.asarray(t)
-    check_arguments(self, x_t, t, labels, keys)
+    check_arguments(self, x_t, t, labels, keys, conditions)
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
@@ -151,6 +157,14 @@ class UNet(nn.Module):
       null = jnp.full(x_t.shape[:1], self.num_classes)
       embed = nn.Embed(self.num_classes + self.null_class, wide, dtype=self.dtype, name="classes")
       embedding = embedding + embed(null if labels is None else labels)
+
+    if self.condition_size is not None:
+      unknown = jnp.full((x_t.shape[0], self.condition_size), jnp.nan)
+      vectors = unknown if conditions is None else conditions
+      none = jnp.any(jnp.isnan(vectors), axis=1, keepdims=True)
+      hidden = nn.swish(dense("condition_1")(jnp.where(none, 0, vectors).astype(self.dtype)))
+      null = self.param("no_condition", nn.initializers.zeros, (wide,), jnp.float32).astype(self.dtype)
+      embedding = embedding + jnp.where(none, null[None], dense("condition_2")(hidden))
 
     active = train and self.dropout > 0
     if active and keys is None:

@@ -1,6 +1,5 @@
 """The command ``ddim``: what it says and chooses, and how it names what is wrong. Nothing is compiled."""
 
-import dataclasses
 import json
 import re
 
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import plots
-from ddim_jax.commands import cli, options, outputs, presets, sample_images, train_model
+from ddim_jax.commands import cli, inspect_model, options, outputs, presets, sample_images, train_model
 from ddim_jax.commands.compare import compare
 from ddim_jax.commands.inspect_model import inspect
 from ddim_jax.commands.main import COMMANDS, main
@@ -131,14 +130,119 @@ def test_a_size_that_cannot_be_halved_is_refused():
 def test_a_folder_of_photographs_is_a_plain_path(tmp_path):
   (tmp_path / "photos").mkdir()
   args = train_model.parse(["folder", str(tmp_path / "photos"), "--workdir", str(tmp_path / "run")])
+  assert args == train_model.parse([str(tmp_path / "photos"), "--workdir", str(tmp_path / "run")])
   found = train_model.completed(args)
-  assert found.data == Data(f"folder:{tmp_path / 'photos'}", image_size=32)
-  assert found.network == presets.suited(32, accelerated=False)
-  small = train_model.completed(dataclasses.replace(args, data=Data(args.data.data, image_size=64)))
-  assert small.network == presets.suited(64, accelerated=False)
-  own = train_model.parse(["folder", str(tmp_path / "photos"), "--channels", "64"])
-  assert train_model.completed(own).network == own.network
-  assert train_model.completed(train_model.parse(["digits"])) == train_model.parse(["digits"])
+  assert found.data == Data(f"folder:{tmp_path / 'photos'}", image_size="32")
+  assert train_model.fitted(args, (32, 32, 3)).network == presets.suited(32, accelerated=False)
+  wide = train_model.fitted(args, (32, 48, 1)).network
+  assert (wide.multipliers, wide.attention) == ((1, 2, 3), (8,))  # 48 can be halved as often as 32
+  own = train_model.parse(["folder", str(tmp_path / "photos"), "--width", "64"])
+  assert (own.network.channels, own.data.channels) == (64, 3)
+  assert train_model.fitted(own, (32, 32, 3)).network == own.network
+  digits = train_model.parse(["digits"])
+  assert train_model.fitted(train_model.completed(digits), (8, 8, 1)) == digits
+
+
+@pytest.mark.parametrize(
+  ("words", "expected"),
+  [
+    (["scans.npy", "--values", "0", "4095"], Data("scans.npy", values=("0", "4095"))),
+    (["latents.npz", "--values", "standardise"], Data("latents.npz", values=("standardise",))),
+    (["x.npy", "--values", "-1", "1"], Data("x.npy", values=("-1", "1"))),
+    (["hf:OWNER/NAME", "--image-size", "64x96"], Data("hf:OWNER/NAME", image_size="64x96")),
+    (["tfds:celeb_a", "--crop", "140"], Data("tfds:celeb_a", crop="140")),
+    (["folder", "there", "--channels", "1", "--bits", "16"], Data("there", channels=1, bits=16)),
+    (
+      ["folder", "there", "--condition-columns", "age", "weight", "--label-column", "kind", "--skip-broken"],
+      Data("there", condition_columns=("age", "weight"), label_column="kind", skip_broken=True),
+    ),
+  ],
+)
+def test_what_to_train_on_is_typed_as_it_is_called(words, expected):
+  assert train_model.parse(words).data == expected
+
+
+def test_the_width_of_a_network_has_a_range():
+  with pytest.raises(ValueError, match=r"width must be an integer in \[4, 65,536\], got 3"):
+    train_model.parse(["digits", "--width", "3"])
+
+
+def test_decoded_pictures_are_kept_beside_the_workdir(tmp_path):
+  (tmp_path / "photos").mkdir()
+  Image.new("RGB", (20, 24), (40, 0, 90)).save(tmp_path / "photos" / "0.png")
+  words = [str(tmp_path / "photos"), "--workdir", str(tmp_path / "runs" / "mine"), "--image-size", "8x4"]
+  without = train_model.opened(train_model.parse([*words, "--no-cache"]))
+  assert not (tmp_path / "runs").exists()
+  for _ in range(2):
+    found = train_model.opened(train_model.parse(words))
+    assert found.shape == (8, 4, 3)
+    np.testing.assert_array_equal(found.read(np.arange(1))[0], without.read(np.arange(1))[0])
+  (kept,) = (tmp_path / "runs" / "cache").glob("photos-*")
+  assert (kept / "pixels.bin").stat().st_size == 8 * 4 * 3
+  elsewhere = train_model.parse([*words, "--cache-dir", str(tmp_path / "elsewhere")])
+  train_model.opened(elsewhere)
+  assert (tmp_path / "elsewhere" / kept.name).is_dir()
+
+
+def said_by(function, *words, capsys):
+  """Status and output of a command."""
+  with pytest.raises(SystemExit) as ended:
+    function([*map(str, words)])
+  return ended.value.code, *capsys.readouterr()
+
+
+def test_data_are_inspected_without_training(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(cli, "prepare", lambda batch_size=0: None)  # the device count of this process is set
+  monkeypatch.chdir(tmp_path)
+  for name, size in (("cat/0", (20, 24)), ("cat/1", (20, 24)), ("dog/0", (9, 5))):
+    path = tmp_path / "photos" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (40, 0, 90)).save(path)
+  (tmp_path / "photos" / "dog" / "1.png").write_bytes(b"x")
+  status, said, _ = said_by(inspect_model.main, "photos", capsys=capsys)
+  assert status == 0
+  for words in (
+    "3 examples of 64x64x3, uint8", "24x20 (2), 5x9 (1)", "RGB (3)", "2: cat (2), dog (1)",
+    "skipped     1: it is no picture", "(dog/1.png)", "0 to 255 (uint8) become -1 to 1",
+  ):  # fmt: skip
+    assert words in said
+  with Image.open(tmp_path / "contact_sheet.png") as sheet:
+    assert sheet.width > 64
+  np.save(tmp_path / "scans.npy", np.arange(2 * 4 * 4, dtype=np.uint16).reshape(2, 4, 4))
+  status, said, _ = said_by(inspect_model.main, "scans.npy", "--out", "s.png", capsys=capsys)
+  assert (status, (tmp_path / "s.png").exists()) == (0, True)
+  assert "2 examples of 4x4x1, uint16" in said
+  assert "what these mean is not said; training asks: --values" in said
+  status, said, _ = said_by(inspect_model.main, "scans.npy", "--values", 0, 99, capsys=capsys)
+  assert (status, "0 to 31; 0 to 99 (uint16) become -1 to 1" in said) == (0, True)
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (("fashion_mnist", "--channels", 1), "go with data, which fashion_mnist is not"),
+    (("x.npy", "--channels", 1), "--channels does not go with data x.npy"),
+    ((".", "--image-size", "4x"), "--image-size must be the side of a square"),
+    ((".", "--image-size", "0"), "--image-size must be the side of a square"),
+    (("x.npy", "--values", "few"), "--values must be LOW HIGH, minmax or standardise, got few"),
+  ],
+)
+def test_what_does_not_go_with_data_is_refused(words, message, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(cli, "prepare", lambda batch_size=0: None)
+  monkeypatch.chdir(tmp_path)
+  status, _, said = said_by(inspect_model.main, *words, capsys=capsys)
+  assert (status, message in said) == (2, True), said
+
+
+def test_a_data_set_in_the_format_of_the_hub_is_inspected(tmp_path, monkeypatch, capsys):
+  datasets = pytest.importorskip("datasets", reason="needs the hf extra")
+  monkeypatch.setattr(cli, "prepare", lambda batch_size=0: None)
+  rows = {"img": [Image.new("RGB", (8, 6), (i, 0, 0)) for i in range(4)], "label": [0, 1, 1, 1]}
+  kinds = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+  datasets.Dataset.from_dict(rows, features=kinds).save_to_disk(str(tmp_path / "saved"))
+  words = (f"hf:{tmp_path / 'saved'}", "--image-column", "img", "--image-size", "6x8")
+  status, said, _ = said_by(inspect_model.main, *words, "--out", tmp_path / "s.png", capsys=capsys)
+  assert (status, "4 examples of 6x8x3, uint8" in said, "dog (3), cat (1)" in said) == (0, True, True)
 
 
 def test_what_a_run_will_take_is_said_before_and_weeks_are_warned_of():

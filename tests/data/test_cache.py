@@ -87,7 +87,7 @@ def test_changed_pictures_are_noticed(folder, tmp_path, change):
 @pytest.mark.parametrize(
   "options",
   [{"image_size": 6}, {"image_size": (8, 6)}, {"crop": 10}, {"fit": "pad"}, {"channels": 1},
-   {"values": (0, 9999)}, {"dtype": "uint16", "values": (0, 65535)}, {"skip_broken": True}],
+   {"values": (0, 9999)}, {"bits": 16, "values": (0, 65535)}, {"skip_broken": True}],
 )  # fmt: skip
 def test_what_decides_the_pixels_is_part_of_the_name(folder, tmp_path, options, decoded):
   data.load_folder(folder, 8, cache=tmp_path / "cache")

@@ -208,7 +208,7 @@ def test_resize_takes_the_central_square():
   np.testing.assert_array_equal(forms.resize(image, forms.make_form(4)), np.full((4, 4, 3), 200))
   image[2:6, 4:8] = 50
   np.testing.assert_array_equal(forms.resize(image, forms.make_form(4, 4)), np.full((4, 4, 3), 50))
-  with pytest.raises(ValueError, match="crop of 9x9 pixels from an image of 12x8"):
+  with pytest.raises(ValueError, match=r"crop of 9x9 pixels \(height x width\) from an image of 8x12"):
     forms.resize(image, forms.make_form(4, 9))
 
 

@@ -91,7 +91,9 @@ def test_pictures_of_other_sizes_are_named_where_no_size_is_asked_for(tmp_path):
   root = write(tmp_path, "a.png", "b.png")
   assert data.load_folder(root).shape == (12, 20, 3)
   write(root, "c.png", content=corpus.encode(corpus.RGB[:5], "PNG"))
-  with pytest.raises(ValueError, match=r"c\.png has 20x5 pixels, another picture 20x12: say image_size"):
+  with pytest.raises(
+    ValueError, match=r"c\.png has 5x20 pixels \(height x width\), another picture 12x20: say image_size"
+  ):
     data.load_folder(root)
 
 
@@ -101,12 +103,12 @@ def test_channels_size_and_type_are_those_asked_for(tmp_path):
     source = data.load_folder(tmp_path, (6, 10), channels=channels)
     assert source.read(np.array([0]))[0].shape == (1, 6, 10, channels)
     assert source.shape == (6, 10, channels)
-  wide = data.load_folder(tmp_path, 6, fit="pad", dtype="uint16", values=(0, 65535))
+  wide = data.load_folder(tmp_path, 6, fit="pad", bits=16, values=(0, 65535))
   pixels = wide.read(np.array([0]))[0]
   assert pixels.dtype == np.uint16
   assert np.all(pixels[0, 0] == 0)
   with pytest.raises(ValueError, match="values must be given for uint16"):
-    data.load_folder(tmp_path, 6, dtype="uint16")
+    data.load_folder(tmp_path, 6, bits=16)
   with pytest.raises(ValueError, match="values must be two numbers"):
     data.load_folder(tmp_path, 6, values="minmax")
 

@@ -98,8 +98,9 @@ def test_memory(tmp_path):
 
 @pytest.mark.slow
 def test_pipeline(tmp_path):
-  pipeline("digits", batch_size=8, steps=3, rounds=1, out=tmp_path)
+  pipeline("digits", batch_size=8, steps=3, rounds=1, images=300, out=tmp_path)
   results = written(tmp_path)
+  assert set(results["prefetched_32x32_images_per_second"]) == {"in memory", "memory-mapped"}
   assert results["pipeline_over_training"] > 1
   assert 0 <= results["fraction_waited_largest"] < 1
 

@@ -154,7 +154,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
 def digits_run(tmp_path_factory):
   """Two steps of a small unconditional run."""
   workdir = tmp_path_factory.mktemp("digits") / "run"
-  small = ["--channels", "8", "--groups", "4", "--multipliers", "1", "2"]
+  small = ["--width", "8", "--groups", "4", "--multipliers", "1", "2"]
   assert train(["digits", "--workdir", str(workdir), *small, *SHORT]) == 0
   return workdir
 

@@ -49,9 +49,9 @@ def test_npz_goes_on_where_it_was_interrupted(tmp_path):
 
 def test_pngs_go_on_where_they_were_interrupted_with_another_batch_size(tmp_path):
   with pytest.raises(Interrupt):
-    outputs.write_pngs(tmp_path / "x", 10, 4, counting_draw(fail_at=1)[1], SETTINGS)
+    outputs.write_files(tmp_path / "x", 10, 4, counting_draw(fail_at=1)[1], SETTINGS)
   asked, draw = counting_draw()
-  outputs.write_pngs(tmp_path / "x", 10, 2, draw, SETTINGS)
+  outputs.write_files(tmp_path / "x", 10, 2, draw, SETTINGS)
   assert asked == [[4, 5], [6, 7], [8, 9]]
   files = sorted((tmp_path / "x").glob("*.png"))
   assert [f.name for f in files] == [f"{i:06d}.png" for i in range(10)]
@@ -59,9 +59,9 @@ def test_pngs_go_on_where_they_were_interrupted_with_another_batch_size(tmp_path
 
 
 def test_other_settings_are_refused(tmp_path):
-  outputs.write_pngs(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS)
+  outputs.write_files(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS)
   with pytest.raises(ValueError, match=r"begun with seed 0, not 1: choose another out"):
-    outputs.write_pngs(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS | {"seed": 1})
+    outputs.write_files(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS | {"seed": 1})
 
 
 def test_images_of_unknown_origin_are_refused(tmp_path):
@@ -70,4 +70,4 @@ def test_images_of_unknown_origin_are_refused(tmp_path):
     outputs.write_npz(tmp_path / "x.npz", 2, 2, counting_draw()[1], SETTINGS, (4, 5, 3))
   (tmp_path / "000000.png").write_bytes(b"")
   with pytest.raises(ValueError, match="images without"):
-    outputs.write_pngs(tmp_path, 2, 2, counting_draw()[1], SETTINGS)
+    outputs.write_files(tmp_path, 2, 2, counting_draw()[1], SETTINGS)

@@ -16,7 +16,7 @@ from tests.helpers import ROOT, cifar_archive
 from tests.programs.draw_floats import draw_floats
 
 PROGRAM = "ddim_jax.__main__"
-SMALL = ("--channels", 16, "--batch-size", 32)
+SMALL = ("--width", 16, "--batch-size", 32)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_the_run_goes_on_and_another_configuration_is_refused(workdir, run, run_
   done = run(PROGRAM, "train", *options, "--steps", 32)
   assert "step 30 of 32" in done.stdout
   assert [line["step"] for line in metrics(workdir)] == list(range(1, 33))
-  done = run_here(PROGRAM, "train", *options, "--steps", 40, "--channels", 32, "--predict", "eps", status=2)
+  done = run_here(PROGRAM, "train", *options, "--steps", 40, "--width", 32, "--predict", "eps", status=2)
   assert "channels: 16 in the checkpoint, 32 asked for" in done.stderr
   assert "predict: 'v' in the checkpoint, 'eps' asked for" in done.stderr
   assert "Traceback" not in done.stderr
@@ -148,7 +148,7 @@ def test_folder_of_images(run_here, tmp_path):
     path = tmp_path / "images" / ("ab"[i % 2]) / f"{i}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 24), (40 * i, 0, 90)).save(path)
-  network = ("--channels", 16, "--multipliers", 1, 2, "--groups", 8, "--attention", 8, "--blocks", 1)
+  network = ("--width", 16, "--multipliers", 1, 2, "--groups", 8, "--attention", 8, "--blocks", 1)
   network += ("--sample-every", 0)
   run_here(
     PROGRAM, "train", "folder", tmp_path / "images", "--image-size", 16,

@@ -4,7 +4,7 @@ Data = (values - offset) / scale. Pictures become [-1, 1]; latents and features 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jax.typing import ArrayLike
 
 Numbers = float | tuple[float, ...]
 """One for all channels, or one for each."""
+
+_DEVIATIONS = 3
 
 
 class Scaling(NamedTuple):
@@ -67,6 +69,10 @@ class Scaling(NamedTuple):
     limits = np.iinfo(self.dtype)
     result: np.ndarray = np.clip(np.round(values), limits.min, limits.max).astype(self.dtype)
     return result
+
+  def to_bytes(self, data: ArrayLike) -> np.ndarray:
+    """Data as bytes to look at, ``u8[...]``: what has no limits, from -3 to 3 standard deviations."""
+    return BYTES.to_values(np.asarray(data) if self.bounded else np.asarray(data) / _DEVIATIONS)
 
   def __str__(self) -> str:
     offset, scale = np.asarray(self.offset), np.asarray(self.scale)
@@ -127,6 +133,19 @@ def from_moments(parts: Iterable[np.ndarray], dtype: str) -> Scaling:
       f"channel {int(np.argmax(constant))} is constant and cannot be standardised: leave it out"
     )
   return Scaling(str(np.dtype(dtype)), _plain(mean), _plain(deviation), False)
+
+
+def from_json(values: dict[str, Any] | None) -> Scaling | None:
+  """A scaling from what JSON has made of ``scaling._asdict()``; None stays None."""
+  if values is None:
+    return None
+  plain = lambda x: tuple(x) if isinstance(x, list) else x
+  return Scaling(values["dtype"], plain(values["offset"]), plain(values["scale"]), values["bounded"])
+
+
+def unscaled(size: int) -> Scaling:
+  """The scaling of vectors of so many numbers, ``f32[..., size]``, that leaves them as they are."""
+  return Scaling("float32", (0.0,) * size, (1.0,) * size, False)
 
 
 def _plain(numbers: np.ndarray) -> Numbers:
