@@ -114,7 +114,7 @@ def inspect(
     limits.append((float(values.min()), float(values.max())))
     seen.append(labels)
   labels = np.concatenate(seen) if source.labels is None else source.labels
-  counts = np.bincount(labels, minlength=len(source.classes)) if source.classes else []
+  counts = np.bincount(labels, minlength=len(source.classes)) if source.classes else np.zeros(0, int)
   return Report(
     name=source.name,
     number=source.size,

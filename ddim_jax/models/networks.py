@@ -77,7 +77,7 @@ def adapt(network: Any) -> Adapted:
 
 
 def _inputs(x: jax.Array, t: Any, labels: Any, conditions: Any = None) -> tuple[jax.Array, ...]:
-  found = (x, jnp.broadcast_to(jnp.asarray(t), x.shape[:1]))
+  found: tuple[jax.Array, ...] = (x, jnp.broadcast_to(jnp.asarray(t), x.shape[:1]))
   if labels is not None:
     found = (*found, labels)
   if conditions is not None:

@@ -47,11 +47,11 @@ def hide(given: Any, keys: jax.Array, model: Model, label_dropout: float) -> tup
   labels = given.labels if isinstance(given, Given) else given
   hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(keys)
   no_label = no_condition = hidden
-  can_hide = model.null_label is not None
-  if can_hide and model.conditions is not None:
+  null = model.null_label
+  if null is not None and model.conditions is not None:
     which = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, 4))(keys)
     no_label, no_condition = hidden & (which != 0), hidden & (which != 1)
-  labels = jnp.where(no_label, model.null_label, labels) if can_hide else labels
+  labels = labels if null is None else jnp.where(no_label, null, labels)
   conditions = None
   if model.conditions is not None:
     conditions = jnp.where(no_condition[:, None], jnp.nan, model.vectors(given.conditions))

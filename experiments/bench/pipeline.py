@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -84,6 +85,6 @@ def _prefetched(images: int, rounds: int, batch_size: int = 256, steps: int = 10
       for _ in data.prefetch(make, 0, steps):
         pass
 
-    sides = {name: lambda source=source: deliver(source) for name, source in sources.items()}
+    sides: measure.Sides = {name: partial(deliver, source) for name, source in sources.items()}
     seconds = measure.alternate(sides, rounds)
   return {name: round(batch_size * steps / statistics.median(times)) for name, times in seconds.items()}
