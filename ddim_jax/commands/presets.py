@@ -21,10 +21,6 @@ class Run:
   hub id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
   levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
   weights. Once the run has a checkpoint, they are not needed any more."""
-  cache: bool = True
-  """Keep decoded pictures, so that a next start decodes nothing."""
-  cache_dir: Path | None = None
-  """Where; by default in the folder cache beside WORKDIR, where other runs find them, too."""
   steps: Positive = 800_000
   """Train until this many updates."""
   max_minutes: PositiveReal | None = None
@@ -54,6 +50,10 @@ class Run:
   """Number of processes, with --coordinator."""
   process_id: Count | None = None
   """Number of this process, from 0, with --coordinator."""
+  cache: bool = True
+  """Keep decoded pictures, so that a next start decodes nothing."""
+  cache_dir: Path | None = None
+  """Where; by default in the folder cache beside WORKDIR, where other runs find them, too."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Networks of your own as models: U-Nets of any shape, and networks of any library."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -83,9 +84,10 @@ def _described(model: Model) -> Config:
       if _is(model.schedule, diffusion := Diffusion(model.schedule.T, name, zero, predict))  # type: ignore
     ]
     for config in candidates[:1]:
-      again = build.from_config(config, model.shape, model.classes, conditions=model.conditions)
-      if again.network == model.network:
-        return config
+      with contextlib.suppress(ValueError):  # an option that a configuration cannot have
+        again = build.from_config(config, model.shape, model.classes, conditions=model.conditions)
+        if again.network == model.network:
+          return config
     try:
       return build.from_pretrained(build.to_pretrained(model)).config
     except ValueError:  # diffusers has no such network either

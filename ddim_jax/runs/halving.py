@@ -121,7 +121,7 @@ def _towards(
   """``student -> (losses, levels)``, see `ddim_jax.distillation`; both are without dropout."""
   ts = tables.spacing(SPACING, teacher.schedule)(steps)
 
-  def denoiser(given: tuple[Any, Any]) -> Denoiser:
+  def denoiser(given: Any) -> Denoiser:
     # Behind a barrier, XLA does not spend minutes on folding constants.
     params = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, teacher.params))
     labels, conditions = given
@@ -130,7 +130,7 @@ def _towards(
     return teacher.replace(params=params, conditions=plain).denoiser(label=labels, condition=conditions)
 
   def minimise(student: Model) -> tuple[Callable[..., jax.Array], training.Levels]:
-    def network(params: Any, x_t: jax.Array, t: Any, given: tuple[Any, Any], keys: Any) -> jax.Array:
+    def network(params: Any, x_t: jax.Array, t: Any, given: Any, keys: Any) -> jax.Array:
       labels, conditions = given
       return student.apply(params, x_t, t, labels, conditions=conditions)
 

@@ -3,10 +3,8 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -87,6 +85,6 @@ def _prefetched(images: int, rounds: int, batch_size: int = 256, steps: int = 10
       for _ in data.prefetch(make, 0, steps):
         pass
 
-    sides: dict[str, Callable[[], Any]] = {name: partial(deliver, each) for name, each in sources.items()}
+    sides: measure.Sides = {name: partial(deliver, source) for name, source in sources.items()}
     seconds = measure.alternate(sides, rounds)
   return {name: round(batch_size * steps / statistics.median(times)) for name, times in seconds.items()}

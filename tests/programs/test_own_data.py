@@ -24,7 +24,7 @@ def test_scans_of_16_bits_from_the_command_line(run_here, tmp_path):
     "ddim_jax", "train", folder, "--channels", 1, "--bits", 16, "--values", 0, 4095, "--image-size", "8x12",
     "--fit", "pad", "--label-column", "kind", "--condition-columns", "age", "place", "--skip-broken",
     "--conditional", "--workdir", workdir, "--steps", 1, "--batch-size", 4, "--sample-every", 0,
-    "--width", 4, "--multipliers", 1, "--blocks", 0, "--groups", 2, "--attention", 8,
+    "--width", 4, "--multipliers", 1, "--blocks", 1, "--groups", 2, "--attention", 8,
   )  # fmt: skip
   for words in (
     "8 examples of 8x12x1, uint16", "6x10 (8)", "I;16 (8)", "2: egg (4), nut (4)", "conditions  3 numbers",
