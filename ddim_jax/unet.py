@@ -160,6 +160,16 @@ class UNet(nn.Module):
         raise ValueError(f"labels must be integers, got {labels.dtype}")
       check_range("labels", labels, 0, (self.num_classes or 0) - 1 + self.null_class)
 
+  def _with_automatic_axes(self, x_t, t, labels, train, keys):
+    """The network on images that lie on a mesh with explicit axes: JAX finds the layouts within."""
+    if train and self.dropout > 0 and keys is None:
+      keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
+    alone, variables = self.unbind()
+    apply = lambda variables, x_t, t, labels, keys: alone.apply(variables, x_t, t, labels, train, keys)
+    given = jax.typeof(x_t).sharding
+    where = jax.NamedSharding(given.mesh, jax.P(*given.spec[:3]))
+    return jax.sharding.auto_axes(apply, out_sharding=where)(variables, x_t, t, labels, keys)
+
   @nn.compact
   def __call__(self, x_t, t, labels=None, train: bool = False, keys=None):
     """Applies the network.
@@ -180,6 +190,10 @@ class UNet(nn.Module):
     """
     t = jnp.asarray(t)
     self._check(x_t, t, labels, keys)
+    if any(jax.typeof(x_t).sharding.spec):
+      if not self.is_initializing():
+        return self._with_automatic_axes(x_t, t, labels, train, keys)
+      x_t = jax.device_put(x_t, jax.NamedSharding(jax.typeof(x_t).sharding.mesh, jax.P()))
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels
     dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
