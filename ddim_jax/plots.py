@@ -1,12 +1,15 @@
 """Pictures: grids, strips, animations and curves. Needs the ``train`` extra."""
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ddim_jax.atomic import replacing
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -98,6 +101,13 @@ def to_image(picture: np.ndarray) -> Image.Image:
   return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
+def _encoded(image: Image.Image, path: Path, **options: Any) -> bytes:
+  """The content of a file of this name; Pillow itself does not notice if only part of it can be written."""
+  buffer = io.BytesIO()
+  image.save(buffer, Image.registered_extensions()[path.suffix.lower()], **options)
+  return buffer.getvalue()
+
+
 def save_png(path: Path, picture: np.ndarray) -> None:
   """Writes ``u8[H, W, C]``, enlarged if it is tiny, as PNG or what the ending says; creates the folder.
 
@@ -107,8 +117,8 @@ def save_png(path: Path, picture: np.ndarray) -> None:
   check_name(path)
   if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
     picture = visible(picture)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  to_image(enlarge(picture)).save(path)
+  with replacing(path) as partial:
+    partial.write_bytes(_encoded(to_image(enlarge(picture)), path))
 
 
 def save_animation(path: Path, frames: np.ndarray, seconds: float = 3.0) -> None:
@@ -118,11 +128,12 @@ def save_animation(path: Path, frames: np.ndarray, seconds: float = 3.0) -> None
     ValueError: If the ending is another.
   """
   check_name(path, (".gif", ".webp"))
-  path.parent.mkdir(parents=True, exist_ok=True)
   first, *rest = (to_image(enlarge(frame, 256)) for frame in visible(frames))
   durations = [round(1000 * seconds / len(frames))] * (len(frames) - 1) + [1000]
   options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
-  first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, **options)
+  options |= {"save_all": True, "append_images": rest, "duration": durations, "loop": 0}
+  with replacing(path) as partial:
+    partial.write_bytes(_encoded(first, path, **options))
 
 
 def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
@@ -170,8 +181,10 @@ def figure(path: Path, width: float, height: float, dpi: int = 120) -> Iterator[
   drawing = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
   FigureCanvasAgg(drawing)
   yield drawing
-  path.parent.mkdir(parents=True, exist_ok=True)
-  drawing.savefig(path)
+  with replacing(path) as partial:
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format=path.suffix[1:].lower())
+    partial.write_bytes(buffer.getvalue())
 
 
 def save_curve(path: Path, steps: np.ndarray, values: np.ndarray, title: str, label: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import PngImagePlugin
 
 from ddim_jax import console, places, plots
-from ddim_jax.atomic import alone, replacing
+from ddim_jax.atomic import alone, replacing, reserve, writing
 
 Draw = Callable[[np.ndarray], np.ndarray]
 """``indices -> images``, see `ddim_jax.models.drawing.numbered_pictures`."""
@@ -133,7 +133,10 @@ def _write_npz(
   array_file, done_file = path.with_suffix(".partial.npy"), path.with_suffix(".partial.txt")
   done = int(done_file.read_text()) if done_file.exists() else 0
   mode = "r+" if done else "w+"
-  array = np.lib.format.open_memmap(array_file, mode, dtype=np.uint8, shape=(num, *shape))
+  with writing(array_file):
+    array = np.lib.format.open_memmap(array_file, mode, dtype=np.uint8, shape=(num, *shape))
+    if not done:
+      reserve(array_file)
   for indices, images in _blocks(done, num, size, draw, lambda indices: True):
     array[indices[0] : indices[-1] + 1] = images
     array.flush()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ddim_jax.atomic import replacing
 from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import shown
@@ -103,6 +104,5 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
     raise ValueError(
       f"TIFF takes one image [H, W, C] of uint8, uint16 or float32, got {values.dtype}{values.shape}"
     )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open("wb") as file:
+  with replacing(path) as partial, partial.open("wb") as file:
     writers[path.suffix.lower()](file)

@@ -5,6 +5,7 @@ Needs the ``tiff`` extra.
 
 import contextlib
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,7 +60,9 @@ def write(file: BinaryIO, pixels: np.ndarray) -> None:
   if pixels.shape[2] == 1:
     from PIL import Image
 
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(file, "TIFF")
+    buffer = io.BytesIO()  # Pillow itself does not notice where only part of it can be written
+    Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(buffer, "TIFF")
+    file.write(buffer.getvalue())
     return
   if importlib.util.find_spec("tifffile") is None:
     raise ValueError(HINT)

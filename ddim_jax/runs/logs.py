@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ddim_jax import console
-from ddim_jax.atomic import replacing
+from ddim_jax.atomic import replacing, writing
 
 _FLUSH_SECONDS = 10.0
+_BAR = "{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} [{}]"
 
 
 def read_metrics(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -143,13 +145,10 @@ def _records(events: Iterable[Any]) -> bytes:
 
 def _append(path: Path, content: bytes) -> None:
   """Appends to a file and waits until that is on the disk; an error names the file."""
-  try:
-    with path.open("ab", buffering=0) as file:
-      while content:
-        content = content[file.write(content) :]
-      os.fsync(file.fileno())
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, str(path)) from error
+  with writing(path), path.open("ab", buffering=0) as file:
+    while content:
+      content = content[file.write(content) :]
+    os.fsync(file.fileno())
 
 
 class Progress:
@@ -166,22 +165,22 @@ class Progress:
     self._bar = console.bar(
       total=steps,
       initial=start,
-      unit="step",
-      mininterval=0.5 if self._terminal else _FLUSH_SECONDS,
+      mininterval=math.inf,  # tqdm would show nothing while the machine's clock has been put back
       disable=quiet,
       ascii=None if self._terminal else True,
-      bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+      bar_format=_BAR.format("00:00"),
     )
-    self._since, self._count, self._rate = time.monotonic(), 0, 0.0
+    self._began = self._since = time.monotonic()
+    self._count, self._rate = 0, 0.0
     self._loss: float | None = None
 
   def step(self, loss: float) -> None:
     """Advances by one step."""
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
+    self._bar.update()
     if time.monotonic() - self._since > (1.0 if self._terminal else _FLUSH_SECONDS):
       self._show()
-    self._bar.update()
 
   def close(self) -> None:
     """Leaves the bar where it is, with the rate of a run too short to have shown one."""
@@ -193,8 +192,10 @@ class Progress:
     now = time.monotonic()
     self._rate = self._count * self._batch_size / (now - self._since)
     self._since, self._count = now, 0
-    text = f"loss {self._loss:.4f}, {self._rate:.0f} images/s, {self._left(now)}"
-    self._bar.set_postfix_str(text, refresh=False)
+    elapsed = tqdm.format_interval(now - self._began)
+    text = f"{elapsed}, loss {self._loss:.4f}, {self._rate:.0f} images/s, {self._left(now)}"
+    self._bar.bar_format = _BAR.format(text)
+    self._bar.refresh()
 
   def _left(self, now: float) -> str:
     pace = self._rate / self._batch_size

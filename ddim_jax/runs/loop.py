@@ -22,7 +22,7 @@ from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
 from ddim_jax.runs import evaluation, hosts, logs, objective
-from ddim_jax.runs.start import checked, start
+from ddim_jax.runs.start import checked, rest_of_the_data, start
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
 from ddim_jax.seeds import key_of
@@ -200,6 +200,8 @@ def fit(
       say("\n".join(header(workdir, source, state, batch_size, steps)))
       for change in changes:
         say(f"changed     {change}")
+      if warning := rest_of_the_data(model.schedule):
+        say(warning)
     key, flags = key_of(seed), np.zeros(jax.local_device_count(), np.int32)
     if first < steps:
       with waiting("compiling", shown):

@@ -14,6 +14,7 @@ from ddim_jax.initialisation import on_host
 from ddim_jax.models import Model, build
 from ddim_jax.models.config import Config
 from ddim_jax.packing import pack
+from ddim_jax.schedules import Schedule
 
 _DECIDES = {
   "model": ("channels", "multipliers", "blocks", "attention", "groups", "conditional"),
@@ -21,6 +22,8 @@ _DECIDES = {
 }
 """Fields of the configuration that decide what a model computes: a run cannot go on with others."""
 _SECTIONS = ("data", "model", "diffusion", "optimisation")
+_UNSEEN = 0.02
+"""Share of the variance that may be left of the data at the last level; 0.005 in released models."""
 _ELSEWHERE = ("data_dir", "conv", "remat")
 """Where the data lies and how the same numbers are computed."""
 
@@ -61,6 +64,17 @@ def start(
     params = on_host(model.init, seed) if model.params is None else fill_in(model.template(), model.params)
     state = jax.device_get(make(params))
   return state
+
+
+def rest_of_the_data(schedule: Schedule) -> str | None:
+  """A warning where samples, which start from noise alone, start from what the network has not seen."""
+  share = float(schedule.alpha_bar[-1])
+  if share <= _UNSEEN:
+    return None
+  return (
+    f"warning: at level T = {schedule.T} the data still make up {share:.0%} of the variance, but samples"
+    " start from noise alone: take more levels, another schedule, or zero_terminal_snr (then predict v or x0)"
+  )
 
 
 def fill_in(template: Any, params: Any) -> Any:
