@@ -1,6 +1,7 @@
 """Files that are whole or not there, and folders in which one process works at a time."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import uuid
@@ -8,21 +9,54 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SHOWN = 100
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+@contextlib.contextmanager
+def writing(path: Path, partial: Path | None = None) -> Iterator[None]:
+  """Errors of the disk become those of ``path``: libraries have their own, and many name no file.
+
+  Args:
+    path: What is being written.
+    partial: The file that is written in its place.
+
+  Raises:
+    OSError: If it cannot be written; names ``path``.
+  """
+  try:
+    yield
+  except OSError as error:
+    if str(error.filename) not in ("None", str(path), str(partial)):
+      raise
+    raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+  except Exception as error:
+    reason = next((number for number in _REASONS if os.strerror(number) in str(error)), None)
+    if reason is None:
+      raise
+    raise OSError(reason, os.strerror(reason), str(path)) from error
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
   """A file to write that becomes ``path`` at the end, if nothing was raised; creates the folder.
 
-  Its name is like no other, so that two programs or threads do not write into one file.
+  Its name is like no other, so that two programs or threads do not write into one file. Errors are those of
+  `writing`.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f".{path.name[:_SHOWN]}.{uuid.uuid4().hex[:12]}.partial")
   try:
-    yield partial
-    partial.replace(path)
+    with writing(path, partial):
+      yield partial
+      partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+def reserve(path: Path) -> None:
+  """Takes the room of a sparse file from the disk: writing through a map into a full one ends the program."""
+  with path.open("r+b") as file:
+    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 @contextlib.contextmanager
@@ -41,22 +75,30 @@ def alone(path: Path, doing: str) -> Iterator[None]:
   lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name[:_SHOWN]}.lock")
   lock.parent.mkdir(parents=True, exist_ok=True)
   while True:
-    with lock.open("a+") as file:
+    with lock.open("ab+", buffering=0) as file:
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError as error:
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read().decode().strip()
         raise ValueError(f"{path} is in use: process {holder or 'unknown'} {doing}") from error
       except OSError:
         pass
-      if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
+      if not _is_at(file.fileno(), lock):
         continue  # who held it before has just removed it
-      file.truncate(0)
-      file.write(str(os.getpid()))
-      file.flush()
+      with contextlib.suppress(OSError):  # on a full disk it has no name
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
       try:
         yield
       finally:
         lock.unlink(missing_ok=True)
       return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+  """Whether an open file is the one at this path."""
+  try:
+    return os.path.samestat(os.fstat(descriptor), path.stat())
+  except FileNotFoundError:
+    return False

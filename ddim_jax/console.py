@@ -38,6 +38,22 @@ class _Stderr:
 STDERR = _Stderr()
 
 
+_PEERS = ("torch", "diffusers")
+"""What only comparisons need: in the extra "test"."""
+
+
+def missing(error: ModuleNotFoundError) -> str:
+  """What to install where a module is not there, as a line.
+
+  Raises:
+    ModuleNotFoundError: If it is one of this project.
+  """
+  name = (error.name or "ddim_jax").partition(".")[0]
+  if name in ("ddim_jax", "experiments"):
+    raise error
+  return f"error: this needs {name}: pip install 'ddim_jax[{'test' if name in _PEERS else 'train'}]'\n"
+
+
 def say(text: str) -> None:
   """Prints a line on standard output."""
   with contextlib.suppress(OSError, ValueError):

@@ -36,7 +36,8 @@ def log_normal_levels(
 
   def levels(key: jax.Array, index: jax.Array) -> jax.Array:
     drawn = jax.random.normal(jax.random.fold_in(key, index), (), schedule.log_snr.dtype)
-    return jnp.maximum(level_at(schedule, -2 * (mean + std * drawn)), 1)
+    centre, spread = (jnp.asarray(value, drawn.dtype) for value in (mean, std))
+    return jnp.maximum(level_at(schedule, -2 * (centre + spread * drawn)), 1)
 
   return levels
 
@@ -56,7 +57,7 @@ def edm_weight(sigma_data: float = 0.5) -> Callable[[Schedule, jax.Array, jax.Ar
 
   def weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
     alpha, sigma = coefficients(schedule, t, like)
-    return 1 / sigma_data**2 + (alpha / sigma) ** 2
+    return jnp.asarray(1 / sigma_data**2, alpha.dtype) + (alpha / sigma) ** 2
 
   return weight
 

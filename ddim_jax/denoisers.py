@@ -112,12 +112,14 @@ def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: floa
   Raises:
     ValueError: If ``low`` is above ``high`` and neither is traced.
   """
-  ends = known(low), known(high)
-  if ends[0] is not None and ends[1] is not None and not np.all(ends[0] <= ends[1]):
+  lowest, highest = known(low), known(high)
+  if lowest is not None and highest is not None and not np.all(lowest <= highest):
     raise ValueError(f"low must be at most high, got {low} and {high}")
 
   def clipped(x_t: jax.Array, t: Level) -> Prediction:
-    return with_x0(jnp.clip(denoise(x_t, t).x0, low, high), x_t, t, schedule)
+    x0 = denoise(x_t, t).x0
+    ends = (jnp.asarray(end, x0.dtype) for end in (low, high))
+    return with_x0(jnp.clip(x0, *ends), x_t, t, schedule)
 
   return clipped
 
@@ -139,8 +141,8 @@ def dynamic_threshold(
   def thresholded(x_t: jax.Array, t: Level) -> Prediction:
     x0 = denoise(x_t, t).x0
     axes = tuple(range(1, x0.ndim))
-    bound = jnp.quantile(jnp.abs(x0), quantile, axis=axes, keepdims=True)
-    bound = jnp.clip(bound, 1.0, maximum).astype(x0.dtype)
+    bound = jnp.quantile(jnp.abs(x0), quantile, axis=axes, keepdims=True).astype(x0.dtype)
+    bound = jnp.clip(bound, 1.0, jnp.asarray(maximum, x0.dtype))
     return with_x0(jnp.clip(x0, -bound, bound) / bound, x_t, t, schedule)
 
   return thresholded

@@ -39,13 +39,14 @@ def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequen
   Returns:
     ``f32[B, ...]``, in data units.
   """
-  ratio = lambda t: jnp.exp(log_snr_at(schedule, t, x_t) / 2).astype(x_t.dtype)
+  ratio = lambda t: jnp.exp(log_snr_at(schedule, t, x_t) / 2)  # beyond what float16 holds
+  whole = ratio(levels[-1]) - ratio(levels[0])
   x, total = x_t, jnp.zeros_like(x_t)
   for t, s in itertools.pairwise(levels):
     prediction = denoise(x, t)
-    total += (ratio(s) - ratio(t)) * prediction.x0
+    total += ((ratio(s) - ratio(t)) / whole).astype(x_t.dtype) * prediction.x0
     x = ddim_step(schedule, prediction, t, s)
-  return total / (ratio(levels[-1]) - ratio(levels[0]))
+  return total
 
 
 def truncated_snr() -> Weighting:

@@ -77,6 +77,7 @@ def colourisation(weights: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)) -> LinearO
   Raises:
     ValueError: If all weights are 0; when applied, if there are not as many channels.
   """
+  weights = tuple(float(w) for w in weights)  # numbers of numpy would widen what they meet
   energy = sum(w * w for w in weights)
   if not energy > 0:
     raise ValueError(f"weights must not all be 0, got {weights}")

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import add_noise
 from ddim_jax.sampling import check_levels
-from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at, wide
 from ddim_jax.seeds import check_keys, draw_noise
 
 BIN = 2 / 255
@@ -41,7 +41,7 @@ def bits_per_dimension(nats: jax.Array, shape: tuple[int, ...], bin_width: float
 
 def dequantise(key: jax.Array, x0: jax.Array, bin_width: float = BIN) -> jax.Array:
   """Adds uniform noise as wide as a bin: a density of the result bounds the probability of the pixels."""
-  return x0 + bin_width * (jax.random.uniform(key, x0.shape, x0.dtype) - 0.5)
+  return x0 + jnp.asarray(bin_width, x0.dtype) * (jax.random.uniform(key, x0.shape, x0.dtype) - 0.5)
 
 
 def _sum(x: jax.Array) -> jax.Array:
@@ -124,6 +124,7 @@ def ode_log_density(
     Song et al., arXiv:2011.13456, section 4.3.
   """
   ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
+  x0 = x0.astype(wide(x0.dtype))  # sums over many values
 
   def velocity(x: jax.Array, t: jax.Array, draw: Any) -> Any:
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None)) if keys.ndim else jax.random.fold_in
@@ -230,6 +231,7 @@ def variational_bound(
     [1] Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models, arXiv:2006.11239, section 3.
   """
   ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
+  x0 = x0.astype(wide(x0.dtype))  # sums over many values
   predict = lambda t, draw: (
     denoise(add_noise(schedule, x0, draw_noise(keys, draw, x0.shape, x0.dtype), t), t).x0
   )

@@ -94,7 +94,7 @@ def sample_parallel(
   # Beyond the last step, the last step again: its result is not used.
   beyond = jnp.full(window, S - 1)
   steps = jnp.concatenate([jnp.arange(S), beyond])
-  levels, index = (steps + 1, ts[steps], ts[steps + 1]), jnp.arange(S + window + 1)
+  levels, index = (steps + 1, ts[steps], ts[steps + 1]), jnp.arange(S + window + 1, dtype=jnp.int32)
 
   def move(x_t: jax.Array, draw: jax.Array, t: Level, s: Level) -> jax.Array:
     z = draw_noise(keys, draw, x_t.shape, x_t.dtype)

@@ -93,6 +93,7 @@ def edm(sigma_data: float = 0.5) -> Parameterisation:
   """
   if not 0 < sigma_data < float("inf"):
     raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")
+  sigma_data = float(sigma_data)  # numbers of numpy would widen what they meet
 
   def deviation(alpha: jax.Array, sigma: jax.Array) -> jax.Array:
     return jnp.sqrt((alpha * sigma_data) ** 2 + sigma**2)

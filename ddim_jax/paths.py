@@ -118,7 +118,7 @@ def edm_input(
     the dtype of the schedule.
   """
   alpha, sigma = coefficients(schedule, t, x_t)
-  deviation = jnp.sqrt((alpha * sigma_data) ** 2 + sigma**2)
+  deviation = jnp.sqrt((alpha * jnp.asarray(sigma_data, x_t.dtype)) ** 2 + sigma**2)
   return x_t / deviation, jnp.reshape(-log_snr_at(schedule, t, x_t) / 8, jnp.shape(t))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ddim_jax.console import STDERR
+from ddim_jax.console import STDERR, missing
 from ddim_jax.cpu import devices, heap
 from ddim_jax.places import user_folder
 
@@ -86,6 +86,9 @@ def run(
     if not ours and (not isinstance(error, OSError) or error.filename is None):
       raise
     STDERR.write(f"error: {in_words_of_the_command(str(error), options)}\n")
+    status = 2
+  except ModuleNotFoundError as error:
+    STDERR.write(missing(error))
     status = 2
   except FloatingPointError as error:
     STDERR.write(f"error: {error}\n")

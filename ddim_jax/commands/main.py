@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ddim_jax.console import missing
+
 COMMANDS = {
   "sample": ("sample_images", "draw images, trajectories, interpolations; inpaint; image to image"),
   "train": ("train_model", "train a model, or go on with a run"),
@@ -46,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
       if sys.stdout is not None:
         sys.stdout.flush()
   except ModuleNotFoundError as error:
-    if (error.name or "ddim_jax").startswith("ddim_jax"):
-      raise
-    sys.stderr.write(f"error: this needs {error.name}: pip install 'ddim_jax[train]'\n")
+    sys.stderr.write(missing(error))
     sys.exit(2)
   except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

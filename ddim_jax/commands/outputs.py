@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddim_jax import console, places, plots
-from ddim_jax.atomic import alone, replacing
+from ddim_jax.atomic import alone, replacing, reserve, writing
 from ddim_jax.data import tiff
 
 Draw = Callable[[np.ndarray], np.ndarray]
@@ -141,7 +141,10 @@ def _write_npz(
   array_file, done_file = path.with_suffix(".partial.npy"), path.with_suffix(".partial.txt")
   done = int(done_file.read_text()) if done_file.exists() else 0
   mode = "r+" if done else "w+"
-  array = np.lib.format.open_memmap(array_file, mode, dtype=np.dtype(dtype), shape=(num, *shape))
+  with writing(array_file):
+    array = np.lib.format.open_memmap(array_file, mode, dtype=np.dtype(dtype), shape=(num, *shape))
+    if not done:
+      reserve(array_file)
   for indices, images in _blocks(done, num, size, draw, lambda indices: True):
     array[indices[0] : indices[-1] + 1] = images
     array.flush()

@@ -29,6 +29,8 @@ from ddim_jax.scaling import from_json
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 _EFFICIENCY = 0.3
 """Share of the rate of a large product that a training step is taken to reach."""
+_LATEST = 3e11
+"""Seconds to the last date that is shown, some 10,000 years."""
 _WEEKS = 14 * 24 * 3600.0
 
 
@@ -139,7 +141,7 @@ def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
   """What a run will take, in lines; the last is a warning where that is weeks."""
   parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.template()))
   each = seconds_per_step(model, batch_size)
-  done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + each * steps))
+  done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + min(each * steps, _LATEST)))
   size = f"{parameters / 1e6:,.1f} M parameters"
   if not each:  # some platforms count nothing
     return [f"outlook     {size}"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.atomic import replacing
 from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import shown
@@ -108,6 +109,5 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
     raise ValueError(
       f"TIFF takes one image [H, W, C] of {', '.join(DTYPES)}, got {values.dtype}{values.shape}"
     )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open("wb") as file:
+  with replacing(path) as partial, partial.open("wb") as file:
     writers[path.suffix.lower()](file)

@@ -114,13 +114,7 @@ def inspect(
     limits.append((float(values.min()), float(values.max())))
     seen.append(labels)
   labels = np.concatenate(seen) if source.labels is None else source.labels
-<<<<<<< HEAD
-  counts: np.ndarray | list[int] = []
-  if source.classes:
-    counts = np.bincount(labels, minlength=len(source.classes))
-=======
   counts = np.bincount(labels, minlength=len(source.classes)) if source.classes else np.zeros(0, int)
->>>>>>> w-data
   return Report(
     name=source.name,
     number=source.size,

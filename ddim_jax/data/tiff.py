@@ -5,6 +5,7 @@ Needs the ``tiff`` extra.
 
 import contextlib
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,7 +68,9 @@ def write(file: BinaryIO, pixels: np.ndarray) -> None:
   if pixels.shape[2] == 1 and pixels.dtype.name in _OF_PILLOW:
     from PIL import Image
 
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(file, "TIFF")
+    buffer = io.BytesIO()  # Pillow itself does not notice where only part of it can be written
+    Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(buffer, "TIFF")
+    file.write(buffer.getvalue())
     return
   import tifffile
 

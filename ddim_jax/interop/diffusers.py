@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ddim_jax.atomic import replacing
 from ddim_jax.interop import files, names
 from ddim_jax.interop.assembly import assemble, parameter_shapes
 from ddim_jax.interop.pretrained import Pretrained
@@ -112,10 +113,13 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
     "scheduler": ["diffusers", kind],
     "unet": ["diffusers", "UNet2DModel"],
   }
-  (folder / "unet").mkdir(parents=True, exist_ok=True)
-  (folder / "scheduler").mkdir(exist_ok=True)
-  write = lambda path, values: path.write_text(json.dumps(values, indent=2) + "\n")
-  save_file(weights, folder / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-  write(folder / "unet" / "config.json", {"_class_name": "UNet2DModel"} | pretrained.config)
-  write(folder / "scheduler" / "scheduler_config.json", pretrained.scheduler)
-  write(folder / "model_index.json", index)
+
+  def write(name: str, values: dict[str, Any]) -> None:
+    with replacing(folder / name) as partial:
+      partial.write_text(json.dumps(values, indent=2) + "\n")
+
+  with replacing(folder / "unet" / "diffusion_pytorch_model.safetensors") as partial:
+    save_file(weights, partial, metadata={"format": "pt"})
+  write("unet/config.json", {"_class_name": "UNet2DModel"} | pretrained.config)
+  write("scheduler/scheduler_config.json", pretrained.scheduler)
+  write("model_index.json", index)

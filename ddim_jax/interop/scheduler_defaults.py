@@ -144,11 +144,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
   },
 }
 
+_UNREAD = """
+alpha_cum_end alpha_cum_start block_length clip_denoised correct_steps corrector_k
+corrector_selection corrector_selection_tau corrector_steps editing_threshold entropy_bound eps eta
+final_step_size_scale gamma gamma_cum_end gamma_cum_start mask_token_id masking_schedule
+minimal_topk n_grid noise_mode noise_sampler_seed num_inference_steps num_policy_substeps
+num_vec_classes original_inference_steps s s_noise sampling_eps scale_factors scaler schedule_mode
+scheduler_type snr snr_shift_scale stage_range stages t_lim_ode t_lim_ode_below t_max t_min
+tail_step_multiplier tail_steps threshold timestep_scaling tsr_k tsr_sigma upscale_mode
+"""
+"""Settings of classes that are not read here."""
 ELSEWHERE = frozenset().union(
   *DEFAULTS.values(),
-  # Of classes that are not read here.
-  ("correct_steps", "noise_sampler_seed", "original_inference_steps"),
-  ("sampling_eps", "snr", "snr_shift_scale", "timestep_scaling"),
+  _UNREAD.split(),
   # Of the first versions.
   ("tensor_format", "timestep_values"),
 )

@@ -190,6 +190,10 @@ def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | 
   kind = config.get("_class_name")
   defaults = choose({"_class_name": kind}, "_class_name", DEFAULTS)
   config = complete(config, defaults, str(kind), ELSEWHERE)
+  number = lambda value: isinstance(value, (int, float)) and value == value and value is not True
+  for key, default in defaults.items():
+    if number(default) and default is not False and not number(config[key]):
+      raise ValueError(f"{key} of a {kind} must be a number, got {config[key]!r}")
   schedule, parameterisation, levels = _path(config)
   solver = solver_of(config, levels, variance)
   return Sampling(schedule, parameterisation, levels, solver, _restriction(config), config, _inputs(config))

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.atomic import replacing
+
 SIDE = 28
 FEATURES = 128
 WEIGHTS = {
@@ -77,7 +79,8 @@ def save(path: Path, params: Mapping[str, Any], metadata: dict[str, str]) -> Non
 
   flat = flax.traverse_util.flatten_dict(dict(params), sep=".")
   arrays = {name: np.asarray(value, np.float16) for name, value in flat.items()}
-  save_file(arrays, str(path), metadata=metadata)
+  with replacing(path) as partial:
+    save_file(arrays, str(partial), metadata=metadata)
   path.chmod(0o644)  # the library makes files that only their owner can read
 
 

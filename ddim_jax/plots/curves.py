@@ -1,12 +1,14 @@
 """Curves, lines and points, by matplotlib."""
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ddim_jax.atomic import replacing
 from ddim_jax.plots.image_files import check_name
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ def figure(path: Path, width: float, height: float, dpi: int = 120) -> Iterator[
   drawing = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
   FigureCanvasAgg(drawing)
   yield drawing
-  path.parent.mkdir(parents=True, exist_ok=True)
-  drawing.savefig(path)
+  buffer = io.BytesIO()
+  drawing.savefig(buffer, format=path.suffix[1:].lower())
+  with replacing(path) as partial:
+    partial.write_bytes(buffer.getvalue())
 
 
 def save_curve(path: Path, steps: np.ndarray, values: np.ndarray, title: str, label: str) -> None:

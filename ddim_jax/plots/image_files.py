@@ -3,6 +3,7 @@
 The settings are JSON: the text "ddim_jax" of a PNG, the comment of a GIF, the EXIF description of the others.
 """
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,8 +73,10 @@ def write(path: Path, image: Image.Image, settings: dict[str, Any] | None = None
   kind = Image.registered_extensions()[path.suffix.lower()]
   if settings is not None:
     options |= _kept(kind, json.dumps(settings))
+  buffer = io.BytesIO()  # Pillow itself does not notice if only part of a file can be written
+  image.save(buffer, kind, **options)
   with replacing(path) as partial:
-    image.save(partial, kind, **options)
+    partial.write_bytes(buffer.getvalue())
 
 
 def _kept(kind: str, text: str) -> dict[str, Any]:

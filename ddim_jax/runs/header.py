@@ -8,13 +8,22 @@ import jax
 
 from ddim_jax import data
 from ddim_jax.console import say
+from ddim_jax.schedules import Schedule
 from ddim_jax.training import TrainState
 
 _LOOKED_AT = 256
+_UNSEEN = 0.02
+"""Share of the variance that may be left of the data at the last level; 0.005 in released models."""
 
 
 def header(
-  workdir: Path, source: data.Source, state: TrainState, batch_size: int, steps: int, changes: Sequence[str]
+  workdir: Path,
+  source: data.Source,
+  schedule: Schedule,
+  state: TrainState,
+  batch_size: int,
+  steps: int,
+  changes: Sequence[str],
 ) -> list[str]:
   """Devices, network, data, batch and run, a line each; and what a run goes on with otherwise than it was."""
   parameters = sum(x.size for x in jax.tree.leaves(state.params))
@@ -27,7 +36,19 @@ def header(
     f"batch       {batch_size} = {jax.device_count()} x {batch_size // jax.device_count()}",
     f"run         {workdir.absolute()}, step {int(state.step):,} of {steps:,}",
     *(f"changed     {change}" for change in changes),
+    *filter(None, [rest_of_the_data(schedule)]),
   ]
+
+
+def rest_of_the_data(schedule: Schedule) -> str | None:
+  """A warning where samples, which start from noise alone, start from what the network has not seen."""
+  share = float(schedule.alpha_bar[-1])
+  if share <= _UNSEEN:
+    return None
+  return (
+    f"warning: at level T = {schedule.T} the data still make up {share:.0%} of the variance, but samples"
+    " start from noise alone: take more levels, another schedule, or zero_terminal_snr (then predict v or x0)"
+  )
 
 
 def say_operations(program: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ddim_jax import plots
-from ddim_jax.atomic import replacing
+from ddim_jax.atomic import replacing, writing
 from ddim_jax.runs.progress import FLUSH_SECONDS, Progress
 
 
@@ -162,10 +162,7 @@ def _records(events: Iterable[Any]) -> bytes:
 
 def _append(path: Path, content: bytes) -> None:
   """Appends to a file and waits until that is on the disk; an error names the file."""
-  try:
-    with path.open("ab", buffering=0) as file:
-      while content:
-        content = content[file.write(content) :]
-      os.fsync(file.fileno())
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, str(path)) from error
+  with writing(path), path.open("ab", buffering=0) as file:
+    while content:
+      content = content[file.write(content) :]
+    os.fsync(file.fileno())

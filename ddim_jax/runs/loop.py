@@ -170,7 +170,7 @@ def fit(
       inception=None if inception is None else local(inception, "inception"), name=model.config.data.data,
     )  # fmt: skip
     if shown:
-      say("\n".join(header(workdir, source, state, batch_size, steps, begun.changes)))
+      say("\n".join(header(workdir, source, model.schedule, state, batch_size, steps, begun.changes)))
     if first < steps:
       with waiting("compiling", shown):
         flags = np.zeros(jax.local_device_count(), np.int32)

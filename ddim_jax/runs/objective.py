@@ -45,13 +45,10 @@ def hide(given: Any, keys: jax.Array, model: Model, label_dropout: float) -> tup
     model: The model.
     label_dropout: The fraction.
   """
-  labels, null = given.labels if isinstance(given, Given) else given, model.null_label
+  labels = given.labels if isinstance(given, Given) else given
   hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(keys)
   no_label = no_condition = hidden
-<<<<<<< HEAD
-=======
   null = model.null_label
->>>>>>> w-data
   if null is not None and model.conditions is not None:
     which = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, 1), (), 0, 4))(keys)
     no_label, no_condition = hidden & (which != 0), hidden & (which != 1)

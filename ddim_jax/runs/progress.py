@@ -1,5 +1,6 @@
 """What a person sees of a run that is training: loss, images/s and the time left."""
 
+import math
 import sys
 import time
 
@@ -10,6 +11,7 @@ from ddim_jax import console
 FLUSH_SECONDS = 10.0
 """How often a run puts on the disk, or into a log file, what it has to say."""
 _PACE_SECONDS = 1.0
+_BAR = "{{l_bar}}{{bar}}| {{n_fmt}}/{{total_fmt}} [{}]"
 
 
 class Progress:
@@ -23,18 +25,18 @@ class Progress:
   ) -> None:
     """Shows a run that is at ``start``; for the other arguments see `ddim_jax.runs.logs.open_log`."""
     self._batch_size, self._deadline = batch_size, deadline
-    terminal = console.STDERR.isatty() or "ipykernel" in sys.modules  # a terminal, or a notebook
+    seen = console.STDERR.isatty() or "ipykernel" in sys.modules  # a terminal, or a notebook
+    self._every = _PACE_SECONDS if seen else FLUSH_SECONDS
     self._bar = console.bar(
       total=steps,
       initial=start,
-      unit="step",
-      mininterval=0.5 if terminal else FLUSH_SECONDS,
+      mininterval=math.inf,  # tqdm would show nothing while the machine's clock has been put back
       disable=quiet,
-      ascii=None if terminal else True,
-      bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+      ascii=None if seen else True,
+      bar_format=_BAR.format("00:00"),
     )
-    self._since, self._count, self._rate = time.monotonic(), 0, 0.0
-    self._done = start
+    self._began = self._since = self._shown = time.monotonic()
+    self._done, self._count, self._rate = start, 0, 0.0
     self._loss: float | None = None
 
   def step(self, loss: float) -> float | None:
@@ -42,25 +44,35 @@ class Progress:
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
     self._done += 1
-    measured = time.monotonic() - self._since > _PACE_SECONDS
-    if measured:
-      self._show()
     self._bar.update()
-    return self._rate if measured else None
+    now = time.monotonic()
+    if now - self._since <= _PACE_SECONDS:
+      return None
+    self._measure(now)
+    if now - self._shown >= self._every:
+      self._show(now)
+    return self._rate
 
   def close(self) -> None:
     """Leaves the bar where it is, with the rate of a run too short to have shown one."""
+    now = time.monotonic()
     if self._count and not self._rate:
-      self._show()
+      self._measure(now)
+    if self._rate:
+      self._show(now)
     self._bar.close()
 
-  def _show(self) -> None:
-    now = time.monotonic()
+  def _measure(self, now: float) -> None:
     self._rate = self._count * self._batch_size / (now - self._since)
     self._since, self._count = now, 0
+
+  def _show(self, now: float) -> None:
+    self._shown = now
     if not self._bar.disable:
-      text = f"loss {self._loss:.4f}, {self._rate:.0f} images/s, {self._left(now)}"
-      self._bar.set_postfix_str(text, refresh=False)
+      elapsed = tqdm.format_interval(now - self._began)
+      text = f"{elapsed}, loss {self._loss:.4f}, {self._rate:.0f} images/s, {self._left(now)}"
+      self._bar.bar_format = _BAR.format(text)
+      self._bar.refresh()
 
   def _left(self, now: float) -> str:
     pace = self._rate / self._batch_size

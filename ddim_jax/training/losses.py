@@ -15,8 +15,8 @@ Levels = Callable[[jax.Array, jax.Array], jax.Array]
 Network = Callable[[Any, jax.Array, jax.Array, Any, jax.Array], jax.Array]
 """``(params, x_t: [B, ...], t: i32[B], labels, keys: [B]) -> output: [B, ...]``, in training mode.
 
-Labels are ``i32[B]``, or whatever the batches have in their place. Whatever is random about example i, such as
-dropout, comes from ``keys[i]``: see `ddim_jax.UNet`."""
+Labels are ``i32[B]``, or whatever the batches have in their place. Whatever is random about example i, such
+as dropout, comes from ``keys[i]``: see `ddim_jax.UNet`."""
 
 
 class Weighting(Protocol):

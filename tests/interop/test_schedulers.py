@@ -5,6 +5,7 @@ timestep. Theirs runs in float64 tables and float32 samples, ours in float32. In
 ours times ``sqrt(a^2 + s^2)`` with the two coefficients of the path.
 """
 
+import json
 import warnings
 
 import jax
@@ -15,7 +16,7 @@ import pytest
 import ddim_jax
 from ddim_jax import timesteps
 from ddim_jax.interop import schedulers
-from ddim_jax.interop.scheduler_defaults import DEFAULTS
+from ddim_jax.interop.scheduler_defaults import DEFAULTS, ELSEWHERE, complete
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -244,6 +245,12 @@ def test_trajectories_equal_their_own_class(case, monkeypatch):
     ),
     ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),
     ({"_class_name": "EDMEulerScheduler", "sigma_schedule": "linear"}, "sigma_schedule.*'linear'"),
+    (
+      {"_class_name": "EDMEulerScheduler", "sigma_min": None},
+      "sigma_min of .* must be a number, got None",
+    ),
+    ({"_class_name": EULER, "beta_start": float("nan")}, "beta_start .*must be a number, got nan"),
+    ({"_class_name": MULTI, "solver_order": "2"}, "solver_order .*must be a number, got '2'"),
   ],
 )
 def test_refuses_by_the_option_that_cannot_be_expressed(config, message):
@@ -281,6 +288,32 @@ def test_what_their_class_ignores_is_ignored(name, settings, foreign, monkeypatc
   for one in (plain, mixed):
     got = jax.jit(solve(one))(*timesteps.pad(one.timesteps(5), LONGEST))
     np.testing.assert_allclose(got, expected, atol=5e-4)  # their float32 tables
+
+
+OTHERS = [
+  *("DDPMScheduler", "PNDMScheduler", EULER, MULTI, UNI, "EDMEulerScheduler", FLOW_MATCH, "LCMScheduler"),
+  *("CMStochasticIterativeScheduler", "TCDScheduler", "ScoreSdeVeScheduler", "UnCLIPScheduler"),
+]
+"""Classes that differ in what they know; some are not read themselves."""
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_file_saved_over_one_of_another_class_means_what_their_class_reads_in_it(name):
+  """``Name.from_config(other.config)``, as when a pipeline gets another scheduler, and saved."""
+  theirs, accepted = getattr(diffusers, name), 0
+  others = OTHERS[:1] if name.startswith("KDPM2") else OTHERS  # theirs takes seconds to make
+  for other in others:
+    file = json.loads(getattr(diffusers, other)().to_json_string())
+    try:
+      saved = json.loads(theirs.from_config(file | {"prediction_type": "v_prediction"}).to_json_string())
+    except (TypeError, ValueError, NotImplementedError):
+      continue  # nor does their own class take it
+    read = complete(saved, DEFAULTS[name], name, ELSEWHERE)
+    assert {key: read[key] for key in DEFAULTS[name] if key in saved} == {
+      key: value for key, value in saved.items() if key in DEFAULTS[name]
+    }
+    accepted += 1
+  assert accepted > len(others) // 2
 
 
 @pytest.mark.parametrize("name", ["DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"])

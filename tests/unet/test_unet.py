@@ -1,4 +1,4 @@
-from functools import partial
+import contextlib
 
 import chex
 import flax.linen as nn
@@ -232,25 +232,25 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
   assert not exchanges(model.apply, variables, x, t, labels)
 
 
-def test_sampling_on_a_mesh_with_explicit_axes():
-  """With variables on the mesh: they are arguments of what is wrapped; the sampler is not wrapped."""
-  model, schedule = ddim_jax.UNet(**SHALLOW), ddim_jax.linear_schedule()
+@pytest.mark.parametrize("inside", [True, False])
+def test_sampling_on_a_mesh_with_explicit_axes(inside):
+  """With the mesh set, or known from the arrays alone; network and sampler are not wrapped."""
+  model, schedule = ddim_jax.UNet(**SMALL | {"channels": 8, "groups": 4}), ddim_jax.linear_schedule()
   ts = ddim_jax.timesteps.uniform(1000, 2)
   variables = random_variables(model, (1, 8, 8, 3))
   keys = ddim_jax.image_keys(KEY, jnp.arange(8))
   x_T = ddim_jax.initial_noise(keys, (8, 8, 8, 3))
 
-  @partial(jax.jit, static_argnums=0)
-  def draw(wrap, variables, keys, x_T):
-    network = lambda x, t: wrap(model.apply)(variables, x, t)
+  @jax.jit
+  def draw(variables, keys, x_T):
+    network = lambda x, t: model.apply(variables, x, t, train=True, keys=keys)
     denoise = ddim_jax.clip_x0(ddim_jax.as_denoiser(network, schedule), schedule)
     return ddim_jax.sample(keys, denoise, schedule, x_T, ts, solver=ddim_jax.ddim(1.0))[0]
 
-  expected = np.asarray(draw(lambda apply: apply, variables, keys, x_T))
-  by_image = jax.P("batch")
-  with jax.set_mesh(jax.make_mesh((4,), ("batch",))):
-    variables = jax.device_put(variables, jax.P())
-    wrap = partial(jax.sharding.auto_axes, out_sharding=by_image)
-    got = draw(wrap, variables, jax.device_put(keys, by_image), jax.device_put(x_T, by_image))
+  expected = np.asarray(draw(variables, keys, x_T))
+  mesh = jax.make_mesh((4,), ("batch",))
+  place = lambda tree, *axes: jax.device_put(tree, jax.NamedSharding(mesh, jax.P(*axes)))
+  with jax.set_mesh(mesh) if inside else contextlib.nullcontext():
+    got = draw(place(variables), place(keys, "batch"), place(x_T, "batch"))
   assert got.sharding.spec[0] == "batch"
   np.testing.assert_allclose(got, expected, atol=1e-4)
