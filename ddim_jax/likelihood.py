@@ -24,6 +24,8 @@ BIN = 2 / 255
 
 Field = Callable[[jax.Array], jax.Array]
 """``f32[B, ...] -> f32[B, ...]``, examples apart from each other."""
+_sum = jax.vmap(jnp.sum)
+"""Of each example of a batch."""
 Divergence = Callable[..., tuple[jax.Array, jax.Array]]
 """``(f, x: f32[B, ...], key) -> (f(x), divergence of f at x: f32[B])``, examples apart from each other."""
 
@@ -42,10 +44,6 @@ def bits_per_dimension(nats: jax.Array, shape: tuple[int, ...], bin_width: float
 def dequantise(key: jax.Array, x0: jax.Array, bin_width: float = BIN) -> jax.Array:
   """Adds uniform noise as wide as a bin: a density of the result bounds the probability of the pixels."""
   return x0 + jnp.asarray(bin_width, x0.dtype) * (jax.random.uniform(key, x0.shape, x0.dtype) - 0.5)
-
-
-def _sum(x: jax.Array) -> jax.Array:
-  return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
 def exact_divergence(f: Field, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

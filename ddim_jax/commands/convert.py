@@ -10,7 +10,7 @@ import numpy as np
 from ddim_jax import checkpoints, interop
 from ddim_jax.commands import options
 from ddim_jax.interop import files, names
-from ddim_jax.models import Model, build, load
+from ddim_jax.models import Model, build, load, records
 from ddim_jax.places import local
 from ddim_jax.ranges import Rate, Side
 
@@ -18,7 +18,7 @@ from ddim_jax.ranges import Rate, Side
 def _save_checkpoint(folder: Path, model: Model) -> None:
   """A run whose only checkpoint holds the EMA alone."""
   with checkpoints.open_manager(files.new_folder(folder) / "checkpoints") as manager:
-    checkpoints.save(manager, model.step, {"ema": model.params}, build.describe(model, portable=True))
+    checkpoints.save(manager, model.step, {"ema": model.params}, records.describe(model, portable=True))
 
 
 def convert(

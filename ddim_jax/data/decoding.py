@@ -62,9 +62,8 @@ class Reading(TypedDict, total=False):
     values: Of 8 bits, the numbers ``(low, high)`` that become black and white in pictures with more, (0,
       65535) by default for 16; otherwise what the numbers mean, see `sources.Values`.
     skip_broken: Leave out pictures that cannot be used; ``source.found.skipped`` names them.
-    cache: A folder for decoded pixels, which are then mapped and not kept in memory, and make the next start
-      immediate; replaced pictures are noticed. It may be shared by data sets and processes, and deleted at
-      any time.
+    cache: A folder for decoded pixels, which are then mapped and not kept in memory: the next start is
+      immediate, and replaced pictures are noticed. Data sets and processes may share it, anyone delete it.
     progress: Called with ``(done, all)`` after every picture.
   """
 
@@ -119,11 +118,8 @@ def decoded(pictures: Pictures, reading: Reading) -> Source:
   Raises:
     ValueError: If a picture cannot be used, none is left, or they differ in size and no size is asked for.
   """
-  skip_broken, cache, progress = (
-    reading.get("skip_broken", False),
-    reading.get("cache"),
-    reading.get("progress"),
-  )
+  skip_broken = reading.get("skip_broken", False)
+  cache, progress = reading.get("cache"), reading.get("progress")
   values = None if pictures.form.dtype == "uint8" else reading.get("values")
   if cache is not None:
     make = lambda write: _decode_all(pictures, write, skip_broken, progress)
@@ -188,8 +184,7 @@ def _decode_all(
   total, shape = len(pictures.names), None
   modes: Counter[str] = Counter()
   sizes: Counter[tuple[int, int]] = Counter()
-  kept: list[int] = []
-  values: list[float] = []
+  kept, values = list[int](), list[float]()
   skipped, frames = list(pictures.skipped), 0
   for index, result in enumerate(prefetch(attempt, 0, total, depth=4 * cores(), threads=cores())):
     if progress is not None:

@@ -4,30 +4,21 @@ Nothing outside this module asks where a model came from.
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from ddim_jax import interop, ranges
 from ddim_jax import scaling as scalings
 from ddim_jax.denoisers import clip_x0
 from ddim_jax.models import tables, unets
-from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
+from ddim_jax.models.conditions import size_of
+from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion
 from ddim_jax.models.model import Model
+from ddim_jax.models.records import FIELDS, OPEN, from_json
 from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.schedules import Schedule, zero_terminal_snr
 from ddim_jax.unet import UNet
-
-_SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
-_FIELDS = {"model": "network"}
-"""Sections of the JSON whose field in `Config` has another name."""
-_PATHS = ("data_dir", "table")
-_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
-"""What a network with weights of its own leaves to the options."""
-WHOLE = ("imported", "custom")
-"""Entries of the JSON beside the sections."""
 
 
 def from_config(
@@ -130,11 +121,6 @@ def to_pretrained(model: Model) -> interop.Pretrained:
   return made if height == width else made._replace(config=made.config | {"sample_size": [height, width]})
 
 
-def size_of(conditions: Scaling | None) -> int:
-  """Numbers in a condition; 0 for none."""
-  return 0 if conditions is None else np.size(conditions.offset)
-
-
 def _network(config: Config, channels: int, num_classes: int, condition_size: int) -> UNet:
   options = config.network
   for section in (config.data, options, config.diffusion):
@@ -162,8 +148,8 @@ def adopt(asked: Config, origin: Config) -> Config:
   """
 
   def section(name: str) -> Any:
-    field = _FIELDS.get(name, name)
-    left_open = {key: getattr(getattr(asked, field), key) for key in _OPEN[name]}
+    field = FIELDS.get(name, name)
+    left_open = {key: getattr(getattr(asked, field), key) for key in OPEN[name]}
     return dataclasses.replace(getattr(origin, field), **left_open)
 
   network = section("model")
@@ -174,70 +160,6 @@ def adopt(asked: Config, origin: Config) -> Config:
   elif asked.network.conditional:
     raise ValueError("conditional does not go with an imported network: its files say whether it is")
   return dataclasses.replace(asked, network=network, diffusion=section("diffusion"), imported=origin.imported)
-
-
-def to_predict_v(config: Config) -> Config:
-  """The same network, to predict v: of files of another project, too, which say it in their own words."""
-  diffusion = dataclasses.replace(config.diffusion, predict="v")
-  imported = config.imported
-  if imported is not None:
-    imported = imported | {"scheduler": imported["scheduler"] | {"prediction_type": "v_prediction"}}
-  return dataclasses.replace(config, diffusion=diffusion, imported=imported)
-
-
-def to_json(config: Config) -> dict[str, Any]:
-  """JSON values; paths become strings. What imported files decide stands only under "imported"."""
-  values = dataclasses.asdict(config)
-  sections = {name: values[_FIELDS.get(name, name)] for name in _SECTIONS}
-  sections["data"] |= {key: sections["data"][key] and str(sections["data"][key]) for key in _PATHS}
-  if config.imported is not None:
-    sections |= {
-      section: {name: sections[section][name] for name in names} for section, names in _OPEN.items()
-    }
-  return sections | {name: values[name] for name in WHOLE if values[name]}
-
-
-def from_json(values: dict[str, Any]) -> Config:
-  """The inverse of `to_json`; a field younger than the checkpoint has its default.
-
-  Raises:
-    ValueError: If a section or field is unknown.
-  """
-  sections = {}
-  for name, kind in _SECTIONS.items():
-    found = values.get(name, {})
-    if unknown := set(found) - {field.name for field in dataclasses.fields(kind)}:
-      raise ValueError(f"the checkpoint is of a newer version: {name} has {sorted(unknown)}")
-    found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
-    if kind is Data:
-      found |= {key: Path(found[key]) for key in _PATHS if found.get(key)}
-      found |= {key: str(found[key]) for key in ("image_size", "crop") if found.get(key)}  # once integers
-    sections[_FIELDS.get(name, name)] = kind(**found)
-  return Config(**sections, imported=values.get("imported"), custom=values.get("custom", ""))
-
-
-def describe(model: Model, portable: bool = False) -> dict[str, Any]:
-  """What a file keeps beside the weights, JSON values.
-
-  "step", "config", "image" (its shape), "classes", "scaling" and "conditions".
-
-  Args:
-    model: The model.
-    portable: Leave out where things lie on this machine.
-  """
-  config = to_json(model.config)
-  if portable:
-    config["data"] |= dict.fromkeys(_PATHS)
-  return {
-    "step": model.step, "config": config, "image": list(model.shape), "classes": list(model.classes),
-    "scaling": _as_json(model.scaling), "conditions": model.conditions and _as_json(model.conditions),
-  }  # fmt: skip
-
-
-def _as_json(found: Scaling) -> dict[str, Any]:
-  """A scaling as JSON gives it back."""
-  plain = lambda x: list(x) if isinstance(x, tuple) else x
-  return {name: plain(value) for name, value in found._asdict().items()}
 
 
 def from_description(description: dict[str, Any], params: Any, like: Model | None = None) -> Model:

@@ -11,7 +11,7 @@ from ddim_jax.inversion import invert
 from ddim_jax.models import tables
 from ddim_jax.models.denoising import is_guided
 from ddim_jax.sampling import sample
-from ddim_jax.scaling import BYTES, Scaling
+from ddim_jax.scaling import BYTES, Scaling, to_uint8
 from ddim_jax.seeds import image_keys, initial_noise, key_of
 from ddim_jax.solvers import Solver
 
@@ -179,6 +179,31 @@ def numbered_images(
   return size, draw
 
 
+def sampled(
+  model: "Model", num: int, ts: np.ndarray, eta: float, batch_size: int, **options: Any
+) -> np.ndarray:
+  """Images 0 to ``num - 1``, ``f32[num, *shape]``; see `Model.sample`. Options are of `numbered_images`."""
+  label, condition = options["label"], options["condition"]
+  if label is not None and np.ndim(label) and len(label) != num:
+    raise ValueError(f"label must be one class or one for each of {num} images, got {len(label)}")
+  if condition is not None and np.ndim(condition) > 1 and len(condition) != num:
+    raise ValueError(f"condition must be one vector or one for each of {num}, got {len(condition)}")
+  at_once = min(num, batch_size * jax.local_device_count())
+  size, draw = numbered_images(model, ts, at_once=at_once, **options)
+  blocks = [draw(np.arange(first, first + size), eta) for first in range(0, num, size)]
+  return np.concatenate(blocks)[:num]
+
+
+def pictures(model: "Model", samples: np.ndarray) -> np.ndarray:
+  """Samples as pictures to look at, ``u8[B, H, W, C]``; see `Model.pictures`."""
+  if model.decode is not None:
+    decoded = np.asarray(model.decode(model.scaling.to_values(samples)))
+    return decoded if decoded.dtype == np.uint8 else to_uint8(decoded)
+  if len(model.shape) != 3:
+    raise ValueError(f"samples of shape {model.shape} are no pictures, and the model has no decode")
+  return model.scaling.to_bytes(samples)
+
+
 def numbered_pictures(model: "Model", ts: np.ndarray, **options: Any) -> tuple[int, Draw]:
   """`numbered_images` as pictures to look at, ``u8[size, H, W, C]``, see `Model.pictures`."""
   size, draw = numbered_images(model, ts, **options)
@@ -195,6 +220,11 @@ def inverted(
   model: "Model", images: np.ndarray, ts: np.ndarray, refine: int, label: Any, condition: Any, batch_size: int
 ) -> np.ndarray:
   """The noise behind images, ``f32[N, *shape]``; see `Model.invert`."""
+  if images.shape[1:] != model.shape or images.dtype != np.float32 or not len(images):
+    raise ValueError(
+      f"images must be a non-empty f32[N, {', '.join(map(str, model.shape))}] in [-1, 1], got"
+      f" {images.dtype}{images.shape}"
+    )
   size, number = even(min(len(images), batch_size * jax.local_device_count())), len(images)
   labels = None if label is None else np.broadcast_to(label, number)
   vectors = None if condition is None else np.asarray(condition, np.float32)

@@ -23,12 +23,12 @@ _FORMAT = "ddim_jax 1"
 def save(model: Model, path: Path, half: bool = True) -> None:
   """See `ddim_jax.models.Model.save`."""
   from ddim_jax import interop
-  from ddim_jax.models import build
+  from ddim_jax.models import build, records
 
   if model.params is None:
     raise ValueError("this model has no parameters to save")
   if path.suffix == SUFFIX:
-    write(path, model.params, build.describe(model, portable=True), half)
+    write(path, model.params, records.describe(model, portable=True), half)
   elif path.suffix:
     raise ValueError(f"path must end in {SUFFIX} (one file), or have no suffix (a folder), got {path}")
   elif model.scaling != BYTES:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_jax import interop
-from ddim_jax.models import build
+from ddim_jax.models import build, records
 from ddim_jax.models.model import Model
 from ddim_jax.places import local
 
@@ -100,7 +100,7 @@ def _run(workdir: Path, step: int | None, ema: float | None, like: Model | None)
   from ddim_jax import checkpoints
 
   restored = checkpoints.restore_latest(workdir / "checkpoints", step)
-  optimisation = build.from_json(restored.config["config"]).optimisation
+  optimisation = records.from_json(restored.config["config"]).optimisation
   kept = {decay: f"emas.{i}" for i, decay in enumerate(optimisation.emas)} | {optimisation.ema: "ema"}
   if ema is not None and ema not in kept:
     raise ValueError(f"ema must be one of {sorted(kept)}, the decays that this run keeps; got {ema}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ddim_jax import ranges
 from ddim_jax.denoisers import Denoiser
+from ddim_jax.interop.schedulers import Inputs, as_it_is
 from ddim_jax.models import denoising, drawing, tables, tree
 from ddim_jax.models.classes import Label, numbers
 from ddim_jax.models.conditions import Condition, size_of, vectors
@@ -18,15 +19,9 @@ from ddim_jax.models.config import Config
 from ddim_jax.models.networks import Adapted, adapt
 from ddim_jax.parameterisation import Parameterisation
 from ddim_jax.places import local
-from ddim_jax.scaling import BYTES, Scaling, to_uint8
+from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.schedules import Schedule
 from ddim_jax.solvers import Solver
-
-Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
-
-
-def _as_they_are(schedule: Schedule, x_t: jax.Array, t: Any) -> tuple[jax.Array, Any]:
-  return x_t, t
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +68,7 @@ class Model:
   scaling: Scaling = BYTES
   conditions: Scaling | None = None
   decode: Callable[[np.ndarray], Any] | None = dataclasses.field(default=None, repr=False)
-  inputs: Inputs = dataclasses.field(default=_as_they_are, repr=False)
+  inputs: Inputs = dataclasses.field(default=as_it_is, repr=False)
 
   def replace(self, **changes: Any) -> "Model":
     """A copy with other values of some attributes."""
@@ -146,12 +141,7 @@ class Model:
     Raises:
       ValueError: If the samples are no pictures and there is no `decode`.
     """
-    if self.decode is not None:
-      decoded = np.asarray(self.decode(self.scaling.to_values(samples)))
-      return decoded if decoded.dtype == np.uint8 else to_uint8(decoded)
-    if len(self.shape) != 3:
-      raise ValueError(f"samples of shape {self.shape} are no pictures, and the model has no decode")
-    return self.scaling.to_bytes(samples)
+    return drawing.pictures(self, samples)
 
   def labels(self, label: Label | None) -> Any:
     """Classes as numbers: ``i32[]``, or ``i32[B]`` for one class for each image; None stays None.
@@ -246,18 +236,10 @@ class Model:
       ValueError: On a value out of its range; names it.
     """
     ranges.check_all(Model.sample, locals())
-    ts = self.levels(steps, spacing)
-    numbers = self.labels(label)
-    if numbers is not None and np.ndim(numbers) and len(numbers) != num:
-      raise ValueError(f"label must be one class or one for each of {num} images, got {len(numbers)}")
-    if condition is not None and np.ndim(condition) > 1 and len(condition) != num:
-      raise ValueError(f"condition must be one vector or one for each of {num}, got {len(condition)}")
-    size, draw = drawing.numbered_images(
-      self, ts, solver=solver, seed=seed, label=numbers, condition=condition, guidance=guidance, clip=clip,
-      at_once=min(num, batch_size * jax.local_device_count()),
+    return drawing.sampled(
+      self, num, self.levels(steps, spacing), eta, batch_size,
+      solver=solver, label=self.labels(label), condition=condition, guidance=guidance, clip=clip, seed=seed,
     )  # fmt: skip
-    blocks = [draw(np.arange(first, first + size), eta) for first in range(0, num, size)]
-    return np.concatenate(blocks)[:num]
 
   def invert(
     self,
@@ -289,14 +271,8 @@ class Model:
       ValueError: If the images are not such an array, or a value is out of its range.
     """
     ranges.check_all(Model.invert, locals())
-    images = np.asarray(images)
-    if images.shape[1:] != self.shape or images.dtype != np.float32 or not len(images):
-      raise ValueError(
-        f"images must be a non-empty f32[N, {', '.join(map(str, self.shape))}] in [-1, 1], got"
-        f" {images.dtype}{images.shape}"
-      )
     ts = self.levels(steps, spacing)
-    return drawing.inverted(self, images, ts, refine, self.labels(label), condition, batch_size)
+    return drawing.inverted(self, np.asarray(images), ts, refine, self.labels(label), condition, batch_size)
 
   def save(self, path: str | Path, *, half: bool = True) -> None:
     """Writes the model: one file if ``path`` ends in .safetensors, else a folder for diffusers.

@@ -13,7 +13,7 @@ from ddim_jax.console import say
 from ddim_jax.cpu.devices import lies_alone
 from ddim_jax.data import Source
 from ddim_jax.initialisation import on_host
-from ddim_jax.models import Model, build
+from ddim_jax.models import Model, records
 from ddim_jax.models.config import Config
 from ddim_jax.packing import pack
 from ddim_jax.scaling import Scaling, from_moments, unscaled
@@ -33,7 +33,7 @@ class Begun(NamedTuple):
 
   Attributes:
     state: Numpy arrays.
-    description: What its checkpoints keep beside their arrays, see `ddim_jax.models.build.describe`.
+    description: What its checkpoints keep beside their arrays, see `ddim_jax.models.records.describe`.
     changes: What it goes on with otherwise than it was, in words.
     tuned: Whether its first weights were trained elsewhere.
   """
@@ -71,7 +71,7 @@ def begin(
   saved = checkpoints.restore_newest_sound(manager, lambda text: say(f"warning: {text}"))
   before = None if saved is None else saved.config.get("from")
   tuned = "from" in saved.config if saved is not None else model.params is not None
-  description = build.describe(model) | {"classes": list(source.classes), "images": source.size}
+  description = records.describe(model) | {"classes": list(source.classes), "images": source.size}
   del description["step"]
   if tuned:
     description["from"] = before or origin or "given weights"
@@ -177,14 +177,14 @@ def fill_in(template: Any, params: Any) -> Any:
 
 def _compared(saved: Config, asked: Config) -> list[tuple[str, str, Any, Any]]:
   """``(section, field, saved, asked)`` of all fields that differ."""
-  old, new = build.to_json(saved), build.to_json(asked)
+  old, new = records.to_json(saved), records.to_json(asked)
   fields = [
     (section, name, old[section].get(name), value)
     for section in _SECTIONS
     for name, value in new[section].items()
     if name not in _ELSEWHERE
   ]
-  whole = [("", name, old.get(name), new.get(name)) for name in build.WHOLE]
+  whole = [("", name, old.get(name), new.get(name)) for name in records.WHOLE]
   return [field for field in fields + whole if field[2] != field[3]]
 
 
@@ -192,13 +192,13 @@ def differences(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[list[str]
   """What a run would go on with otherwise than it was.
 
   Args:
-    saved: Description in its checkpoint, see `ddim_jax.models.build.describe`.
+    saved: Description in its checkpoint, see `ddim_jax.models.records.describe`.
     asked: The description now.
 
   Returns:
     ``(deciding, others)``: what decides the model, with which the run cannot go on, and what does not.
   """
-  compared = _compared(build.from_json(saved["config"]), build.from_json(asked["config"]))
+  compared = _compared(records.from_json(saved["config"]), records.from_json(asked["config"]))
   decides = lambda section, name: not section or name in _DECIDES.get(section, ()) or name == "emas"
   deciding = [
     f"{name}: {old!r} in the checkpoint, {new!r} asked for"

@@ -29,6 +29,7 @@ from ddim_jax.unet.layers import (
   init,
   upsample,
 )
+from ddim_jax.unet.meshes import with_automatic_axes
 from ddim_jax.unet.operations import named
 
 
@@ -111,21 +112,6 @@ class UNet(nn.Module):
     """Channels at a level."""
     return round(self.channels * self.multipliers[level])
 
-  def _with_automatic_axes(
-    self, x_t: jax.Array, t: jax.Array, labels: Any, train: bool, keys: Any, conditions: Any
-  ) -> jax.Array:
-    """The network on images that lie on a mesh with explicit axes: JAX finds the layouts within."""
-    if train and self.dropout > 0 and keys is None:
-      keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
-    alone, variables = self.unbind()
-    apply = lambda variables, x_t, t, labels, *more: alone.apply(variables, x_t, t, labels, train, *more)
-    given = jax.typeof(x_t).sharding
-    where = jax.NamedSharding(given.mesh, jax.P(*given.spec[:3]))
-    output: jax.Array = jax.sharding.auto_axes(apply, out_sharding=where)(
-      variables, x_t, t, labels, keys, conditions
-    )
-    return output
-
   @nn.compact
   def __call__(
     self,
@@ -157,7 +143,9 @@ class UNet(nn.Module):
     check_arguments(self, x_t, t, labels, keys, conditions)
     if any(jax.typeof(x_t).sharding.spec):
       if not self.is_initializing():
-        return self._with_automatic_axes(x_t, t, labels, train, keys, conditions)
+        if train and self.dropout > 0 and keys is None:
+          keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
+        return with_automatic_axes(self, x_t, t, labels, train, keys, conditions)
       x_t = jax.device_put(x_t, jax.NamedSharding(jax.typeof(x_t).sharding.mesh, jax.P()))
     t = jnp.broadcast_to(t, x_t.shape[:1])
     wide = self.embedding or 4 * self.channels

@@ -14,7 +14,7 @@ from ddim_jax.commands.export import export
 from ddim_jax.commands.sample_images import parse, sample
 from ddim_jax.commands.train_model import train
 from ddim_jax.metrics import classifier, efficientnet
-from ddim_jax.models import build, datasets, drawing, exported, load, packaged
+from ddim_jax.models import build, datasets, drawing, exported, load, packaged, records
 from ddim_jax.models import config as configs
 from ddim_jax.runs import evaluation, objective, quality
 from experiments.paper import __main__ as paper
@@ -47,7 +47,7 @@ def workdir(settings, tmp_path_factory):
   """A checkpoint with two averages."""
   folder = tmp_path_factory.mktemp("tiny")
   description = {
-    "config": build.to_json(settings.config),
+    "config": records.to_json(settings.config),
     "image": [8, 8, 1],
     "classes": list("0123456789"),
   }
