@@ -53,6 +53,12 @@ def check_arguments(
     )
   if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x_t.shape[0])):
     raise ValueError(f"t must be a scalar or [{x_t.shape[0]}], got shape {t.shape}")
+  _check_given(network, x_t.shape[0], labels, keys, conditions)
+
+
+def _check_given(
+  network: Any, batch: int, labels: jax.Array | None, keys: jax.Array | None, conditions: jax.Array | None
+) -> None:
   if labels is not None and network.num_classes is None and network.label_embedding is None:
     raise ValueError("labels were given to a U-Net without num_classes")
   if labels is None and (
@@ -61,12 +67,12 @@ def check_arguments(
     raise ValueError("labels must be given: this U-Net is conditional and has no null class")
   if conditions is not None and network.condition_size is None:
     raise ValueError("conditions were given to a U-Net without condition_size")
-  if conditions is not None and conditions.shape != (x_t.shape[0], network.condition_size):
-    raise ValueError(f"conditions must be [{x_t.shape[0]}, {network.condition_size}], got {conditions.shape}")
-  if keys is not None and keys.shape != x_t.shape[:1]:
-    raise ValueError(f"keys must be [{x_t.shape[0]}], one for each image, got shape {keys.shape}")
-  if labels is not None and network.label_embedding is None and labels.shape != x_t.shape[:1]:
-    raise ValueError(f"labels must be [{x_t.shape[0]}], got {labels.shape}")
+  if conditions is not None and conditions.shape != (batch, network.condition_size):
+    raise ValueError(f"conditions must be [{batch}, {network.condition_size}], got {conditions.shape}")
+  if keys is not None and keys.shape != (batch,):
+    raise ValueError(f"keys must be [{batch}], one for each image, got shape {keys.shape}")
+  if labels is not None and network.label_embedding is None and labels.shape != (batch,):
+    raise ValueError(f"labels must be [{batch}], got {labels.shape}")
   if labels is not None and network.label_embedding is None:
     if not jnp.issubdtype(labels.dtype, jnp.integer):
       raise ValueError(f"labels must be integers, got {labels.dtype}")
