@@ -19,7 +19,7 @@ def _size(folder: Path) -> int:
 
 
 def inspect(model: options.Where = options.DEFAULT) -> int:
-  """Says what a model is, or how a picture was made; of a run, whether its checkpoints are sound, and its loss.
+  """Says what a model is, or how a picture was made; of a run, its loss and whether checkpoints are sound.
 
   ddim inspect runs/mine
 
