@@ -53,7 +53,7 @@ def subsets(features: ArrayLike, count: int = 100, size: int = 1000, seed: int =
     yield features[generator.choice(len(features), min(size, len(features)), replace=False)]
 
 
-def kernel_distance(a: Iterable[ArrayLike], b: Iterable[ArrayLike]) -> Value:
+def kernel_distance(a: Iterable[np.ndarray], b: Iterable[np.ndarray]) -> Value:
   """The mean of `squared_mmd` over pairs of blocks, with its standard deviation from block to block.
 
   Blocks of a stream need constant memory; `subsets` of features kept in memory are the usual choice.

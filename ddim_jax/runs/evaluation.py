@@ -74,7 +74,8 @@ def evaluator(
   judge = quality.judge(source.shape[-1], name, inception)
   real = quality.reference(_as_pixels(source), judge, folder)
   ts = model.levels(min(50, model.schedule.T), "uniform")
-  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=min(num, 256))
+  share = -(-num // jax.process_count())
+  size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=min(share, 256))
   first, stride = jax.process_index() * size, jax.process_count() * size
 
   def distance(params: Any) -> float:

@@ -1,5 +1,6 @@
 """What a person sees of a run that is training: loss, images/s and the time left."""
 
+import sys
 import time
 
 from tqdm.auto import tqdm
@@ -22,7 +23,7 @@ class Progress:
   ) -> None:
     """Shows a run that is at ``start``; for the other arguments see `ddim_jax.runs.logs.open_log`."""
     self._batch_size, self._deadline = batch_size, deadline
-    terminal = console.STDERR.isatty()
+    terminal = console.STDERR.isatty() or "ipykernel" in sys.modules  # a terminal, or a notebook
     self._bar = console.bar(
       total=steps,
       initial=start,

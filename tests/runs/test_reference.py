@@ -1,9 +1,10 @@
 """What a judge has seen of a data set is kept under a name made of all its pixels."""
 
+import jax
 import numpy as np
 import pytest
 
-from ddim_jax import data, models
+from ddim_jax import data, metrics, models
 from ddim_jax.runs import evaluation, quality
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 1), np.uint8)
@@ -62,3 +63,21 @@ def test_a_model_of_nan_is_never_the_best(tmp_path):
   found = judged(np.float32("nan"), (np.float32(0.5),))
   assert found["frechet"] == np.inf
   assert np.isfinite(found["frechet_0.5"])
+
+
+def test_hosts_share_an_evaluation(tmp_path, monkeypatch):
+  """Two processes are simulated, one after the other: what each has seen is kept instead of exchanged."""
+  pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)
+  model = models.from_network(lambda params, x, t: x * params, (8, 8, 1), params=np.float32(0.5))
+  seen = []
+  monkeypatch.setattr(metrics, "merge_hosts", lambda moments: seen.append(moments) or moments)
+  for process, count in ((0, 1), (0, 2), (1, 2)):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    monkeypatch.setattr(jax, "process_count", lambda count=count: count)
+    judged = evaluation.evaluator(model, source(pixels), folder=tmp_path, num=100, name="digits")
+    judged(np.float32(0.5), ())
+  alone, *parts = seen
+  assert [part.num for part in parts] == [52, 48]  # 13 for each of four devices
+  merged = metrics.merge(*parts)
+  assert merged.num == alone.num == 100
+  np.testing.assert_allclose(merged.mean, alone.mean, rtol=1e-4, atol=1e-5)
