@@ -2,7 +2,7 @@
 
 `ddim_jax.sample` waits for one network evaluation after another, however many devices there are. Here a
 round evaluates a whole window of steps at once and corrects the trajectory; far fewer rounds than steps
-are needed, for more evaluations in all.
+are needed, for a larger NFE in all.
 """
 
 from typing import Any, NamedTuple

@@ -52,18 +52,17 @@ def _ramp(config: dict[str, Any], first: float, last: float, S: int) -> np.ndarr
   if len(chosen) > 1:
     raise ValueError(f"only one of {', '.join(chosen)} can be on")
   share = np.linspace(0, 1, S)
+  found: np.ndarray | None = None
   match chosen:
     case ["use_karras_sigmas"]:
-      found: np.ndarray | None = (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
-      return found
+      found = (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
     case ["use_exponential_sigmas"] | ["use_lu_lambdas"]:
-      result: np.ndarray | None = np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
-      return result
+      found = np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
     case ["use_beta_sigmas"]:
       import scipy.stats
 
-      return last + scipy.stats.beta.ppf(1 - share, 0.6, 0.6) * (first - last)
-  return None
+      found = last + scipy.stats.beta.ppf(1 - share, 0.6, 0.6) * (first - last)
+  return found
 
 
 def plain(config: dict[str, Any], T: int) -> Spacing:

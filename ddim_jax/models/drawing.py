@@ -121,7 +121,7 @@ def numbered_images(
     label: Class of every image, ``i32[]``, or of image i, ``i32[num]``; None takes the index modulo the
       number of classes.
     guidance: Weight of classifier-free guidance; 1 is none.
-    clip: Restrict predictions of x0.
+    clip: Clip predictions of x0.
     at_once: Images wanted at a time, rounded up to what the devices can share.
 
   Returns:

@@ -120,7 +120,7 @@ class Model:
       label: A class by number or name, or one for each image, ``i32[B]``, perhaps traced; None is no class.
       guidance: Weight of classifier-free guidance, ``f32[]`` or ``f32[B]``, perhaps traced; 1.0 is none and
         asks the network once instead of twice.
-      clip: Restrict predictions of x0: to [-1, 1], or as the model's files say. Inversion needs False.
+      clip: Clip predictions of x0: to [-1, 1], or as the model's files say. Inversion needs False.
 
     Returns:
       A pure function that works under jit, vmap and grad.
@@ -170,7 +170,7 @@ class Model:
       guidance: Weight of classifier-free guidance; 1 is none.
       seed: In [0, 2^63).
       spacing: Which levels to visit, by name or as ``S -> levels``; by default the model's own.
-      clip: Restrict predictions of x0, see `denoiser`.
+      clip: Clip predictions of x0, see `denoiser`.
       batch_size: Images at a time on each device.
 
     Returns:

@@ -85,7 +85,7 @@ def evaluator(
       try:
         images = draw(np.arange(start, start + size), params=params)[: num - start]
         seen = metrics.merge(seen, metrics.moments(judge.look(images)[0]))
-      except FloatingPointError:  # never the best; all processes still meet below
+      except FloatingPointError:  # never the best; all processes still take part in the all-gather below
         seen = seen._replace(num=num, mean=np.full(dimensions, np.nan))
         break
     value = metrics.frechet_distance(real.moments, metrics.merge_hosts(seen)).value

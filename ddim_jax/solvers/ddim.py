@@ -129,6 +129,7 @@ def ddpm(variance: str | Callable[..., jax.Array] = "small") -> Solver:
   """
   if variance == "small":
     return ddim(eta=1.0)
+  share: Callable[..., Any]
   if variance == "large":
     share = lambda x_t, t: 1.0
   elif callable(variance):

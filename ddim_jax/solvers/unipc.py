@@ -36,16 +36,15 @@ def _corrected_mean(h: jax.Array, x0: jax.Array, history: Any) -> jax.Array:
   gap_1 = multistep.gap(began, before[0])
   slope = (last - earlier[0]) / gap_1.astype(x0.dtype)
   bend = ((x0 - last) - h.astype(x0.dtype) * slope) / (h + gap_1).astype(x0.dtype)
-  result += jnp.where(two, h * (second - first), 0).astype(x0.dtype) * bend
+  curved: jax.Array = result + jnp.where(two, h * (second - first), 0).astype(x0.dtype) * bend
   if len(before) == 1:
-    found: jax.Array = result
-    return found
+    return curved
   gap_2 = multistep.gap(before[0], before[1])
   span = gap_1 + gap_2
   past_bend = (slope - (earlier[0] - earlier[1]) / gap_2.astype(x0.dtype)) / span.astype(x0.dtype)
   twist = (bend - h.astype(x0.dtype) * past_bend) / (h + span).astype(x0.dtype)
   weight = h * (h * third + (gap_1 - h) * second - gap_1 * first)
-  return result + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
+  return curved + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
 
 
 def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: Level, x0: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""One update: gradient, optimiser, moving averages."""
+"""One update: gradient, optimiser, EMAs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Their exponential moving average, to sample with; `packing.unpack` makes it a tree.
     opt_state: State of the optimiser.
     skipped: Updates left out because a loss or gradient was not finite, ``i32[]``.
-    emas: Further averages with other decays, a tuple of trees like ``ema``.
+    emas: EMAs with other decays, a tuple of trees like ``ema``.
   """
 
   step: jax.Array
@@ -36,15 +36,15 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def create_state(params: Any, optimizer: optax.GradientTransformation, emas: int = 0) -> TrainState:
-  """The state before the first step; all ``1 + emas`` averages start as copies of the parameters.
+  """The state before the first step; all ``1 + emas`` EMAs start as copies of the parameters.
 
   Args:
-    params: A tree of arrays; or the same packed, with `packing.pack`: then optimiser and averages are a few
+    params: A tree of arrays; or the same packed, with `packing.pack`: then optimiser and EMAs are a few
       operations on vectors instead of a few for each array. That is for an optimiser which treats all numbers
       alike, such as ``optax.adam``; one that looks at names or single arrays (a mask, LAMB, Muon) needs the
       tree.
     optimizer: Any optax optimiser.
-    emas: Number of further averages.
+    emas: Number of further EMAs.
   """
   zero = jnp.zeros((), jnp.int32)
   # Distinct buffers throughout, so that the whole state can be donated.
@@ -78,9 +78,9 @@ def warm_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.Schedule
 
 
 def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
-  """Decay of the average after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
+  """Decay of the EMA after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
 
-  A short memory at first, so that the average forgets the initialisation. ``decay`` is in [0, 1).
+  A short memory at first, so that the EMA forgets the initialisation. ``decay`` is in [0, 1).
   """
 
   def at(step: ArrayLike) -> jax.Array:
@@ -91,7 +91,7 @@ def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
 
 
 def constant_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
-  """The same decay at every step, for an average that begins with trained weights; in [0, 1)."""
+  """The same decay at every step, for an EMA that begins with trained weights; in [0, 1)."""
   return lambda step: jnp.float32(decay)
 
 
@@ -127,17 +127,17 @@ def make_train_step(
   level_edges: Sequence[int] = (),
   axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """One update: gradient, optimiser, moving average.
+  """One update: gradient, optimiser, EMA.
 
-  An update whose loss, gradient norm or new parameters are not finite is not applied: parameters, average
+  An update whose loss, gradient norm or new parameters are not finite is not applied: parameters, EMA
   and optimiser stay, and ``skipped`` counts it.
 
   Args:
     losses: See `example_losses`.
     levels: `uniform_levels` or `antithetic_levels`.
     optimizer: Any optax optimiser, see `warmed_up`.
-    decay: Decay of the average by step, see `warm_decay`.
-    decays: Those of the further averages, as many as ``state.emas``: an average cannot be made
+    decay: Decay of the EMA by step, see `warm_decay`.
+    decays: Those of the further EMAs, as many as ``state.emas``: an EMA cannot be made
       afterwards, so that the best decay is found by keeping several.
     level_edges: Increasing levels that divide 1..T into bins, each edge the first level of a bin.
     axis_name: Axis of ``pmap`` or ``shard_map`` (with ``check_vma=False``) over which the batch is

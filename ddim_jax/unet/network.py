@@ -168,7 +168,7 @@ class UNet(nn.Module):
       if not self.remat or self.is_initializing():
         return layer(h, embedding, dropout_keys(name))
       alone, variables = layer.unbind()
-      by = lambda operations: alone.clone(operations=operations).apply
+      by: Callable[..., Any] = lambda operations: alone.clone(operations=operations).apply
       found: jax.Array = jax.lax.platform_dependent(
         variables, h, embedding, dropout_keys(name),
         cpu=recomputed(by(operations.cpu)), default=jax.checkpoint(by(operations.default)),

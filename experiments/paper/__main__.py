@@ -46,7 +46,7 @@ class Args:
   num_test: int = 1_000
   """Test images of table 2 and of the loss by level."""
   num_bits: int = 16
-  """Test images whose bits per dimension are bounded, at T evaluations each."""
+  """Test images whose bits per dimension are bounded, at an NFE of T each."""
   inception: Path | None = None
   """Weights of the FID's Inception network; without, grey images are judged by a small classifier."""
   clean_fid: bool = False
@@ -54,7 +54,7 @@ class Args:
   step: int | None = None
   """Checkpoint to use; the newest by default."""
   ema: float | None = None
-  """Decay of the average to use, of those the run has kept; the main one by default."""
+  """Decay of the EMA to use, of those the run has kept; the main one by default."""
   seed: int = 0
   """Image i of a seed is always the same image."""
   batch_size: int = 64
