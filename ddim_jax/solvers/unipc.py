@@ -44,7 +44,8 @@ def _corrected_mean(h: jax.Array, x0: jax.Array, history: Any) -> jax.Array:
   past_bend = (slope - (earlier[0] - earlier[1]) / gap_2.astype(x0.dtype)) / span.astype(x0.dtype)
   twist = (bend - h.astype(x0.dtype) * past_bend) / (h + span).astype(x0.dtype)
   weight = h * (h * third + (gap_1 - h) * second - gap_1 * first)
-  return curved + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
+  found: jax.Array = curved + jnp.where(multistep.present(history, 2), weight, 0).astype(x0.dtype) * twist
+  return found
 
 
 def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: Level, x0: jax.Array) -> jax.Array:
