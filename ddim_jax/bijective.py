@@ -124,7 +124,7 @@ def decode(
 def bijective(weight: Weight | None = None) -> Solver:
   """The same steps as a solver for `ddim_jax.sample`, which begins the pair by a DDIM step from ``x_T``.
 
-  Deterministic; one network evaluation a step, with ``bdia()`` of second order where step sizes change
+  Deterministic; one network evaluation per step, with ``bdia()`` of second order where step sizes change
   slowly.
 
   Args:

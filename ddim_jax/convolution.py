@@ -10,7 +10,7 @@ def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Nearest upsampling by 2, then a 3x3 convolution with zero padding, in 16 products a pixel instead of 36.
+  """Nearest upsampling by 2, then a 3x3 convolution with zero padding, in 16 products per pixel, not 36.
 
   The three rows of the window of an output row lie on two rows of the small image: the window of row 2i on
   i-1, i, i, that of row 2i+1 on i, i, i+1. The rows of the kernel that meet the same row are summed, and

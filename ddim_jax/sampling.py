@@ -95,7 +95,7 @@ def sample(
     observe: ``(Step) -> pytree``: its results are stacked along a new first axis of length S. None
       stores nothing, so that memory does not grow with S.
     remat: Recompute each step when differentiating: memory holds S samples instead of S networks'
-      activations, for one more evaluation a step. Static.
+      activations, for one more evaluation per step. Static.
     count: Number of steps to take, ``i32[]`` in [0, S], traced: the rest of ``ts`` is padding (see
       `ddim_jax.timesteps.pad`), whose steps evaluate nothing and whose observations are zeros. None
       takes all. Under ``vmap`` over ``count`` itself, every step is evaluated.

@@ -54,7 +54,7 @@ class Args:
   paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's."""
   solver: tables.SolverName = "ddim"
   """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
-  steps. dpmpp-2s and heun ask the network twice a step."""
+  steps. dpmpp-2s and heun ask the network twice per step."""
   eta: Unit = 0.0
   """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
   clip: bool = True
@@ -75,7 +75,7 @@ class Args:
   reconstruct: bool = False
   """Encode real images, decode them, and print the error."""
   refine: Count = 0
-  """Fixed-point iterations a step when encoding."""
+  """Fixed-point iterations per step when encoding."""
   edit: editing.Edit = field(default_factory=editing.Edit)
 
   @property

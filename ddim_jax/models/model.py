@@ -206,7 +206,7 @@ class Model:
     Args:
       images: ``f32[N, H, W, C]`` in [-1, 1].
       steps: Number of steps S; another S compiles anew.
-      refine: Largest number of fixed-point iterations a step, at least 0.
+      refine: Largest number of fixed-point iterations per step, at least 0.
       label: As in `denoiser`.
       spacing: As in `sample`.
       batch_size: Images at a time on each device.

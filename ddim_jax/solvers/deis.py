@@ -24,7 +24,7 @@ from ddim_jax.solvers.ddim import ddim_step
 
 
 def deis(order: int = 3, *, limit: Limit | None = None) -> Solver:
-  r"""Exponential Adams-Bashforth in eps: one network evaluation a step, deterministic.
+  r"""Exponential Adams-Bashforth in eps: one network evaluation per step, deterministic.
 
   .. math::
     x_s = \frac{\alpha_s}{\alpha_t} x_t - \sigma_s (e^h - 1)\, \bar\epsilon, \qquad

@@ -61,7 +61,7 @@ def dpm_solver_pp(
   exact: bool = False,
   limit: Limit | None = None,
 ) -> Solver:
-  r"""DPM-Solver++, multistep: one network evaluation a step.
+  r"""DPM-Solver++, multistep: one network evaluation per step.
 
   .. math::
     x_s = \frac{\sigma_s}{\sigma_t} x_t + \alpha_s (1 - e^{-h})\, \bar x_0, \qquad

@@ -42,7 +42,7 @@ def _churned(
 def heun(
   order: int = 2, churn: ArrayLike | None = None, inflation: ArrayLike = 1.0, interval: Any = (0.0, jnp.inf)
 ) -> Solver:
-  r"""EDM's sampler on the levels of any schedule: two network evaluations a step.
+  r"""EDM's sampler on the levels of any schedule: two network evaluations per step.
 
   In :math:`\rho = \sigma / \alpha` and :math:`x / \alpha` the process is :math:`d(x / \alpha) / d\rho =
   \epsilon`, DDIM is Euler's rule, and Heun's takes the mean of eps at both ends of the step:

@@ -13,7 +13,7 @@ from ddim_jax.solvers.ddim import ddim_step
 
 
 def lms(order: int = 4) -> Solver:
-  r"""Adams-Bashforth in :math:`\rho = \sigma / \alpha` for steps of any size: one evaluation a step.
+  r"""Adams-Bashforth in :math:`\rho = \sigma / \alpha` for steps of any size: one evaluation per step.
 
   .. math:: \frac{x_s}{\alpha_s} = \frac{x_t}{\alpha_t} + \int_{\rho_t}^{\rho_s} P(\rho)\, d\rho
 

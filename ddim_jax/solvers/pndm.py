@@ -46,7 +46,7 @@ def _adams_bashforth(carry: _Carry, eps: jax.Array) -> jax.Array:
 
 
 def plms(order: int = 4) -> Solver:
-  r"""Pseudo linear multistep: one network evaluation a step, two at the first. Deterministic.
+  r"""Pseudo linear multistep: one network evaluation per step, two at the first. Deterministic.
 
   .. math::
     \bar\epsilon = \tfrac{1}{24}

@@ -46,7 +46,7 @@ def _move(
 
 
 def sa_solver(tau: float | Callable[..., Any] = 1.0, *, limit: Limit | None = None) -> Solver:
-  r"""SA-Solver with two predictions of x0: one network evaluation a step.
+  r"""SA-Solver with two predictions of x0: one network evaluation per step.
 
   The process with :math:`\tau` times the noise of ancestral sampling has, over a step, noise of variance
   :math:`\sigma_s^2 (1 - e^{-2 \tau^2 h})` and x0 under the weight :math:`e^{(1 + \tau^2) \lambda}`. The

@@ -45,7 +45,7 @@ def _half_way(
 
 
 def dpm_solver_pp_2s() -> Solver:
-  """DPM-Solver++(2S): two network evaluations a step, no memory; order 2. Deterministic.
+  """DPM-Solver++(2S): two network evaluations per step, no memory; order 2. Deterministic.
 
   The prediction of x0 half way in lambda stands for its mean over the step. That point lies between integer
   levels: the network is given a level in floating point. The step to level 0 is DDIM and takes one
@@ -119,7 +119,7 @@ class _Base(NamedTuple):
 
 
 def dpm_solver_pp_singlestep(order: int = 2, eta: ArrayLike = 0.0, *, limit: Limit | None = None) -> Solver:
-  r"""DPM-Solver++ as singlestep: one network evaluation a step, in cycles of ``order`` steps.
+  r"""DPM-Solver++ as singlestep: one network evaluation per step, in cycles of ``order`` steps.
 
   A cycle begins with a DDIM step; the next starts once more from where the cycle began, its base, with a mean
   of x0 through the predictions at the base and now; at order 3 so does a third. The levels between are thus

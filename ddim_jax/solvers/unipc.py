@@ -60,7 +60,7 @@ def _correct(schedule: Schedule, carry: _Carry, x_t: jax.Array, t: Level, x0: ja
 
 
 def unipc(order: int = 2, *, limit: Limit | None = None) -> Solver:
-  r"""UniPC: one network evaluation a step, deterministic.
+  r"""UniPC: one network evaluation per step, deterministic.
 
   The prediction at ``x_t`` first corrects ``x_t`` itself: the last step, from level r, is taken again with
   a mean of x0 through the predictions at both of its ends,
