@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> Args:
   """
   argv = list(argv)
   if argv[:1] == ["folder"] and len(argv) > 1 and not argv[1].startswith("-"):
-    argv[1:2] = ["--data", argv[1]]
+    argv[1:2] = ["--data", argv[1] if argv[1].startswith(("folder:", "tfds:")) else f"folder:{argv[1]}"]
   table = {name: (preset.__doc__ or "", preset()) for name, preset in PRESETS.items()}
   config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
   with options.registry:

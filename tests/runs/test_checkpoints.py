@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from ddim_jax import checkpoints, training
@@ -102,16 +103,16 @@ def test_a_folder_can_be_read_while_a_run_deletes_steps(saved, monkeypatch):
   """Orbax lists the folder and then looks at each step. A step goes between the two about once in 100 real
   tries, so here it does so by a patch, twice; and a step that never comes back is still an error.
   """
-  genuine, tries = checkpoints.ocp.CheckpointManager, itertools.count(1)
+  genuine, tries = ocp.CheckpointManager, itertools.count(1)
 
   def manager(*args, failures=2, **kwargs):
     if next(tries) <= failures:
       raise FileNotFoundError(str(saved / "1"))
     return genuine(*args, **kwargs)
 
-  monkeypatch.setattr(checkpoints.ocp, "CheckpointManager", manager)
+  monkeypatch.setattr(ocp, "CheckpointManager", manager)
   assert checkpoints.steps(saved) == [1, 2]
   assert checkpoints.restore_latest(saved).step == 2
-  monkeypatch.setattr(checkpoints.ocp, "CheckpointManager", functools.partial(manager, failures=10**6))
+  monkeypatch.setattr(ocp, "CheckpointManager", functools.partial(manager, failures=10**6))
   with pytest.raises(FileNotFoundError):
     checkpoints.steps(saved)

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 
 import ddim_jax
-from ddim_jax import checkpoints, models
+from ddim_jax import checkpoints, models, plots
 from ddim_jax.runs import Interrupted, fit
 from ddim_jax.runs.objective import accumulated
 
@@ -83,6 +85,19 @@ def test_an_array_becomes_a_model_that_draws(whole):
   same(ddim_jax.load(workdir, like=like).params, model.params)
   with pytest.raises(ValueError, match="Small, is not this project's: give like"):
     ddim_jax.load(workdir)
+
+
+def test_tensorboard_gets_the_values_and_the_grids(tmp_path):
+  """The rate rises to 0.1 in two updates; a grid says how it was made."""
+  model = models.from_network(Small(), SHAPE, schedule=ddim_jax.cosine_schedule(10))
+  fit(tmp_path, model, images(), steps=3, **{**QUICK, "warmup": 2, "sample_every": 2})
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  values = [v for raw in RawEventFileLoader(str(path)).Load() for v in Event.FromString(raw).summary.value]
+  rates = [value.simple_value for value in values if value.tag == "learning_rate"]
+  np.testing.assert_allclose(rates, [0, 0.05, 0.1], rtol=1e-6)
+  assert [value.image.height > 4 for value in values if value.tag == "samples"] == [True, True]
+  made = plots.read_settings(tmp_path / "samples" / "step_00000003.png")
+  assert (made["S"], made["eta"], made["seed"], made["step"]) == (10, 0.0, 0, 3)
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(whole, tmp_path):
