@@ -34,12 +34,14 @@ class Progress:
       bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
     )
     self._since, self._count, self._rate = time.monotonic(), 0, 0.0
+    self._done = start
     self._loss: float | None = None
 
   def step(self, loss: float) -> float | None:
     """Advances by one step; about once a second, returns images/s since the last time."""
     self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
     self._count += 1
+    self._done += 1
     measured = time.monotonic() - self._since > _PACE_SECONDS
     if measured:
       self._show()
@@ -62,9 +64,9 @@ class Progress:
 
   def _left(self, now: float) -> str:
     pace = self._rate / self._batch_size
-    seconds = (self._bar.total - self._bar.n) / pace
+    seconds = (self._bar.total - self._done) / pace
     if self._deadline is None or now + seconds <= self._deadline:
       return f"{tqdm.format_interval(round(seconds))} left"
     seconds = max(0.0, self._deadline - now)
-    last = self._bar.n + round(seconds * pace)
+    last = self._done + round(seconds * pace)
     return f"{tqdm.format_interval(round(seconds))} left, time is up at about step {last:,}"
