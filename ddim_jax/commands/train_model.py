@@ -18,7 +18,7 @@ from ddim_jax.console import say
 from ddim_jax.cpu import heap
 from ddim_jax.data import Source
 from ddim_jax.models import Model, build, datasets, load
-from ddim_jax.models.config import Network
+from ddim_jax.models.config import Config, Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
 from ddim_jax.places import for_checkpoints
@@ -67,6 +67,17 @@ def completed(args: Args) -> Args:
     fit_network = presets.suited(data.image_size, accelerated) if before is None else before.network
     network = dataclasses.replace(network, **{f: getattr(fit_network, f) for f in open_fields})
   return dataclasses.replace(args, data=data, network=network)
+
+
+def check_without_data(config: Config) -> None:
+  """Refuses what cannot be trained on any images; decoding a folder first may take minutes.
+
+  Raises:
+    ValueError: If widths, levels and what is predicted do not go together.
+  """
+  network = dataclasses.replace(config.network, blocks=1, attention=(), conditional=False)
+  side = 2 ** max(0, len(network.multipliers) - 1)
+  build.from_config(dataclasses.replace(config, network=network), (side, side, 1)).template()
 
 
 def starting_model(args: Args, source: Source) -> Model:
@@ -137,6 +148,8 @@ def train(args: Args) -> int:
   args = completed(args)
   run, chosen = args.run, args.optimisation
   workdir = for_checkpoints(run.workdir)
+  if run.origin is None:
+    check_without_data(args.config)
   with connected(
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
     process_id=run.process_id,
