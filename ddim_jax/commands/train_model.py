@@ -86,6 +86,17 @@ def opened(args: Args) -> Source:
     return datasets.open_data(args.data, scaling=scaling, cache=cache, progress=progress)
 
 
+def check_without_data(config: Config) -> None:
+  """Refuses what cannot be trained on any images; decoding a folder first may take minutes.
+
+  Raises:
+    ValueError: If widths, levels and what is predicted do not go together.
+  """
+  network = dataclasses.replace(config.network, blocks=1, attention=(), conditional=False)
+  side = 2 ** max(0, len(network.multipliers) - 1)
+  build.from_config(dataclasses.replace(config, network=network), (side, side, 1)).template()
+
+
 def starting_model(args: Args, source: Source) -> Model:
   """The model that a run begins with, or goes on with: then the files given with --from may be gone.
 
@@ -161,6 +172,8 @@ def train(args: Args) -> int:
   args = completed(args)
   run, chosen = args.run, args.optimisation
   workdir = for_checkpoints(run.workdir)
+  if run.origin is None:
+    check_without_data(args.config)
   with connected(
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
     process_id=run.process_id,

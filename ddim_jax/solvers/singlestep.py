@@ -103,8 +103,9 @@ def ancestral(solver: Solver, eta: ArrayLike = 1.0) -> Solver:
   def step(
     denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
   ) -> Stepped:
-    f = eta * fresh_noise(schedule, t, s, x_t).astype(wide(x_t.dtype))
-    log_snr = log_snr_at(schedule, s, x_t) - jnp.log(jnp.maximum(1 - f**2, 1e-30))
+    log_snr = log_snr_at(schedule, s, x_t)
+    f = jnp.asarray(eta, log_snr.dtype) * fresh_noise(schedule, t, s, x_t).astype(log_snr.dtype)
+    log_snr -= jnp.log(jnp.maximum(1 - f**2, 1e-30))
     down = jnp.minimum(level_at(schedule, log_snr).reshape(jnp.shape(s)), jnp.asarray(s, log_snr.dtype))
     x, carry, prediction = solver.step(denoise, schedule, carry, x_t, t, down, z)
     return renoise(schedule, x, z, down, s), carry, prediction

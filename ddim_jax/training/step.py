@@ -11,6 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from ddim_jax.packing import unpack
+from ddim_jax.schedules import wide
 from ddim_jax.seeds import independent
 from ddim_jax.training.losses import Levels
 
@@ -155,7 +156,7 @@ def make_train_step(
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     size, key = images.shape[0], independent(key)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
-    index = first + jnp.arange(size)
+    index = first + jnp.arange(size, dtype=jnp.int32)
     level_key, example_key = jax.random.split(jax.random.fold_in(key, state.step))
     t = jax.vmap(levels, in_axes=(None, 0))(level_key, index)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(example_key, index)
@@ -177,9 +178,12 @@ def make_train_step(
     finite = _all_finite((value, grad_norm, params))
     chosen = lambda new, old: jax.tree.map(partial(jnp.where, finite), new, old)
     params = chosen(params, state.params)
-    average = lambda old, decay: optax.incremental_update(
-      params, old, jnp.where(finite, 1 - decay(state.step), 0)
-    )
+
+    def average(old: Any, decay: Callable[[jax.Array], jax.Array]) -> Any:
+      share = jnp.where(finite, 1 - decay(state.step), 0)
+      move = lambda new, old: optax.incremental_update(new, old, share.astype(wide(new.dtype)))
+      return jax.tree.map(move, params, old)
+
     emas = tuple(average(old, other) for old, other in zip(state.emas, decays, strict=True))
     skipped = state.skipped + jnp.where(finite, 0, 1)
     state = TrainState(

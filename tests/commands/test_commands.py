@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import jax
 import numpy as np
@@ -267,3 +268,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
     main(["sample"])
   assert ended.value.code == 2
   assert capsys.readouterr().err == "error: this needs tyro: pip install 'ddim_jax[train]'\n"
+
+
+@pytest.mark.parametrize("name", ["torch", "diffusers"])
+def test_a_benchmark_says_what_its_peers_need(name, run_here, monkeypatch):
+  monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+  done = run_here(
+    "experiments.bench", "sample", "--network", "tiny", "--batch-size", 2, "--steps", 1, status=2
+  )
+  assert done.stderr == f"error: this needs {name}: pip install 'ddim_jax[test]'\n"

@@ -120,7 +120,7 @@ def test_an_nnx_module_that_counts_its_random_numbers_is_a_network():
       self.rngs, self.weight = rngs, nnx.Param(jnp.float32(0.5))
 
     def __call__(self, x, t):
-      return x * self.weight[...] + 0 * jax.random.normal(self.rngs.noise(), x.shape)
+      return x * self.weight[...] + 0 * jax.random.normal(self.rngs.noise(), x.shape, x.dtype)
 
   denoise = ddim_jax.as_denoiser(Noisy(nnx.Rngs(noise=0)), LINEAR)
   plain = ddim_jax.as_denoiser(lambda x, t: x * jnp.float32(0.5), LINEAR)

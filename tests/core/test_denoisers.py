@@ -8,7 +8,7 @@ import ddim_jax
 from ddim_jax.schedules import coefficients
 
 SCHEDULE = ddim_jax.linear_schedule()
-X = 3 * jax.random.normal(jax.random.key(0), (4, 5, 5, 2))
+X = 3 * jax.random.normal(jax.random.key(0), (4, 5, 5, 2), jnp.float32)
 A = ddim_jax.as_denoiser(lambda x, t: 0.3 * x + 0.1, SCHEDULE)
 B = ddim_jax.as_denoiser(lambda x, t: -0.2 * x, SCHEDULE, ddim_jax.V)
 

@@ -21,7 +21,7 @@ ALPHA_BAR = np.asarray(SCHEDULE.alpha_bar, np.float64)
 def test_for_normal_data_one_step_is_the_teachers_steps(levels):
   """And the target is that of the paper's algorithm 2, which divides a difference by a difference."""
   mean, variance = 0.3, 0.49
-  x_t = jnp.linspace(-2, 2, 9)[:, None]
+  x_t = jnp.linspace(-2, 2, 9, dtype=jnp.float32)[:, None]
 
   def denoise(x, t):
     alpha_bar, x = ALPHA_BAR[int(t)], np.asarray(x, np.float64)
@@ -37,17 +37,21 @@ def test_for_normal_data_one_step_is_the_teachers_steps(levels):
   paper = (x - ratio * np.asarray(x_t)) / (np.sqrt(last) - ratio * np.sqrt(first))
   np.testing.assert_allclose(x0, paper, atol=1e-5)
   eps = (x_t - np.sqrt(first) * np.asarray(x0)) / np.sqrt(1 - first)
-  reached = ddim_jax.ddim_step(SCHEDULE, ddim_jax.Prediction(x0, jnp.asarray(eps)), levels[0], levels[-1])
+  reached = ddim_jax.ddim_step(
+    SCHEDULE, ddim_jax.Prediction(x0, jnp.asarray(eps, jnp.float32)), levels[0], levels[-1]
+  )
   np.testing.assert_allclose(reached, x, atol=1e-5)
 
 
 def mixture(x, t):
   """The exact denoiser of a mixture of two normal distributions."""
-  alpha, sigma = (value[t][:, None] for value in (SCHEDULE.alpha, SCHEDULE.sigma))
-  means, deviation = jnp.asarray([[-0.8, 0.5]]), 0.2
+  alpha, sigma = (value[t][:, None].astype(x.dtype) for value in (SCHEDULE.alpha, SCHEDULE.sigma))
+  means, deviation = jnp.asarray([[-0.8, 0.5]], x.dtype), 0.2
   total = alpha**2 * deviation**2 + sigma**2
   difference = x - alpha * means
-  weights = jax.nn.softmax(-(difference**2) / (2 * total) + jnp.log(jnp.asarray([[0.3, 0.7]])), axis=1)
+  weights = jax.nn.softmax(
+    -(difference**2) / (2 * total) + jnp.log(jnp.asarray([[0.3, 0.7]], x.dtype)), axis=1
+  )
   x0 = jnp.sum(weights * (means + alpha * deviation**2 / total * difference), axis=1, keepdims=True)
   return ddim_jax.Prediction(x0, (x - alpha * x0) / sigma)
 

@@ -68,6 +68,14 @@ FUNCTIONS = {
   "colourisation": measured(ddim_jax.colourisation((np.float64(0.3), HALF, np.float64(0.2)))),
   "compose": measured(inverse_problems.compose(ddim_jax.super_resolution(2), ddim_jax.masked(MASK[:1, :1]))),
   "sample": lambda k, s, d, x, e: ddim_jax.sample(k, d, s, x, TS, solver=ddim_jax.ddim(HALF))[0],
+  "ancestral": lambda k, s, d, x, e: ddim_jax.sample(
+    k, d, s, x, TS, solver=ddim_jax.ancestral(ddim_jax.dpm_solver_pp_2s(), HALF)
+  )[0],
+  "heun": lambda k, s, d, x, e: ddim_jax.sample(k, d, s, x, TS, solver=ddim_jax.heun(churn=HALF))[0],
+  "multistep": lambda k, s, d, x, e: ddim_jax.sample(k, d, s, x, TS, solver=ddim_jax.dpm_solver_pp(2, HALF))[
+    0
+  ],
+  "sa_solver": lambda k, s, d, x, e: ddim_jax.sample(k, d, s, x, TS, solver=ddim_jax.sa_solver(HALF))[0],
   "repaint": lambda k, s, d, x, e: ddim_jax.sample(
     k, d, s, x, timesteps.repaint(TS, 1, 2), solver=ddim_jax.repaint(ddim_jax.ddim(ONE))
   )[0],
@@ -83,7 +91,18 @@ FUNCTIONS = {
   "dequantise": lambda k, s, d, x, e: likelihood.dequantise(k, x),
   "bits": lambda k, s, d, x, e: likelihood.bits_per_dimension(x[:, 0, 0, 0], SHAPE, HALF),
 }
-DRAWS = ("sample", "repaint", "dequantise", "noise maps", "ode_log_density", "variational_bound")
+DRAWS = (
+  "sample",
+  "ancestral",
+  "heun",
+  "multistep",
+  "sa_solver",
+  "repaint",
+  "dequantise",
+  "noise maps",
+  "ode_log_density",
+  "variational_bound",
+)
 """What draws noise draws other numbers in another type: only the type is looked at."""
 WIDE = ("ode_log_density", "variational_bound")
 """Sums over all values of an image, and what belongs to them."""

@@ -19,7 +19,7 @@ from ddim_jax.seeds import key_of
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 T = 50
-SCHEDULES = [ddim_jax.linear_schedule(T), ddim_jax.cosine_schedule(T), ddim_jax.jsd_schedule(T)]
+SCHEDULES = [ddim_jax.linear_schedule, ddim_jax.cosine_schedule, ddim_jax.jsd_schedule]
 DTYPES = st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16])
 SHAPES = st.sampled_from([(1,), (2,), (2, 3), (3, 2, 2, 1)])
 LEVELS = st.one_of(
@@ -42,6 +42,7 @@ def valid(t):
 @few
 @given(st.sampled_from(SCHEDULES), LEVELS, LEVELS, ETAS, DTYPES, SHAPES)
 def test_a_step_has_the_variance_of_its_level_or_is_refused(schedule, t, s, eta, dtype, shape):
+  schedule = schedule(T)
   one, zero = jnp.ones(shape, dtype), jnp.zeros(shape, dtype)
   step = lambda x0, eps, z: ddim_jax.ddim_step(schedule, ddim_jax.Prediction(x0, eps), t, s, eta=eta, z=z)
   if not (valid(t) and valid(s) and 0 <= eta <= 1):
@@ -62,7 +63,7 @@ def test_a_step_has_the_variance_of_its_level_or_is_refused(schedule, t, s, eta,
   st.integers(0, 99),
 )
 def test_what_is_decoded_is_what_was_encoded(parameterisation, t, dtype, seed):
-  schedule = SCHEDULES[0]
+  schedule = SCHEDULES[0](T)
   x0, eps = (jax.random.normal(key, (2, 4), jnp.float32) for key in jax.random.split(key_of(seed)))
   x_t = ddim_jax.add_noise(schedule, x0, eps, t)
   alpha, sigma = schedule.alpha[t].astype(jnp.float32), schedule.sigma[t].astype(jnp.float32)
@@ -126,7 +127,7 @@ def test_an_image_does_not_depend_on_its_batch(seed, numbers, dtype):
 @few
 @given(st.lists(LEVELS, min_size=0, max_size=4), st.booleans())
 def test_sampling_is_finite_or_refused(levels, parallel):
-  schedule = SCHEDULES[0]
+  schedule = SCHEDULES[0](T)
   denoise = ddim_jax.as_denoiser(lambda x, t: x / 2, schedule, ddim_jax.V)
   draw = ddim_jax.sample_parallel if parallel else ddim_jax.sample
   try:

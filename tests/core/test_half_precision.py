@@ -62,7 +62,7 @@ def test_denoisers(dtype, name):
           same(a, b, dtype, 2)
   given, noise = ddim_jax.edm_input(schedule, half[0], 400)
   same(given, ddim_jax.edm_input(schedule, single[0], 400)[0], dtype)
-  assert noise.dtype == jnp.float32
+  assert noise.dtype == schedule.log_snr.dtype
   same(
     ddim_jax.flow_input(schedule, half[0], 400)[0], ddim_jax.flow_input(schedule, single[0], 400)[0], dtype
   )

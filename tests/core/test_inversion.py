@@ -165,8 +165,10 @@ def by_hand(x_r, x_t, eps, r, t, s, a):
 def test_steps_are_the_papers(name, a):
   x_r, x_t = np.asarray(jax.random.normal(jax.random.key(1), (2, 4, 6)), np.float64)
   solver = bijective.bijective(WEIGHTS[name])
-  carry = jnp.array(False), coefficients(SCHEDULE, 700, X0), jnp.asarray(x_r, jnp.float32)
-  out = solver.step(network(1.0), SCHEDULE, carry, jnp.asarray(x_t, jnp.float32), jnp.array(600), 480, 0.0)[0]
+  x_r, x_t = (jnp.asarray(x, jnp.float32) for x in (x_r, x_t))
+  carry = jnp.array(False), coefficients(SCHEDULE, 700, x_r), x_r
+  out = solver.step(network(1.0), SCHEDULE, carry, x_t, jnp.array(600), 480, 0.0)[0]
+  x_r, x_t = np.asarray(x_r, np.float64), np.asarray(x_t, np.float64)
   np.testing.assert_allclose(out, by_hand(x_r, x_t, np.sin(x_t), 700, 600, 480, a), rtol=1e-4, atol=1e-4)
 
 

@@ -18,13 +18,14 @@ COVARIANCE = np.array([[0.09, 0.05, 0.0], [0.05, 0.06, -0.02], [0.0, -0.02, 0.04
 
 def correlated(x, t):
   """The exact E[x0 | x_t] of normal data with a full covariance: its divergence is no mere diagonal."""
-  alpha_bar = SCHEDULE.alpha_bar[t]
-  gain = COVARIANCE @ jnp.linalg.inv(alpha_bar * COVARIANCE + (1 - alpha_bar) * jnp.eye(3))
+  alpha_bar = SCHEDULE.alpha_bar[t].astype(x.dtype)
+  noise = (1 - alpha_bar) * jnp.eye(3, dtype=x.dtype)
+  gain = COVARIANCE @ jnp.linalg.inv(alpha_bar * COVARIANCE + noise)
   return MEAN + jnp.sqrt(alpha_bar) * (x - jnp.sqrt(alpha_bar) * MEAN) @ gain
 
 
 def independent(x, t):
-  return oracles.gaussian_x0(x, SCHEDULE.alpha_bar[t], MEAN, STD**2)
+  return oracles.gaussian_x0(x, SCHEDULE.alpha_bar[t].astype(x.dtype), MEAN, STD**2)
 
 
 DENOISE = ddim_jax.as_denoiser(correlated, SCHEDULE, ddim_jax.X0)

@@ -163,7 +163,7 @@ def test_the_loss_in_the_output_is_the_weighted_loss_in_x0(make, parameterisatio
 def test_levels_follow_their_distribution(levels, make, mean, std):
   schedule = make()
   t = jax.jit(jax.vmap(levels(schedule), (None, 0)))(KEY, jnp.arange(4000))
-  assert t.dtype == jnp.float32
+  assert t.dtype == schedule.log_snr.dtype
   assert np.all((t >= 1) & (t <= 1000))
   log_ratio = np.asarray(-log_snr_at(schedule, t, t) / 2)
   assert scipy.stats.kstest(log_ratio, "norm", (mean, std)).pvalue > 0.01

@@ -20,7 +20,7 @@ def gaussian(schedule=SCHEDULE, mean=MEAN, variance=STD**2):
   """The exact denoiser of normal data."""
 
   def network(x, t):
-    alpha_bar = schedule.alpha_bar[t].reshape(jnp.shape(t) + (1,) * (x.ndim - jnp.ndim(t)))
+    alpha_bar = schedule.alpha_bar[t].reshape(jnp.shape(t) + (1,) * (x.ndim - jnp.ndim(t))).astype(x.dtype)
     return oracles.gaussian_eps(x, alpha_bar, mean, variance)
 
   return ddim_jax.as_denoiser(network, schedule)

@@ -96,7 +96,7 @@ def test_an_optimiser_that_looks_at_the_tree_sees_it():
   """Weight decay of the matrices alone, by a mask on shapes."""
   decay = optax.add_decayed_weights(0.5, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
   optimizer = optax.chain(optax.set_to_zero(), decay, optax.scale(-1.0))
-  (state, _), bias = run({**NETWORK, "b": jnp.ones(5)}, optimizer, steps=1), np.ones(5)
+  (state, _), bias = run({**NETWORK, "b": jnp.ones(5, jnp.float32)}, optimizer, steps=1), np.ones(5)
   np.testing.assert_allclose(state.params["w"], 0.5 * NETWORK["w"], rtol=1e-6)
   np.testing.assert_array_equal(state.params["b"], bias)
 
