@@ -24,7 +24,7 @@ from ddim_jax.solvers import Solver
 
 Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
 """A class by number or name, or one for each image."""
-Condition = Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
+Condition = Sequence[Any] | np.ndarray | jax.Array
 """A vector of the numbers that a data set gives with each image, or one for each image."""
 
 Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
