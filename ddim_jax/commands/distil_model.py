@@ -46,7 +46,7 @@ def distil_model(
   found = options.model(teacher, data=data)
   try:
     student = distil(
-      workdir, found, datasets.open_data(found.config.data), to=to, start=start, updates=updates,
+      workdir, found, datasets.open_data(found.config.data, scaling=found.scaling), to=to, start=start, updates=updates,
       batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed, max_minutes=max_minutes,
       save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
     )  # fmt: skip
