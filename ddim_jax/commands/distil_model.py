@@ -44,9 +44,10 @@ def distil_model(
     data: Data set to distil on; by default the one that the teacher was trained on.
   """
   found = options.model(teacher, data=data)
+  source = datasets.open_data(found.config.data, scaling=found.scaling)
   try:
     student = distil(
-      workdir, found, datasets.open_data(found.config.data), to=to, start=start, updates=updates,
+      workdir, found, source, to=to, start=start, updates=updates,
       batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed, max_minutes=max_minutes,
       save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
     )  # fmt: skip

@@ -40,6 +40,7 @@ def completed(args: Args) -> Args:
   A run that goes on keeps its own, whatever machine it has come to.
   """
   data = args.data
+  datasets.check(data)
   kind, name = datasets.kind_of(data.data)
   if kind == "folder":
     data = dataclasses.replace(data, data=f"folder:{Path(name).expanduser()}")

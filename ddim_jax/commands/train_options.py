@@ -1,10 +1,8 @@
 """The command line of ``ddim train`` as `presets.Args`."""
 
 import dataclasses
-import re
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -25,7 +23,7 @@ def parse(argv: Sequence[str]) -> Args:
   What to train on may follow the name of the preset "folder", or stand in its place.
   """
   argv = list(argv)
-  if argv and argv[0] not in PRESETS and _is_data(argv[0]):
+  if argv and argv[0] not in PRESETS and not argv[0].startswith("-"):
     argv.insert(0, "folder")
   if argv[:1] == ["folder"] and len(argv) > 1 and not argv[1].startswith("-"):
     argv[1:2] = ["--data", argv[1]]
@@ -59,9 +57,3 @@ def _shallow(values: Any) -> dict[str, Any]:
 
 def _as_line(args: Args) -> _Line:
   return _Line(**_shallow(args) | {"network": _Network(**_shallow(args.network))})
-
-
-def _is_data(word: str) -> bool:
-  """Whether a word names data of the user's, rather than a preset or an option."""
-  named = re.match(r"(folder|hf|tfds):.", word) or Path(word).suffix.lower() in (".npy", ".npz")
-  return not word.startswith("-") and bool(named or Path(word).expanduser().is_dir())

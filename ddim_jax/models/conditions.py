@@ -8,7 +8,7 @@ import numpy as np
 
 from ddim_jax.scaling import Scaling
 
-Condition = Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
+Condition = Sequence[Any] | np.ndarray | jax.Array
 """A vector of the numbers that a data set gives with each image, or one for each image."""
 
 

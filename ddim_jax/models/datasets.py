@@ -15,6 +15,7 @@ from ddim_jax.models.config import UNKNOWN, Data
 from ddim_jax.models.model import Model
 
 _LARGEST = 65_536
+_BUILTIN = ("cifar10", "fashion_mnist", "digits")
 _ARRAYS = (".npy", ".npz")
 _PICTURES = (
   "image_size", "crop", "fit", "channels", "bits", "values", "label_column", "condition_columns",
@@ -78,6 +79,13 @@ def meaning(said: tuple[str, ...]) -> Any:
   raise ValueError(f"values must be LOW HIGH, minmax or standardise, got {' '.join(said)}")
 
 
+def check(config: Data) -> None:
+  """Raises ValueError if a size or a meaning is none, before anything is read; names it."""
+  for name in ("image_size", "crop"):
+    size(name, getattr(config, name))
+  meaning(config.values)
+
+
 def open_data(
   config: Data,
   split: str | None = None,
@@ -123,6 +131,11 @@ def open_data(
     return data.load_array(name, values=values)
   if kind == "tfds":
     return data.load_tfds(name, split, config.data_dir, shape, crop, fit=config.fit)
+  if name not in _BUILTIN:
+    known = ", ".join(_BUILTIN)
+    raise ValueError(
+      f"data set must be one of {known}, hf:NAME, tfds:NAME, or a folder or file that is there; got {name!r}"
+    )
   return data.load_builtin(name, split, config.data_dir or data.default_data_dir())
 
 
