@@ -190,6 +190,7 @@ def renewed() -> Solver:
 def ddpm_of(config: dict[str, Any], variance: Any) -> Solver:
   """DDPMScheduler; ``variance`` is the network's second output as a function ``(x_t, t) -> v``, or None."""
   table = {
+    None: "small",  # as files of DPM-Solver leave it behind
     "fixed_small": "small",
     "fixed_small_log": "small",
     "fixed_large": "large",

@@ -108,17 +108,19 @@ def to_pretrained(model: Model) -> interop.Pretrained:
     ValueError: If diffusers has no such network, schedule or prediction; names what.
   """
   variables = {"params": model.params}
+  height, width = model.shape[:2]
+  size = height if height == width else [height, width]  # perhaps other than of the files it began with
   if model.config.imported is not None:
-    return interop.describe(**model.config.imported)._replace(variables=variables)
+    made = interop.describe(**model.config.imported)._replace(variables=variables)
+    return made._replace(config=made.config | {"sample_size": size})
   if not isinstance(model.network, UNet):
     kind = type(model.network).__name__
     raise ValueError(f"diffusers has no such network: {kind} is not a ddim_jax.UNet")  # noqa: TRY004
-  height, width = model.shape[:2]
   made = interop.from_ours(
     model.network, variables, model.schedule, model.parameterisation, size=height,
     clip=model.restrict is clip_x0,
   )  # fmt: skip
-  return made if height == width else made._replace(config=made.config | {"sample_size": [height, width]})
+  return made._replace(config=made.config | {"sample_size": size})
 
 
 def _network(config: Config, channels: int, num_classes: int, condition_size: int) -> UNet:

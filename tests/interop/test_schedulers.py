@@ -121,6 +121,7 @@ CASES = [
   ("DDIMScheduler", PLAIN),
   ("DDIMParallelScheduler", PLAIN | {"timestep_spacing": "trailing"}),
   ("DDPMScheduler", PLAIN),
+  ("DDPMScheduler", PLAIN | {"variance_type": None}),
   ("DDPMScheduler", PLAIN | {"variance_type": "learned_range"}),
   ("DDPMScheduler", PLAIN | {"beta_schedule": "laplace", "variance_type": "fixed_large"}),
   ("DDPMParallelScheduler", {"variance_type": "fixed_small_log", "beta_schedule": "sigmoid"}),

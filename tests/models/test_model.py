@@ -11,6 +11,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax import checkpoints, data, interop, models
+from ddim_jax.models import build
 from ddim_jax.packing import Packed, unpack
 from ddim_jax.runs import objective
 from ddim_jax.runs.start import start
@@ -259,3 +260,14 @@ def test_networks_with_other_coordinates_are_given_them(tmp_path, scheduler):
   x0, keys = np.zeros((2, 8, 8, 1), np.float32), jax.random.split(jax.random.key(0))
   losses = jax.jit(objective.losses(model))(model.params, keys, x0, None, jnp.array([3, 900]))
   assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize(("shape", "said"), [((4, 12, 1), [4, 12]), ((16, 16, 1), 16), ((8, 8, 1), 8)])
+def test_files_for_diffusers_say_the_size_that_was_trained_on(shape, said):
+  """Also where the network came from files of another size."""
+  network = ddim_jax.UNet(channels=4, multipliers=(1, 2), blocks=1, attention=(), groups=2, out_channels=1)
+  like = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.int32(1))
+  variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
+  own = interop.from_ours(network, variables, ddim_jax.linear_schedule(), ddim_jax.EPS, size=8)
+  model = build.from_pretrained(own).replace(shape=shape)
+  assert build.to_pretrained(model).config["sample_size"] == said

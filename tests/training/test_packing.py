@@ -62,7 +62,10 @@ def test_gradients_are_those_of_the_tree():
   np.testing.assert_allclose(tangent, sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(expected)), rtol=1e-6)
 
 
-NETWORK = {"w": jax.random.normal(KEY, (4, 5)), "b": jnp.zeros(5), "out": jax.random.normal(KEY, (5, 4))}
+NETWORK = {
+  name: jax.random.normal(KEY, shape, jnp.float32) * float(len(shape) > 1)
+  for name, shape in {"w": (4, 5), "b": (5,), "out": (5, 4)}.items()
+}
 
 
 def run(params, optimizer, steps=3, scale=1.0):
@@ -75,7 +78,9 @@ def run(params, optimizer, steps=3, scale=1.0):
   )
   state, metrics = training.create_state(params, optimizer, emas=1), None
   for _ in range(steps):
-    state, metrics = jax.jit(step)(state, KEY, scale * jax.random.normal(KEY, (8, 4)), jnp.arange(8))
+    state, metrics = jax.jit(step)(
+      state, KEY, scale * jax.random.normal(KEY, (8, 4), jnp.float32), jnp.arange(8)
+    )
   return state, metrics
 
 
