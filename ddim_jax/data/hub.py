@@ -47,7 +47,6 @@ def load_hf(
     import datasets
   except ImportError as error:
     raise ValueError("data sets of the Hugging Face hub need: pip install 'ddim_jax[hf]'") from error
-  form, values = pictures_form(image_size, crop, reading), reading.get("values")
   table = _open(datasets, name, split)
   wanted = [image_column, *condition_columns, *([label_column] if label_column else [])]
   if missing := [column for column in wanted if column not in table.column_names]:
@@ -59,7 +58,10 @@ def load_hf(
   condition = np.concatenate(conditions, axis=1) if conditions else None
   if not isinstance(table.features[image_column], datasets.Image):
     arrays = np.stack(list(table.with_format("numpy")[image_column][:]))
-    return sources.in_memory(title, arrays, labels, classes, values=values, conditions=condition)
+    return sources.in_memory(
+      title, arrays, labels, classes, values=reading.get("values"), conditions=condition
+    )
+  form = pictures_form(image_size, crop, reading)
   files = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
 
   def decode_row(index: int) -> tuple[np.ndarray, Held]:
