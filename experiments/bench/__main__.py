@@ -8,10 +8,11 @@ from ddim_jax.commands import cli
 from experiments.bench.accelerator import accelerator
 from experiments.bench.checkpoint import checkpoint
 from experiments.bench.compile import compile
+from experiments.bench.many_devices import scaling
 from experiments.bench.memory import memory
+from experiments.bench.photos import photos
 from experiments.bench.pipeline import pipeline
 from experiments.bench.sample import sample
-from experiments.bench.scaling import scaling
 from experiments.bench.solvers import solvers
 from experiments.bench.train import train
 
@@ -21,6 +22,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
   "compile": compile,
   "memory": memory,
   "pipeline": pipeline,
+  "photos": photos,
   "checkpoint": checkpoint,
   "scaling": scaling,
   "solvers": solvers,

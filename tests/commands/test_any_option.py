@@ -14,7 +14,7 @@ from ddim_jax.commands import presets, train_model
 from ddim_jax.models.config import Diffusion, Network
 from tests.test_ranges import numbers
 
-TRIED, TRAINED = 30, 1
+TRIED, TRAINED = 12, 1
 """Values of a section that are tried, and accepted ones that are trained with, drawn at random."""
 ELSEWHERE = ("data", "data_dir", "split", "distributed", "coordinator", "num_processes", "process_id")
 """What to read, and from where; other processes."""
@@ -62,7 +62,7 @@ def test_any_value_trains_two_steps_or_is_refused_by_name_before_data_are_read(
   rng, read = np.random.default_rng(0), []
   pixels, labels = rng.integers(0, 256, (8, 8, 8, 1), np.uint8), np.arange(8, dtype=np.int32) % 2
   source = data.in_memory("tiny", pixels, labels, ("a", "b"))
-  monkeypatch.setattr(train_model.datasets, "open_data", lambda data: read.append(data) or source)
+  monkeypatch.setattr(train_model.datasets, "open_data", lambda data, **_: read.append(data) or source)
   monkeypatch.setattr(train_model, "outlook", lambda *_: [])  # it measures the machine
   kind = getattr(tiny(tmp_path), section)
   hints = typing.get_type_hints(type(kind), include_extras=True)

@@ -5,10 +5,10 @@ import pytest
 
 from experiments.bench import measure, peers
 from experiments.bench.compile import compile_times
+from experiments.bench.many_devices import scaling
 from experiments.bench.memory import memory
 from experiments.bench.pipeline import pipeline
 from experiments.bench.sample import sample
-from experiments.bench.scaling import scaling
 from experiments.bench.solvers import solvers
 from experiments.bench.train import train
 
