@@ -12,7 +12,7 @@ from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import options, outputs
 from ddim_jax.data import report as reports
 from ddim_jax.data.sources import UnsaidError
-from ddim_jax.models import datasets, load, packaged, records
+from ddim_jax.models import build, datasets, load, packaged
 from ddim_jax.models.config import UNKNOWN, Data
 from ddim_jax.models.loading import is_diffusers
 from ddim_jax.places import local
@@ -75,7 +75,7 @@ def inspect(
   print(f"values: {found.scaling}")
   if found.conditions is not None:
     print(f"conditions: {found.condition_size} numbers, {found.conditions}")
-  _print_config(records.to_json(found.config))
+  _print_config(build.to_json(found.config))
   return 0
 
 

@@ -17,7 +17,7 @@ from ddim_jax.commands.train_options import OPTIONS, parse
 from ddim_jax.console import say
 from ddim_jax.cpu import heap
 from ddim_jax.data import Source
-from ddim_jax.models import Model, build, datasets, load, records
+from ddim_jax.models import Model, build, datasets, load
 from ddim_jax.models.config import Config, Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
@@ -72,7 +72,7 @@ def fitted(args: Args, shape: tuple[int, ...]) -> Args:
 def _before(args: Args) -> Config | None:
   """The configuration of the run that goes on, if one does."""
   saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
-  return None if saved is None else records.from_json(saved["config"])
+  return None if saved is None else build.from_json(saved["config"])
 
 
 def opened(args: Args) -> Source:
@@ -113,7 +113,7 @@ def starting_model(args: Args, source: Source) -> Model:
       asked_for = "without it" if origin is None else f"with --from {origin}"
       raise ValueError(f"this run {said} and cannot go on {asked_for}")
     if origin is not None:
-      config = build.adopt(config, records.from_json(saved["config"]))
+      config = build.adopt(config, build.from_json(saved["config"]))
     conditions = from_json(saved.get("conditions"))
     return build.from_config(config, source.shape, source.classes, conditions=conditions)
   conditions = None if source.conditions is None else standardised(source.conditions)

@@ -104,7 +104,7 @@ def _report_unofficial(folder: Path, checksums: dict[str, str]) -> None:
                       folder / name, found)  # fmt: skip
 
 
-def _read_idx(path: Path) -> np.ndarray:
+def read_idx(path: Path) -> np.ndarray:
   """An array in the IDX format of MNIST, gzipped."""
   raw = gzip.decompress(path.read_bytes())
   rank = raw[3] if len(raw) >= 4 and raw[:3] == b"\0\0\x08" else 0
@@ -125,7 +125,7 @@ class FashionMnistPng(_PngBuilder):
     parts = {"train": "train", "test": "t10k"}
     kinds = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz")
     names = [f"{part}-{kind}" for part in parts.values() for kind in kinds]
-    arrays = [_read_idx(p) for p in self.find(dl_manager, "Fashion-MNIST", names, DEBIAN_FASHION_MNIST)]
+    arrays = [read_idx(p) for p in self.find(dl_manager, "Fashion-MNIST", names, DEBIAN_FASHION_MNIST)]
     return {"train": (arrays[0][..., None], arrays[1]), "test": (arrays[2][..., None], arrays[3])}
 
 

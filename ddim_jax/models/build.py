@@ -4,21 +4,30 @@ Nothing outside this module asks where a model came from.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from ddim_jax import interop, ranges
-from ddim_jax import scaling as scalings
 from ddim_jax.denoisers import clip_x0
 from ddim_jax.models import tables, unets
 from ddim_jax.models.conditions import size_of
-from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion
+from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
 from ddim_jax.models.model import Model
-from ddim_jax.models.records import FIELDS, OPEN, from_json
 from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.schedules import Schedule, zero_terminal_snr
 from ddim_jax.unet import UNet
+
+_SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
+_FIELDS = {"model": "network"}
+"""Sections of the JSON whose field in `Config` has another name."""
+PATHS = ("data_dir", "table")
+"""Fields of the data that say where things lie."""
+_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
+"""What a network with weights of its own leaves to the options."""
+WHOLE = ("imported", "custom")
+"""Entries of the JSON beside the sections."""
 
 
 def from_config(
@@ -150,8 +159,8 @@ def adopt(asked: Config, origin: Config) -> Config:
   """
 
   def section(name: str) -> Any:
-    field = FIELDS.get(name, name)
-    left_open = {key: getattr(getattr(asked, field), key) for key in OPEN[name]}
+    field = _FIELDS.get(name, name)
+    left_open = {key: getattr(getattr(asked, field), key) for key in _OPEN[name]}
     return dataclasses.replace(getattr(origin, field), **left_open)
 
   network = section("model")
@@ -164,28 +173,41 @@ def adopt(asked: Config, origin: Config) -> Config:
   return dataclasses.replace(asked, network=network, diffusion=section("diffusion"), imported=origin.imported)
 
 
-def from_description(description: dict[str, Any], params: Any, like: Model | None = None) -> Model:
-  """The inverse of `describe`.
+def to_predict_v(config: Config) -> Config:
+  """The same network, to predict v: of files of another project, too, which say it in their own words."""
+  diffusion = dataclasses.replace(config.diffusion, predict="v")
+  imported = config.imported
+  if imported is not None:
+    imported = imported | {"scheduler": imported["scheduler"] | {"prediction_type": "v_prediction"}}
+  return dataclasses.replace(config, diffusion=diffusion, imported=imported)
 
-  Args:
-    description: Its result.
-    params: The weights beside it.
-    like: A model with the same network, where that is not this project's.
+
+def to_json(config: Config) -> dict[str, Any]:
+  """JSON values; paths become strings. What imported files decide stands only under "imported"."""
+  values = dataclasses.asdict(config)
+  sections = {name: values[_FIELDS.get(name, name)] for name in _SECTIONS}
+  sections["data"] |= {key: sections["data"][key] and str(sections["data"][key]) for key in PATHS}
+  if config.imported is not None:
+    sections |= {
+      section: {name: sections[section][name] for name in names} for section, names in _OPEN.items()
+    }
+  return sections | {name: values[name] for name in WHOLE if values[name]}
+
+
+def from_json(values: dict[str, Any]) -> Config:
+  """The inverse of `to_json`; a field younger than the checkpoint has its default.
 
   Raises:
-    ValueError: If the network is not this project's and ``like`` is not given.
+    ValueError: If a section or field is unknown.
   """
-  config, step = from_json(description["config"]), int(description["step"])
-  scaled: dict[str, Any] = {
-    "scaling": scalings.from_json(description.get("scaling")) or BYTES,
-    "conditions": scalings.from_json(description.get("conditions")),
-  }
-  if like is not None:
-    return like.replace(params=params, step=step, config=config, **scaled)
-  if config.custom:
-    raise ValueError(
-      f"the network, {config.custom}, is not this project's: give like, a Model with that network from"
-      " ddim_jax.models.from_network"
-    )
-  shape, classes = tuple(description["image"]), tuple(description["classes"])
-  return from_config(config, shape, classes, params, step, **scaled)
+  sections = {}
+  for name, kind in _SECTIONS.items():
+    found = values.get(name, {})
+    if unknown := set(found) - {field.name for field in dataclasses.fields(kind)}:
+      raise ValueError(f"the checkpoint is of a newer version: {name} has {sorted(unknown)}")
+    found = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
+    if kind is Data:
+      found |= {key: Path(found[key]) for key in PATHS if found.get(key)}
+      found |= {key: str(found[key]) for key in ("image_size", "crop") if found.get(key)}  # once integers
+    sections[_FIELDS.get(name, name)] = kind(**found)
+  return Config(**sections, imported=values.get("imported"), custom=values.get("custom", ""))

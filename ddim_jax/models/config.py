@@ -1,6 +1,5 @@
 """What decides a model, as frozen dataclasses: the record that every checkpoint and exported file carries."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,12 +143,3 @@ class Config:
   optimisation: Optimisation = Optimisation()
   imported: dict[str, Any] | None = None
   custom: str = ""
-
-
-def to_predict_v(config: Config) -> Config:
-  """The same network, to predict v: of files of another project, too, which say it in their own words."""
-  diffusion = dataclasses.replace(config.diffusion, predict="v")
-  imported = config.imported
-  if imported is not None:
-    imported = imported | {"scheduler": imported["scheduler"] | {"prediction_type": "v_prediction"}}
-  return dataclasses.replace(config, diffusion=diffusion, imported=imported)

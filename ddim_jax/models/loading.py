@@ -54,7 +54,7 @@ def load(
     _refuse(path, "size", size)
     if not path.is_file():
       raise _nothing(where)
-    return build.from_description(*exported.read(path), like)
+    return records.from_description(*exported.read(path), like)
   if path.suffix in _PICKLES:
     _refuse(path, "step", step)
     if ema not in (None, 0):
@@ -100,7 +100,7 @@ def _run(workdir: Path, step: int | None, ema: float | None, like: Model | None)
   from ddim_jax import checkpoints
 
   restored = checkpoints.restore_latest(workdir / "checkpoints", step)
-  optimisation = records.from_json(restored.config["config"]).optimisation
+  optimisation = build.from_json(restored.config["config"]).optimisation
   kept = {decay: f"emas.{i}" for i, decay in enumerate(optimisation.emas)} | {optimisation.ema: "ema"}
   if ema is not None and ema not in kept:
     raise ValueError(f"ema must be one of {sorted(kept)}, the decays that this run keeps; got {ema}")
@@ -110,4 +110,4 @@ def _run(workdir: Path, step: int | None, ema: float | None, like: Model | None)
   else:
     below = {k.removeprefix(f"{name}."): v for k, v in restored.arrays.items() if k.startswith(f"{name}.")}
     params = checkpoints.fill(like.template(), below)
-  return build.from_description({"step": restored.step, **restored.config}, params, like)
+  return records.from_description({"step": restored.step, **restored.config}, params, like)

@@ -13,8 +13,7 @@ import optax
 
 from ddim_jax import data, distillation, training
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.models import Model, tables
-from ddim_jax.models.config import to_predict_v
+from ddim_jax.models import Model, build, tables
 from ddim_jax.parameterisation import EPS, V
 from ddim_jax.runs import objective
 from ddim_jax.runs.loop import fit
@@ -44,7 +43,7 @@ def stages(start: int, to: int, turn: bool) -> list[tuple[int, int]]:
 def as_student(teacher: Model) -> Model:
   """The teacher as the model that is to become a student: of v if it was of eps, on the students' levels."""
   turn = teacher.parameterisation is EPS
-  config = to_predict_v(teacher.config) if turn else teacher.config
+  config = build.to_predict_v(teacher.config) if turn else teacher.config
   diffusion = dataclasses.replace(config.diffusion, spacing=SPACING)
   return teacher.replace(
     parameterisation=V if turn else teacher.parameterisation,

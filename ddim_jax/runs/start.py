@@ -13,7 +13,7 @@ from ddim_jax.console import say
 from ddim_jax.cpu.devices import lies_alone
 from ddim_jax.data import Source
 from ddim_jax.initialisation import on_host
-from ddim_jax.models import Model, records
+from ddim_jax.models import Model, build, records
 from ddim_jax.models.config import Config
 from ddim_jax.packing import pack
 from ddim_jax.scaling import Scaling, from_moments, unscaled
@@ -177,14 +177,14 @@ def fill_in(template: Any, params: Any) -> Any:
 
 def _compared(saved: Config, asked: Config) -> list[tuple[str, str, Any, Any]]:
   """``(section, field, saved, asked)`` of all fields that differ."""
-  old, new = records.to_json(saved), records.to_json(asked)
+  old, new = build.to_json(saved), build.to_json(asked)
   fields = [
     (section, name, old[section].get(name), value)
     for section in _SECTIONS
     for name, value in new[section].items()
     if name not in _ELSEWHERE
   ]
-  whole = [("", name, old.get(name), new.get(name)) for name in records.WHOLE]
+  whole = [("", name, old.get(name), new.get(name)) for name in build.WHOLE]
   return [field for field in fields + whole if field[2] != field[3]]
 
 
@@ -198,7 +198,7 @@ def differences(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[list[str]
   Returns:
     ``(deciding, others)``: what decides the model, with which the run cannot go on, and what does not.
   """
-  compared = _compared(records.from_json(saved["config"]), records.from_json(asked["config"]))
+  compared = _compared(build.from_json(saved["config"]), build.from_json(asked["config"]))
   decides = lambda section, name: not section or name in _DECIDES.get(section, ()) or name == "emas"
   deciding = [
     f"{name}: {old!r} in the checkpoint, {new!r} asked for"

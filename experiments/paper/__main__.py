@@ -90,7 +90,7 @@ def _versions() -> dict[str, str]:
   }
 
 
-def _chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:
+def chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:
   """Names that a pattern matches, whole or up to a slash."""
   matches = lambda name, pattern: fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, f"{pattern}/*")
   for pattern in patterns:
@@ -112,7 +112,7 @@ def main(args: Args) -> None:
       task, args.steps, args.etas, args.inversion_steps, args.num_samples,
       args.num_samples_long or args.num_samples, args.num_test, args.num_bits,
   )  # fmt: skip
-  chosen = _chosen(list(plan), args.cells)
+  chosen = chosen(list(plan), args.cells)
   print(
     f"model       step {trained.step:,}, weights {task.weights_sha256[:16]}, {len(chosen)} cells in {folder}"
   )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ddim_jax import checkpoints, data
-from ddim_jax.models import Model, datasets, drawing, records, tables
+from ddim_jax.models import Model, build, datasets, drawing, tables
 from ddim_jax.runs import quality
 
 SIGMA_HAT = "sigma-hat"
@@ -43,7 +43,7 @@ class Task:
   @property
   def description(self) -> dict[str, Any]:
     """The model's data, network and training."""
-    config = records.to_json(self.trained.config)
+    config = build.to_json(self.trained.config)
     config["data"].pop("data_dir")
     return config
 

@@ -133,7 +133,7 @@ def test_a_truncated_idx_file_is_refused(tmp_path):
   for raw in (b"", b"\0\0\x08\x01\0\0\0\x05abc", b"\0\0\x0d\x01\0\0\0\x01aaaa"):
     path.write_bytes(gzip.compress(raw))
     with pytest.raises(ValueError, match="not a complete IDX file"):
-      builders._read_idx(path)
+      builders.read_idx(path)
 
 
 def test_unknown_names_and_splits_are_refused(data_dir):

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
-from tests.peers import NETWORKS, TINY, our_images, relative, saved, torch_output  # noqa: E402
+from tests.parity import NETWORKS, TINY, our_images, relative, saved, torch_output  # noqa: E402
 
 
 def labels_for(config, batch):

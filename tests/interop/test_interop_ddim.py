@@ -8,7 +8,7 @@ import pytest
 from ddim_jax import interop
 
 torch = pytest.importorskip("torch", reason="parity is measured against torch")
-from tests.peers import ddim_weights, relative  # noqa: E402
+from tests.parity import ddim_weights, relative  # noqa: E402
 
 
 def original_ddim(weights, x, t, *, heights_with_attention):

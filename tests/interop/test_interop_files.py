@@ -18,7 +18,7 @@ diffusers = pytest.importorskip("diffusers", reason="parity is measured against 
 import safetensors.torch  # noqa: E402
 
 from tests.helpers import random_variables  # noqa: E402
-from tests.peers import (  # noqa: E402
+from tests.parity import (  # noqa: E402
   GOOGLE,
   NETWORKS,
   TINY,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ddim_jax import checkpoints, load
 from ddim_jax.commands.sample_images import parse, sample
-from ddim_jax.models import build, config, datasets, records
+from ddim_jax.models import build, config, datasets
 from experiments.studies import parallel_rounds, round_trips
 
 SIDE = 8
@@ -27,7 +27,7 @@ def workdir(tmp_path_factory):
   shapes = build.from_config(settings, (SIDE, SIDE, 1), names).template()
   random = np.random.default_rng(0)
   params = jax.tree.map(lambda leaf: 0.2 * random.normal(size=leaf.shape).astype(np.float32), shapes)
-  saved = {"config": records.to_json(settings), "image": [SIDE, SIDE, 1], "classes": list(names)}
+  saved = {"config": build.to_json(settings), "image": [SIDE, SIDE, 1], "classes": list(names)}
   with checkpoints.open_manager(folder / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": params}, saved)
   left = np.zeros((SIDE, SIDE), np.uint8)

@@ -17,7 +17,7 @@ from ddim_jax.runs import start
 torch = pytest.importorskip("torch", reason="the weights come from torch")
 diffusers = pytest.importorskip("diffusers", reason="the folders come from diffusers")
 from tests.helpers import ROOT  # noqa: E402
-from tests.peers import TINY, ddim_weights, relative, saved, torch_output  # noqa: E402
+from tests.parity import TINY, ddim_weights, relative, saved, torch_output  # noqa: E402
 
 GREY = TINY | {"in_channels": 1, "out_channels": 1}
 SHORT = ["--steps", "2", "--batch-size", "8", "--sample-every", "0", "--save-every", "1"]

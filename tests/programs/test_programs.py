@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddim_jax import checkpoints, load
 from ddim_jax.commands import presets
-from ddim_jax.models import records
+from ddim_jax.models import build
 from tests.helpers import ROOT, cifar_archive
 from tests.programs.draw_floats import draw_floats
 
@@ -66,7 +66,7 @@ def test_a_new_process_makes_the_same_images_in_floating_point(workdir, tmp_path
   """Weights in memory against the same weights saved, and restored by another process."""
   trained = load(workdir)
   moved = trained.replace(params=jax.tree.map(lambda p: p * 1.5, trained.params))
-  saved = {"config": records.to_json(trained.config), "image": [8, 8, 1], "classes": []}
+  saved = {"config": build.to_json(trained.config), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(tmp_path / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": moved.params}, saved)
   command = [sys.executable, "-m", "tests.programs.draw_floats", str(tmp_path), str(tmp_path / "x.npy")]
@@ -199,7 +199,7 @@ def test_every_preset_has_its_command_and_result_and_survives_json():
     assert f"ddim train {name} " in preset.__doc__
     assert "Result: " in preset.__doc__
     args = preset()
-    assert records.from_json(json.loads(json.dumps(records.to_json(args.config)))) == args.config
+    assert build.from_json(json.loads(json.dumps(build.to_json(args.config)))) == args.config
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from ddim_jax.commands.export import export
 from ddim_jax.commands.sample_images import parse, sample
 from ddim_jax.commands.train_model import train
 from ddim_jax.metrics import classifier, efficientnet
-from ddim_jax.models import build, datasets, drawing, exported, load, packaged, records
+from ddim_jax.models import build, datasets, drawing, exported, load, packaged
 from ddim_jax.models import config as configs
 from ddim_jax.runs import evaluation, objective, quality
 from experiments.paper import __main__ as paper
@@ -47,7 +47,7 @@ def workdir(settings, tmp_path_factory):
   """A checkpoint with two averages."""
   folder = tmp_path_factory.mktemp("tiny")
   description = {
-    "config": records.to_json(settings.config),
+    "config": build.to_json(settings.config),
     "image": [8, 8, 1],
     "classes": list("0123456789"),
   }
@@ -310,6 +310,6 @@ def test_only_table_1_needs_a_judge(workdir, tmp_path, monkeypatch):
 
 def test_names_of_cells_are_matched_up_to_a_slash():
   names = ["table1/eta=0/S=10", "table1/eta=0/S=100", "table2/S=10", "figure3"]
-  assert paper._chosen(names, ("table1",)) == names[:2]
-  assert paper._chosen(names, ("*/S=10",)) == [names[0], names[2]]
-  assert paper._chosen(names, ()) == names
+  assert paper.chosen(names, ("table1",)) == names[:2]
+  assert paper.chosen(names, ("*/S=10",)) == [names[0], names[2]]
+  assert paper.chosen(names, ()) == names

@@ -9,7 +9,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax import checkpoints
-from ddim_jax.models import build, config, records, tables
+from ddim_jax.models import build, config, tables
 from experiments.studies import solver_errors as solvers
 
 
@@ -37,7 +37,7 @@ def workdir(tmp_path_factory):
   random = np.random.default_rng(0)
   moved = lambda leaf: np.asarray(leaf + 0.1 * random.standard_normal(leaf.shape), np.float32)
   params = jax.tree.map(moved, params)
-  saved = {"config": records.to_json(made), "image": [8, 8, 1], "classes": []}
+  saved = {"config": build.to_json(made), "image": [8, 8, 1], "classes": []}
   with checkpoints.open_manager(folder / "checkpoints") as manager:
     checkpoints.save(manager, 1, {"ema": params}, saved)
   return folder
