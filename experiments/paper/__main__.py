@@ -112,19 +112,19 @@ def main(args: Args) -> None:
       task, args.steps, args.etas, args.inversion_steps, args.num_samples,
       args.num_samples_long or args.num_samples, args.num_test, args.num_bits,
   )  # fmt: skip
-  chosen = chosen(list(plan), args.cells)
+  wanted = chosen(list(plan), args.cells)
   print(
-    f"model       step {trained.step:,}, weights {task.weights_sha256[:16]}, {len(chosen)} cells in {folder}"
+    f"model       step {trained.step:,}, weights {task.weights_sha256[:16]}, {len(wanted)} cells in {folder}"
   )
-  for number, name in enumerate(chosen, 1):
+  for number, name in enumerate(wanted, 1):
     path = folder / "cells" / f"{cells.slug(name)}.json"
     settings = plan[name].settings()
     if path.exists():
       if json.loads(path.read_text())["settings"] == settings:
-        print(f"[{number}/{len(chosen)}] {name}: done before")
+        print(f"[{number}/{len(wanted)}] {name}: done before")
         continue
       print(f"{name}: was made with other settings, made again")
-    print(f"[{number}/{len(chosen)}] {name}", flush=True)
+    print(f"[{number}/{len(wanted)}] {name}", flush=True)
     began = time.monotonic()
     result = plan[name].make()
     print(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s", flush=True)
