@@ -1,12 +1,13 @@
 """Pictures: grids, strips, animations and curves. Needs the ``train`` extra."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -16,6 +17,8 @@ _MIN_SIDE = 480
 """Pictures smaller than this many pixels are enlarged by a whole factor, each pixel a square."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """Endings of files that `save_png` writes."""
+SETTINGS = "ddim_jax"
+"""Key of the text in a PNG that says how it was made."""
 _FIGURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
 
 
@@ -109,6 +112,14 @@ def save_png(path: Path, picture: np.ndarray) -> None:
     picture = visible(picture)
   path.parent.mkdir(parents=True, exist_ok=True)
   to_image(enlarge(picture)).save(path)
+
+
+def png_text(settings: dict[str, Any]) -> PngImagePlugin.PngInfo:
+  """How a picture was made, for its PNG file."""
+  steps = {"S": len(settings["levels"]) - 1} if "levels" in settings else {}
+  info = PngImagePlugin.PngInfo()
+  info.add_text(SETTINGS, json.dumps(settings | steps))
+  return info
 
 
 def save_animation(path: Path, frames: np.ndarray, seconds: float = 3.0) -> None:

@@ -1,6 +1,7 @@
 """The command ``ddim``: finds the module of what was asked for, which is imported only then."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ COMMANDS = {
   "train": ("train_model", "train a model, or go on with a run"),
   "distil": ("distil_model", "train a student that needs few steps"),
   "compare": ("compare", "the same images for several S and eta, side by side"),
+  "play": ("play", "a page in the browser where a model draws while you move its settings"),
   "inspect": ("inspect_model", "what a run or a model holds; whether its checkpoints are sound"),
   "export": ("export", "write a model as one file"),
   "convert": ("convert", "write a model for diffusers, or as a checkpoint"),
@@ -47,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   except ModuleNotFoundError as error:
     if (error.name or "ddim_jax").startswith("ddim_jax"):
       raise
-    sys.stderr.write(f"error: this needs {error.name}: pip install 'ddim_jax[train]'\n")
+    extra = "app" if name == "play" and importlib.util.find_spec("gradio") is None else "train"
+    sys.stderr.write(f"error: this needs {error.name}: pip install 'ddim_jax[{extra}]'\n")
     sys.exit(2)
   except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

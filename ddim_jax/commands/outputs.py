@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import PngImagePlugin
 
 from ddim_jax import console, places, plots
 from ddim_jax.atomic import alone, replacing
 
 Draw = Callable[[np.ndarray], np.ndarray]
 """``indices -> images``, see `ddim_jax.models.drawing.numbered_pictures`."""
-SETTINGS = "ddim_jax"
-"""Key of the text in a PNG that says how it was made."""
 
 
 def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".png",)) -> Path:
@@ -40,18 +37,10 @@ def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".
   return places.local(out, "out")
 
 
-def png_text(settings: dict[str, Any]) -> PngImagePlugin.PngInfo:
-  """How a picture was made, for its PNG file."""
-  steps = {"S": len(settings["levels"]) - 1} if "levels" in settings else {}
-  info = PngImagePlugin.PngInfo()
-  info.add_text(SETTINGS, json.dumps(settings | steps))
-  return info
-
-
 def save_png(path: Path, picture: np.ndarray, settings: dict[str, Any]) -> None:
   """Writes ``u8[H, W, C]``, enlarged if it is tiny, and in it how it was made; creates the folder."""
   with replacing(path) as partial:
-    plots.to_image(plots.enlarge(picture)).save(partial, "PNG", pnginfo=png_text(settings))
+    plots.to_image(plots.enlarge(picture)).save(partial, "PNG", pnginfo=plots.png_text(settings))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -108,7 +97,7 @@ def write_pngs(folder: Path, num: int, size: int, draw: Draw, settings: dict[str
     for indices, images in _blocks(0, num, size, draw, missing):
       for i, image in zip(indices, images, strict=True):
         with replacing(name(i)) as partial:  # a PNG that is there is whole
-          plots.to_image(image).save(partial, "PNG", pnginfo=png_text(settings | {"image": int(i)}))
+          plots.to_image(image).save(partial, "PNG", pnginfo=plots.png_text(settings | {"image": int(i)}))
 
 
 def write_npz(

@@ -84,13 +84,13 @@ def checked_eta(eta: float, solver: str | Solver | None) -> np.float32:
   return np.float32(eta)
 
 
-def _placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
+def placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
   """The model on all devices that share examples, sent there once."""
   key = ("placed", sharing.mesh)
   if key not in model.programs:
     model.programs[key] = jax.device_put(model, everywhere(sharing))
-  placed: Model = model.programs[key]
-  return placed
+  found: Model = model.programs[key]
+  return found
 
 
 def numbered_images(
@@ -153,9 +153,9 @@ def numbered_images(
   def draw(indices: np.ndarray, eta: float = 0.0, params: Any = None) -> np.ndarray:
     indices, noise = np.asarray(indices, np.int32), checked_eta(eta, solver)
     other = None if params is None else model.replace(params=params)
-    placed = _placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
+    ready = placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
     shared = jax.device_put((indices, labels_of(indices)), sharing)
-    images = np.asarray(program(placed, key, noise, np.float32(guidance), levels, count, *shared))
+    images = np.asarray(program(ready, key, noise, np.float32(guidance), levels, count, *shared))
     finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     if not finite.all():
       raise FloatingPointError(
@@ -190,5 +190,5 @@ def inverted(
   for first in range(0, len(images), size):
     rows = np.minimum(np.arange(first, first + size), len(images) - 1)
     shared = jax.device_put((images[rows], None if each is None else each[rows]), sharing)
-    found.append(np.asarray(program(_placed(model, sharing), *shared, ts, np.int32(refine))))
+    found.append(np.asarray(program(placed(model, sharing), *shared, ts, np.int32(refine))))
   return np.concatenate(found)[: len(images)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddim_jax import plots
 from ddim_jax.commands import cli, options, outputs, presets, sample_images, train_model
 from ddim_jax.commands.compare import compare
 from ddim_jax.commands.main import COMMANDS, main
@@ -87,7 +88,7 @@ def test_one_place_decides_names_of_results(tmp_path, out, suffixes, expected):
 def test_a_png_says_how_it_was_made(tmp_path):
   outputs.save_png(tmp_path / "a.png", np.zeros((4, 4, 1), np.uint8), {"seed": 3, "levels": [9, 5, 0]})
   with Image.open(tmp_path / "a.png") as picture:
-    assert json.loads(picture.text[outputs.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
+    assert json.loads(picture.text[plots.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
   assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -129,6 +130,18 @@ def test_what_a_run_will_take_is_said_before_and_weeks_are_warned_of():
   assert not none
   _, warning = train_model.outlook(model, 128, 10**12)
   assert re.search(r"warning: that is about [\d,]+ weeks on this machine: take fewer --steps", warning)
+
+
+def test_what_the_page_needs_has_an_extra_of_its_own(monkeypatch, capsys):
+  def without(name):
+    raise ModuleNotFoundError(f"No module named {name!r}", name="gradio")
+
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  monkeypatch.setattr("importlib.import_module", without)
+  with pytest.raises(SystemExit) as ended:
+    main(["play"])
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == "error: this needs gradio: pip install 'ddim_jax[app]'\n"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
