@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import pytest
 
 import ddim_jax
-from ddim_jax.commands import compare, convert, distil_model, editing, export, inspect_model, options, presets
+from ddim_jax.commands import (
+  compare,
+  convert,
+  distil_model,
+  editing,
+  export,
+  inspect_model,
+  options,
+  play,
+  presets,
+)
 from ddim_jax.commands import sample_images as sampling
 from ddim_jax.commands import train_model as training
 from ddim_jax.commands.main import COMMANDS
@@ -25,6 +35,7 @@ OF_COMMANDS = {
   "convert": options.names(convert.convert),
   "export": options.names(export.export),
   "inspect": options.names(inspect_model.inspect),
+  "play": options.names(play.play),
   "distil": options.names(distil_model.distil_model),
 }
 OF_OTHERS = {"help", "worker", "command"}

@@ -27,7 +27,8 @@ def counted():
   def network(params, x, t, labels):  # labels: 3 is none
     traces.append(1)
     shift = params["shift"][labels][:, None, None, None]
-    return jnp.tanh(params["gain"] * x + shift) * jnp.cos(0.001 * jnp.asarray(t, jnp.float32))
+    level = jnp.reshape(jnp.asarray(t, jnp.float32), (-1, 1, 1, 1))
+    return jnp.tanh(params["gain"] * x + shift) * jnp.cos(0.001 * level)
 
   params = {"gain": jnp.float32(0.9), "shift": jnp.asarray([-0.2, 0.1, 0.3, 0.0], jnp.float32)}
   model = from_network(network, (6, 8, 1), params=jax.device_get(params), classes=NAMES)
