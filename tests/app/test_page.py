@@ -62,9 +62,9 @@ def page(browser, address):
   """A page of its own, on which the first pictures have come; any error of the page fails the test."""
   opened, errors = browser.new_page(viewport={"width": 1280, "height": 900}), []
   opened.set_default_timeout(_PATIENCE)
-  opened.on("pageerror", errors.append)
+  opened.on("pageerror", lambda error: errors.append(error))
   outside = re.compile(r"^(http://127\.0\.0\.1|data:|blob:)")
-  opened.on("request", lambda request: outside.match(request.url) or errors.append(request.url))
+  opened.on("request", lambda sent: errors.append(sent.url) if not outside.match(sent.url) else None)
   opened.goto(address)
   opened.wait_for_selector("#draw-download a")
   yield opened
@@ -202,7 +202,10 @@ def test_solvers_stand_side_by_side_and_two_seeds_have_a_way_between(page):
   slider = page.locator("#weight input[type=range]")
   slider.focus()
   slider.press("End")
-  page.wait_for_function("document.querySelector('#between-pictures h3').innerText == 'Weight 1.00'")
+  page.wait_for_function(
+    "document.querySelector('#between-pictures h3').innerText == 'Weight 1.00'"
+    " && document.querySelector('#between-status').innerText.includes('done')"
+  )
   found = sources(page, "between")
   assert found[0] != middle[0]
   assert found[1:] == middle[1:]
