@@ -97,9 +97,8 @@ def inspect(what: Source | np.ndarray | str | Path, **options: Any) -> Report:
   Args:
     what: A source, an array, a ``.npy`` or ``.npz`` file, or a folder of pictures, of which broken ones are
       skipped and counted.
-    **options: As of `load_folder`, `load_array` or `in_memory`. Pictures become thumbnails of 64 pixels
-    unless
-      ``image_size`` is given.
+    **options: As of `load_folder`, `load_array` or `in_memory`. Pictures become thumbnails of
+      64 pixels unless ``image_size`` is given.
 
   Raises:
     ValueError: If it cannot be read.
