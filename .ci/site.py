@@ -1,6 +1,6 @@
-"""Builds the documentation site into build/site: ``python .ci/site.py``; a broken link is an error.
+"""Builds the documentation site into build/site: ``python .ci/site.py``. Broken links are errors.
 
-Pages and pictures are laid side by side as in the repository, so that links which work there work on the site.
+Pages and pictures are laid side by side as in the repository, so that links that work there work here.
 """
 
 import shutil

@@ -1,6 +1,5 @@
 """The notebooks of docs/notebooks, text with marks of cells, run; each in a kernel of its own."""
 
-import os
 import re
 
 import pytest
@@ -26,9 +25,8 @@ def test_a_notebook_runs_and_shows_a_picture(path, tmp_path, compilation_cache, 
   monkeypatch.delenv("XLA_FLAGS", raising=False)
   notebook = nbformat.v4.new_notebook(cells=cells)
   notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python", "language": "python"}
-  client = nbclient.NotebookClient(
-    notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}, env=dict(os.environ)
-  )
+  resources = {"metadata": {"path": str(tmp_path)}}
+  client = nbclient.NotebookClient(notebook, timeout=240, resources=resources)
   client.execute()
   shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
   assert any("image/png" in output.get("data", {}) for output in shown)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # First pictures
-# A model that comes along draws clothes. Open this file as a notebook (Jupyter with jupytext does, and so does
-# VS Code); it is kept as text, so that its changes can be read. Outputs are made when it is run.
+# A model that comes along draws clothes. Open this file as a notebook (Jupyter with jupytext does, and so
+# does VS Code); it is kept as text, so that its changes can be read. Outputs are made when it is run.
 
 # %%
 import ddim_jax
