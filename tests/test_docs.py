@@ -31,7 +31,7 @@ OF_COMMANDS = {
   "sample": options.names(sampling.Args, editing.Edit) | {"class"},
   "train": options.names(presets.Run, config.Data, config.Network, config.Diffusion, config.Optimisation)
   | {"from"},
-  "compare": options.names(compare.compare),
+  "compare": options.names(compare.compare) | {"class"},
   "convert": options.names(convert.convert),
   "export": options.names(export.export),
   "inspect": options.names(inspect_model.inspect),
