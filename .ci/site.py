@@ -94,13 +94,6 @@ def lay() -> None:
 
 if __name__ == "__main__":
   lay()
-  command = [
-    sys.executable,
-    "-m",
-    "mkdocs",
-    "build",
-    "--strict",
-    "--config-file",
-    str(ROOT / ".ci" / "mkdocs.yml"),
-  ]
-  sys.exit(subprocess.run([*command, str(ROOT / ".ci" / "mkdocs.yml")], check=False).returncode)
+  config = ROOT / ".ci" / "mkdocs.yml"
+  command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]
+  sys.exit(subprocess.run(command, check=False).returncode)
