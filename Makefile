@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick newest lint clean
+.PHONY: demo test quick newest lint docs clean
 
 demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
@@ -23,6 +23,14 @@ lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation site, in build/site; a broken link is an error.
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python .ci/site.py
+
+.venv/docs.stamp: .venv/train.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[train,docs]'
+	touch $@
 
 .venv/train.stamp: pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'

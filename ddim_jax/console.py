@@ -51,7 +51,8 @@ def missing(error: ModuleNotFoundError) -> str:
   name = (error.name or "ddim_jax").partition(".")[0]
   if name in ("ddim_jax", "experiments"):
     raise error
-  return f"error: this needs {name}: pip install 'ddim_jax[{'test' if name in _PEERS else 'train'}]'\n"
+  extra = "app" if name == "gradio" else "test" if name in _PEERS else "train"
+  return f"error: this needs {name}: pip install 'ddim_jax[{extra}]'\n"
 
 
 def say(text: str) -> None:

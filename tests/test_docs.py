@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import ddim_jax
-from ddim_jax.commands import compare, convert, distil_model, editing, export, inspect_model, options
+from ddim_jax.commands import compare, convert, distil_model, editing, export, inspect_model, options, play
 from ddim_jax.commands import sample_images as sampling
 from ddim_jax.commands import train_model as training
 from ddim_jax.commands.main import COMMANDS
@@ -20,10 +20,11 @@ from tests.helpers import ROOT
 OF_COMMANDS = {
   "sample": options.names(sampling.Args, editing.Edit) | {"class"},
   "train": training.OPTIONS,
-  "compare": options.names(compare.compare),
+  "compare": options.names(compare.compare) | {"class"},
   "convert": options.names(convert.convert),
   "export": options.names(export.export),
   "inspect": options.names(inspect_model.inspect, config.Data),
+  "play": options.names(play.play),
   "distil": options.names(distil_model.distil_model),
 }
 OF_OTHERS = {"help", "worker", "command"}

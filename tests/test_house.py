@@ -22,7 +22,7 @@ ABOVE_THE_CORE = {
   "checkpoints": 1,
   "plots": 1,
 }
-LAYERS = ABOVE_THE_CORE | {"models": 2, "runs": 3, "commands": 4}
+LAYERS = ABOVE_THE_CORE | {"models": 2, "runs": 3, "app": 3, "commands": 4}
 """Part of the package -> its layer; the core, 0, is all the rest."""
 LONG = {
   "metrics/inception.py: __call__": "the network from top to bottom, as it was published",

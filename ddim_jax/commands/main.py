@@ -1,6 +1,7 @@
 """The command ``ddim``: finds the module of what was asked for, which is imported only then."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ COMMANDS = {
   "train": ("train_model", "train a model, or go on with a run"),
   "distil": ("distil_model", "train a student that needs few steps"),
   "compare": ("compare", "the same images for several S and eta, side by side"),
+  "play": ("play", "a page in the browser where a model draws while you move its settings"),
   "inspect": ("inspect_model", "what a run, a model or a data set holds; whether checkpoints are sound"),
   "export": ("export", "write a model as one file"),
   "convert": ("convert", "write a model for diffusers, or as a checkpoint"),

@@ -118,7 +118,7 @@ def decode(file: Any, form: Form, name: object = None) -> tuple[np.ndarray, Held
   file = Path(file).expanduser() if isinstance(file, str | Path) else file
   try:
     try:
-      with Image.open(file, formats=_formats()) as image:
+      with Image.open(file, formats=formats()) as image:
         pixels, held = _read(image, form)
     except (UnidentifiedImageError, _TooDeepError):
       if not tiff.may_read(file):
@@ -144,8 +144,8 @@ def _reason(error: Exception) -> str:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
-  """Those that this Pillow can read; others, such as EPS, would start programs."""
+def formats() -> tuple[str, ...]:
+  """Formats of pictures that this Pillow can read; others, such as EPS, would start programs."""
   Image.init()
   return tuple(name for name in _FORMATS if name in Image.OPEN)
 

@@ -90,13 +90,13 @@ def checked_eta(eta: float, solver: str | Solver | None) -> np.float32:
   return np.float32(eta)
 
 
-def _placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
+def placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
   """The model on all devices that share examples, sent there once."""
   key = ("placed", sharing.mesh)
   if key not in model.programs:
     model.programs[key] = jax.device_put(model, everywhere(sharing))
-  placed: Model = model.programs[key]
-  return placed
+  found: Model = model.programs[key]
+  return found
 
 
 def numbered_images(
@@ -164,10 +164,10 @@ def numbered_images(
   def draw(indices: np.ndarray, eta: float = 0.0, params: Any = None) -> np.ndarray:
     indices, noise = np.asarray(indices, np.int32), checked_eta(eta, solver)
     other = None if params is None else model.replace(params=params)
-    placed = _placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
+    ready = placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
     given = (labels_of(indices), conditions_of(indices))
     shared = jax.device_put((indices, given), sharing)
-    images = np.asarray(program(placed, key, noise, np.float32(guidance), levels, count, *shared))
+    images = np.asarray(program(ready, key, noise, np.float32(guidance), levels, count, *shared))
     finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
     if not finite.all():
       raise FloatingPointError(
@@ -241,5 +241,5 @@ def inverted(
     rows = np.minimum(np.arange(first, first + size), len(images) - 1)
     given = (None if x is None else x[rows] for x in (labels, vectors))
     shared = jax.device_put((images[rows], *given), sharing)
-    found.append(np.asarray(program(_placed(model, sharing), *shared, ts, np.int32(refine))))
+    found.append(np.asarray(program(placed(model, sharing), *shared, ts, np.int32(refine))))
   return np.concatenate(found)[: len(images)]

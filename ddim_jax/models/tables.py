@@ -30,6 +30,21 @@ SOLVERS: dict[str, Callable[[Any], solvers.Solver]] = {
 }
 """Name -> ``(eta) -> Solver``; all but ddim ignore eta."""
 
+
+def steps_for(solver: str, evaluations: int) -> int:
+  """How many steps of a solver so many evaluations of the network pay for, down to level 0.
+
+  Raises:
+    ValueError: If there is no such solver, or not a single step is paid for.
+  """
+  named(SOLVERS, solver, "solver")
+  twice, more = solver in ("heun", "dpmpp-2s"), {"plms": 1, "pndm": 9}.get(solver, 0)
+  least = 13 if solver == "pndm" else 1 + more
+  if evaluations < least:
+    raise ValueError(f"evaluations must be at least {least} with the solver {solver}, got {evaluations}")
+  return (evaluations + 1) // 2 if twice else evaluations - more
+
+
 Spacing = Callable[[int], np.ndarray]
 """``S -> [S+1]``: the levels of S steps."""
 SpacingName = Literal["uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras"]

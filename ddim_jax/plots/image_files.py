@@ -70,13 +70,18 @@ def save_animation(
 
 def write(path: Path, image: Image.Image, settings: dict[str, Any] | None = None, **options: Any) -> None:
   """Writes an image of Pillow's as what the ending says, whole or not at all; creates the folder."""
-  kind = Image.registered_extensions()[path.suffix.lower()]
+  content = encoded(image, Image.registered_extensions()[path.suffix.lower()], settings, **options)
+  with replacing(path) as partial:  # Pillow itself does not notice if only part of a file can be written
+    partial.write_bytes(content)
+
+
+def encoded(image: Image.Image, kind: str, settings: dict[str, Any] | None = None, **options: Any) -> bytes:
+  """An image of Pillow's as the content of a file of a kind such as "PNG", with how it was made."""
   if settings is not None:
     options |= _kept(kind, json.dumps(settings))
-  buffer = io.BytesIO()  # Pillow itself does not notice if only part of a file can be written
+  buffer = io.BytesIO()
   image.save(buffer, kind, **options)
-  with replacing(path) as partial:
-    partial.write_bytes(buffer.getvalue())
+  return buffer.getvalue()
 
 
 def _kept(kind: str, text: str) -> dict[str, Any]:

@@ -5,16 +5,18 @@ import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddim_jax import plots
+import ddim_jax
+from ddim_jax import data, plots
 from ddim_jax.commands import cli, inspect_model, options, outputs, presets, sample_images, train_model
 from ddim_jax.commands.compare import compare
 from ddim_jax.commands.inspect_model import inspect
 from ddim_jax.commands.main import COMMANDS, main
-from ddim_jax.models import build
+from ddim_jax.models import build, from_network
 from ddim_jax.models.config import Config, Data
 
 
@@ -84,6 +86,45 @@ def test_one_place_decides_names_of_results(tmp_path, out, suffixes, expected):
   (tmp_path / "checkpoints").mkdir()
   if asked is None:
     assert outputs.place(None, str(tmp_path), "name.png") == tmp_path / "name.png"
+
+
+@pytest.mark.parametrize(
+  ("asked", "said"),
+  [
+    ({"rows": "steps"}, "rows and columns must differ, got steps for both"),
+    ({"guidances": (1.0, 2.0)}, "guidances must be one value unless rows or columns is guidance, got 2"),
+    ({"rows": "solver", "etas": (0.0, 1.0)}, "etas must be one value unless rows or columns is eta, got 2"),
+    ({"steps": ()}, "steps must not be empty"),
+  ],
+)
+def test_axes_of_a_comparison(asked, said):
+  with pytest.raises(ValueError, match=said):
+    compare("fashion_mnist", **asked)
+
+
+def test_any_two_can_be_the_axes_of_a_comparison(tmp_path, capsys):
+  unet = ddim_jax.UNet(
+    channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1, num_classes=2
+  )
+  given = (jnp.zeros((1, 8, 8, 1)), jnp.array(1), jnp.zeros(1, jnp.int32))
+  params = jax.device_get(unet.init(jax.random.key(0), *given)["params"])
+  model = from_network(unet, (8, 8, 1), params=params, classes=("a", "b"))
+  model.save(tmp_path / "m.safetensors", half=False)
+  out = tmp_path / "t.png"
+  axes = {"rows": "solver", "columns": "guidance", "solvers": ("ddim", "heun"), "guidances": (2.0, 3.0)}
+  compare(str(tmp_path / "m.safetensors"), **axes, steps=(2,), side=1, label="b", out=out)
+  said = capsys.readouterr().out
+  assert all(
+    f"{name}, guidance = {weight}: 1 images" in said for name in ("ddim", "heun") for weight in (2, 3)
+  )
+  with Image.open(out) as picture:
+    assert json.loads(picture.text[plots.SETTINGS])["guidance"] == [2.0, 3.0]
+    table = np.asarray(picture)
+  own = model.sample(1, steps=2, solver="heun", guidance=3.0, label="b")
+  wanted = plots.enlarge(plots.grid(data.to_uint8(own)), 240)
+  rows, columns = table.shape[0] - 8 - 240, table.shape[1] - 8 - 240  # the last cell, before its gap
+  found = table[rows : rows + 240, columns : columns + 240, :1].astype(int)
+  assert np.abs(found - wanted).max() <= 1
 
 
 def test_a_png_says_how_it_was_made(tmp_path, capsys):
@@ -253,6 +294,18 @@ def test_what_a_run_will_take_is_said_before_and_weeks_are_warned_of():
   assert not none
   _, warning = train_model.outlook(model, 128, 10**12)
   assert re.search(r"warning: that is about [\d,]+ weeks on this machine: take fewer --steps", warning)
+
+
+def test_what_the_page_needs_has_an_extra_of_its_own(monkeypatch, capsys):
+  def without(name):
+    raise ModuleNotFoundError(f"No module named {name!r}", name="gradio")
+
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  monkeypatch.setattr("importlib.import_module", without)
+  with pytest.raises(SystemExit) as ended:
+    main(["play"])
+  assert ended.value.code == 2
+  assert capsys.readouterr().err == "error: this needs gradio: pip install 'ddim_jax[app]'\n"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, capsys):

@@ -1,0 +1,99 @@
+"""Builds the documentation site into build/site: ``python .ci/site.py``. Broken links are errors.
+
+Pages and pictures are laid side by side as in the repository, so that links that work there work here.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "build" / "site-source"
+REFERENCE = {
+  "core": (
+    "Core",
+    [
+      "ddim_jax.schedules",
+      "ddim_jax.beta_schedules",
+      "ddim_jax.paths",
+      "ddim_jax.timesteps",
+      "ddim_jax.parameterisation",
+      "ddim_jax.process",
+      "ddim_jax.denoisers",
+      "ddim_jax.guidance",
+      "ddim_jax.sampling",
+      "ddim_jax.inversion",
+      "ddim_jax.bijective",
+      "ddim_jax.noise_maps",
+      "ddim_jax.inverse_problems",
+      "ddim_jax.likelihood",
+      "ddim_jax.parallel",
+      "ddim_jax.unet",
+    ],
+  ),
+  "solvers": (
+    "Solvers",
+    [
+      f"ddim_jax.solvers.{name}"
+      for name in (
+        "base",
+        "ddim",
+        "dpm_solver_pp",
+        "singlestep",
+        "unipc",
+        "deis",
+        "heun",
+        "lms",
+        "pndm",
+        "sa_solver",
+      )
+    ],
+  ),
+  "data": (
+    "Data",
+    [
+      f"ddim_jax.data.{name}"
+      for name in ("sources", "folders", "arrays", "hub", "pictures", "scaling", "batches", "report")
+    ],
+  ),
+  "models": (
+    "Models",
+    ["ddim_jax.models.loading", "ddim_jax.models.model", "ddim_jax.models.custom", "ddim_jax.models.tables"],
+  ),
+  "runs": (
+    "Runs and training",
+    ["ddim_jax.runs.loop", "ddim_jax.runs.halving", "ddim_jax.training", "ddim_jax.distillation"],
+  ),
+  "metrics": (
+    "Metrics",
+    [
+      f"ddim_jax.metrics.{name}"
+      for name in ("frechet", "kernel", "inception_score", "precision_recall", "inception")
+    ],
+  ),
+  "interop": (
+    "Weights of others",
+    [f"ddim_jax.interop.{name}" for name in ("diffusers", "original", "pretrained")],
+  ),
+}
+"""Page -> its title and the modules on it."""
+
+
+def lay() -> None:
+  """Copies what the site shows, and writes a page of reference for each layer."""
+  shutil.rmtree(SOURCE, ignore_errors=True)
+  (SOURCE / "reference").mkdir(parents=True)
+  shutil.copy(ROOT / "README.md", SOURCE)
+  shutil.copytree(ROOT / "docs", SOURCE / "docs")
+  shutil.copytree(ROOT / "experiments" / "results", SOURCE / "experiments" / "results")
+  for name, (title, modules) in REFERENCE.items():
+    entries = "".join(f"::: {module}\n\n" for module in modules)
+    (SOURCE / "reference" / f"{name}.md").write_text(f"# {title}\n\n{entries}")
+
+
+if __name__ == "__main__":
+  lay()
+  config = ROOT / ".ci" / "mkdocs.yml"
+  command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]
+  sys.exit(subprocess.run(command, check=False).returncode)

@@ -1,0 +1,61 @@
+"""The settings as controls of the page, and back."""
+
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from ddim_jax.app.settings import EACH, MOST_STEPS, OWN, Settings
+from ddim_jax.models import SOLVERS, Model
+
+_SPACINGS = (OWN, "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras")
+
+
+class Controls(NamedTuple):
+  """One control for each of the `Settings`, in their order."""
+
+  seed: gr.Number
+  steps: gr.Slider
+  eta: gr.Slider
+  guidance: gr.Slider
+  label: gr.Dropdown
+  solver: gr.Dropdown
+  spacing: gr.Dropdown
+
+
+def controls(model: Model) -> Controls:
+  """Controls of what the model can do; those of what it cannot are hidden."""
+  first, guided = Settings(), model.null_label is not None
+  seed = gr.Number(first.seed, label="Seed", precision=0, minimum=0, elem_id="seed")
+  label = gr.Dropdown(
+    [EACH, *model.classes], value=EACH, label="Class", visible=bool(model.classes), elem_id="class"
+  )
+  most = min(model.schedule.T, MOST_STEPS)
+  steps = gr.Slider(1, most, min(first.steps, most), step=1, label="Steps S", elem_id="steps")
+  guidance = gr.Slider(0, 8, first.guidance, step=0.1, label="Guidance", visible=guided, elem_id="guidance")
+  solver = gr.Dropdown(list(SOLVERS), value=first.solver, label="Solver", elem_id="solver")
+  eta = gr.Slider(0, 1, first.eta, step=0.05, label="Noise eta (solver ddim)", elem_id="eta")
+  spacing = gr.Dropdown(list(_SPACINGS), value=OWN, label="Spacing of the levels", elem_id="spacing")
+  solver.change(
+    lambda name: gr.update(interactive=name == "ddim"), solver, eta, queue=False, show_progress="hidden",
+    api_visibility="private",
+  )  # fmt: skip
+  return Controls(seed, steps, eta, guidance, label, solver, spacing)
+
+
+def settings_of(values: tuple[Any, ...]) -> Settings:
+  """The settings that the controls show.
+
+  Raises:
+    ValueError: If a number is missing.
+  """
+  seed, steps, eta, guidance, label, solver, spacing = values
+  if seed is None or steps is None:
+    raise ValueError("seed and steps must be numbers, got nothing")
+  eta = float(eta) if solver == "ddim" else 0.0
+  return Settings(int(seed), int(steps), eta, float(guidance), label, solver, spacing)
+
+
+def values_of(settings: Settings) -> list[Any]:
+  """What the controls show for the settings."""
+  s = settings
+  return [s.seed, s.steps, s.eta, s.guidance, s.label, s.solver, s.spacing]
