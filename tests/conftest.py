@@ -63,17 +63,24 @@ def exchanges():
   return compiled
 
 
+def _shared(tmp_path_factory, name):
+  """A folder that the workers of a session share."""
+  base = tmp_path_factory.getbasetemp()
+  folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+  folder.mkdir(exist_ok=True)
+  return folder
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
   """A folder for TFDS, shared by the tests of a session."""
-  return tmp_path_factory.mktemp("tfds")
+  return _shared(tmp_path_factory, "tfds")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-  """A folder for compiled programs, shared by the workers of a session and the processes they start."""
-  base = tmp_path_factory.getbasetemp()
-  cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla_cache"
+  """A folder for compiled programs, shared by the tests of a session and the processes they start."""
+  cache = _shared(tmp_path_factory, "xla_cache")
   jax.config.update("jax_compilation_cache_dir", str(cache))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
   return cache

@@ -48,9 +48,8 @@ def scaling(
     raise ValueError(f"--preset must be fashion_mnist or digits, got {preset!r}")
   if any(batch_size % number for number in devices):
     raise ValueError(f"--batch-size must be a multiple of all of --devices {devices}, got {batch_size}")
-  code = (
-    f"from experiments.bench import scaling; print(scaling.time_steps({preset!r}, {batch_size}, {steps}))"
-  )
+  call = f"time_steps({preset!r}, {batch_size}, {steps})"
+  code = f"from experiments.bench.many_devices import time_steps; print({call})"
   taken: dict[int, list[float]] = {number: [] for number in devices}
   for _ in range(rounds):
     for number in devices:

@@ -17,7 +17,7 @@ def test_the_demos_samples_are_digits(run, tmp_path):
   done = run("experiments.demo", "--workdir", tmp_path, "--max-minutes", 20, devices=None, timeout=1500)
   for steps in (5, 10, 20, 50):
     for eta in (0, 1):
-      assert f"S = {steps}, eta = {eta}:" in done.stdout
+      assert f"eta = {eta}, S = {steps}:" in done.stdout
   with Image.open(tmp_path / "demo.png") as picture:
     assert picture.size[0] > 700
 

@@ -27,7 +27,8 @@ def workdir(run, tmp_path_factory):
   for part in (
     "1 x cpu",
     "parameters",
-    "1,797 images 8x8x1, 10 classes",
+    "1,797 examples of 8x8x1",
+    "classes     10:",
     "GFLOP",
     "step 0 of 30",
     "done: 30",
@@ -213,7 +214,7 @@ def test_full_cifar10_network_on_an_archive_of_the_real_layout(run, data_dir, tm
     "--warmup", 0, timeout=900,
   )  # fmt: skip
   assert "35,746,307 parameters" in done.stdout
-  assert "cifar10, train: 128 images 32x32x3, 10 classes" in done.stdout
+  assert "cifar10, train: 128 examples of 32x32x3" in done.stdout
   losses = [line["loss"] for line in metrics(tmp_path)]
   assert losses[0] == pytest.approx(1, abs=0.1)  # the network starts as zero, the noise has variance 1
   assert losses[2] < losses[0]

@@ -14,7 +14,7 @@ import pytest
 
 from ddim_jax import checkpoints
 
-NETWORK = ("--width", 16, "--multipliers", 1, "--blocks", 0, "--attention")  # attention in the middle only
+NETWORK = ("--width", 16, "--multipliers", 1, "--blocks", 1, "--attention")  # attention in the middle only
 TINY = (*NETWORK, "--batch-size", 16, "--warmup", 5, "--sample-every", 0)
 
 
