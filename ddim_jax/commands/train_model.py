@@ -170,15 +170,15 @@ def train(args: Args) -> int:
   """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
   for section in (args.run, args.data, args.network, args.diffusion, args.optimisation):
     ranges.check_all(section)
-  args = completed(args)
   run, chosen = args.run, args.optimisation
   workdir = for_checkpoints(run.workdir)
-  if run.origin is None:
-    check_without_data(args.config)
-  with connected(
+  with connected(  # before anything is asked of JAX
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
     process_id=run.process_id,
   ):  # fmt: skip
+    args = completed(args)
+    if run.origin is None:
+      check_without_data(args.config)
     source = opened(args)
     args = fitted(args, source.shape)
     begun = starting_model(args, source)
