@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddim_jax import data
-from ddim_jax.data import scaling
+from ddim_jax import data, scaling
 
 LIMITS = {
   "uint8": [(0, 255), (0, 1), (10, 200)],

@@ -18,7 +18,7 @@ from ddim_jax.commands import outputs
 from ddim_jax.data import cache
 from ddim_jax.data.sources import Found
 from ddim_jax.runs import fit, logs, quality
-from ddim_jax.runs.start import rest_of_the_data
+from ddim_jax.runs.header import rest_of_the_data
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
 QUICK = {"batch_size": 4, "warmup": 0, "sample_every": 0, "learning_rate": 0.1, "ema": 0.5}
@@ -70,7 +70,7 @@ WRITERS = {
   "curve.svg": lambda path: plots.save_curve(path, np.arange(9), np.arange(9), "x", "y"),
   "made.png": lambda path: outputs.save_png(path, NOISE, {"seed": 1}),
   "a.json": lambda path: outputs.write_json(path, list(range(9999))),
-  "000000.png": lambda path: outputs.write_pngs(path.parent, 1, 1, lambda indices: NOISE[None], {}),
+  "000000.png": lambda path: outputs.write_files(path.parent, 1, 1, lambda indices: NOISE[None], {}),
   "a.partial.npy": lambda path: outputs.write_npz(
     path.with_name("a.npz"), 9, 9, lambda indices: np.stack([NOISE] * 9), {}, NOISE.shape
   ),
