@@ -12,7 +12,7 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_a_picture(path, tmp_path, compilation_cache, monkeypatch):
-  nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: the extra test")
+  nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: the extra release")
   nbformat = pytest.importorskip("nbformat")
   pytest.importorskip("ipykernel")
   make = {"": nbformat.v4.new_code_cell, " [markdown]": nbformat.v4.new_markdown_cell}

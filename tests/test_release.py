@@ -46,7 +46,7 @@ def test_packages_pass_the_usual_checks(tmp_path):
   """Source, and the wheel from it; without isolation, so that nothing is downloaded."""
   for name in ("build", "twine", "check_wheel_contents"):
     if importlib.util.find_spec(name) is None:
-      pytest.skip(f"needs {name}: the extra test")
+      pytest.skip(f"needs {name}: the extra release")
   tree = tmp_path / "source"
   tree.mkdir()
   for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -18,9 +18,7 @@ pytestmark = [
   pytest.mark.slow,
   pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
   *(
-    pytest.mark.skipif(
-      importlib.util.find_spec(name) is None, reason=f"needs {name}: the extras app and test"
-    )
+    pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}: the extra release")
     for name in ("gradio", "playwright")
   ),
 ]
