@@ -1,23 +1,26 @@
 # `make demo` trains and samples a small model; `make test` runs the tests, `make quick` those that take seconds,
-# both on two cores. All create .venv first.
+# `make bench` those of whole benchmarks, all on two cores. All create .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick newest lint docs clean
+.PHONY: demo test bench quick newest lint docs clean
 
 demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not bench"
+
+bench: .venv/test.stamp
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m bench
 
 quick: .venv/test.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not bench"
 
 # The quick tests again with the newest JAX and Flax, which need Python 3.12, in an environment of their own. The
 # tests against torch skip there: what they compare does not depend on these versions.
 newest: .venv-newest/stamp
-	.venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not bench"
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -78,7 +78,7 @@ def test_refuses(options, message):
     accelerator("tiny", **options)
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_all_of_it_on_a_cpu(tmp_path, monkeypatch, capsys):
   """torch.compile is left out; the second run measures one part and keeps the others."""
   pytest.importorskip("diffusers")

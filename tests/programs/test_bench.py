@@ -52,7 +52,7 @@ def test_ratios_are_taken_round_by_round(monkeypatch):
   assert results["ours"]["fraction_of_product_rate"] == pytest.approx(4 / (10 * 2 * 1.536**3), abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_sample(tmp_path):
   pytest.importorskip("diffusers")
   sample("tiny", batch_size=2, steps=2, rounds=1, compiled=False, out=tmp_path)
@@ -62,7 +62,7 @@ def test_sample(tmp_path):
   assert {"diffusers, eager", "diffusers, channels_last", "ddim_jax, S bare network calls"} <= set(sides)
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_sample_refuses_to_time_other_images(tmp_path, monkeypatch):
   pytest.importorskip("diffusers")
   pipe, loaded = peers.both("tiny")
@@ -72,21 +72,21 @@ def test_sample_refuses_to_time_other_images(tmp_path, monkeypatch):
     sample("tiny", batch_size=2, steps=2, rounds=1, compiled=False, out=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_train(tmp_path):
   pytest.importorskip("diffusers")
   train("tiny", batch_size=4, rounds=1, out=tmp_path)
   assert set(written(tmp_path)["sides"]) == {"ddim_jax", "torch, eager", "torch, eager, channels_last"}
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_compile(tmp_path):
   pytest.importorskip("diffusers")
   compile_times("tiny", batch_size=4, steps=(2,), rounds=1, out=tmp_path)
   assert written(tmp_path)["seconds"]["compile the sampler, S = 2"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_memory(tmp_path):
   pytest.importorskip("diffusers")
   memory("tiny", batch_size=4, stream=(4,), out=tmp_path)
@@ -96,7 +96,7 @@ def test_memory(tmp_path):
   assert results["remat_over_plain"] < 1
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_pipeline(tmp_path):
   pipeline("digits", batch_size=8, steps=3, rounds=1, images=300, out=tmp_path)
   results = written(tmp_path)
@@ -105,14 +105,14 @@ def test_pipeline(tmp_path):
   assert 0 <= results["fraction_waited_largest"] < 1
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_solvers(tmp_path):
   pytest.importorskip("diffusers")
   solvers("tiny", batch_size=2, evaluations=3, names=("ddim", "heun"), rounds=1, out=tmp_path)
   assert set(written(tmp_path)["sides"]) == {"ddim", "heun"}
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_scaling(tmp_path):
   scaling("digits", batch_size=2, devices=(2,), steps=1, rounds=1, out=tmp_path)
   assert written(tmp_path)["overhead"] == {"2": 0}
