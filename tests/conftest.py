@@ -12,9 +12,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = (
-  "1"  # torch's threads would wait for each other, busily, beside another worker
-)
+os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads would wait, busily, for each other beside a worker
 
 import re
 import runpy

@@ -1,5 +1,6 @@
 """What several files of tests share: processes, random inputs and weights, archives."""
 
+import contextlib
 import functools
 import io
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parent.parent
 """The folder of the repository."""
@@ -19,6 +21,19 @@ def printed(code, environment):
   """What a Python process prints that runs this code."""
   command = [sys.executable, "-c", code]
   return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@contextlib.contextmanager
+def small_file_system(folder, size):
+  """An empty file system of so many bytes, such as "12m", at a folder; skips where none can be mounted."""
+  command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+  mounted = subprocess.run(command, capture_output=True, check=False)
+  if mounted.returncode:
+    pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
+  try:
+    yield
+  finally:
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def draw(*shapes):

@@ -1,13 +1,13 @@
 """The settings as controls of the page, and back."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import gradio as gr
 
 from ddim_jax.app.settings import EACH, MOST_STEPS, OWN, Settings
-from ddim_jax.models import SOLVERS, Model
+from ddim_jax.models import SOLVERS, Model, tables
 
-_SPACINGS = (OWN, "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr", "karras")
+_SPACINGS = (OWN, *get_args(tables.SpacingName))
 
 
 class Controls(NamedTuple):

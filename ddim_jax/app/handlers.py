@@ -14,6 +14,11 @@ MOST_KEPT = 64_000_000
 """Bytes of pictures that a visitor's trajectory may hold."""
 
 
+def as_sentence(error: Exception) -> str:
+  """What an error says, for people."""
+  return f"{str(error)[:1].upper()}{str(error)[1:]}."
+
+
 def followed(turns: Turns, visitor: str, task: Callable[[], Iterator[Shown]]) -> Iterator[Shown | str]:
   """What a task shows, from time to time and at its end, as long as its visitor asks for nothing newer.
 
@@ -32,7 +37,7 @@ def followed(turns: Turns, visitor: str, task: Callable[[], Iterator[Shown]]) ->
           last = time.monotonic()
           yield shown
     except (ValueError, FloatingPointError) as error:
-      yield f"{str(error)[:1].upper()}{str(error)[1:]}."
+      yield as_sentence(error)
     except Exception:  # a fault of ours: its traceback goes to the terminal
       yield "This failed; the terminal where ddim play runs says why."
       raise

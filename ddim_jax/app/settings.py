@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from ddim_jax import ranges
-from ddim_jax.models import Model, denoising, tables
+from ddim_jax.models import Model, denoising, drawing, tables
 from ddim_jax.ranges import Range, Seed, Unit
 
 MOST_STEPS = 250
@@ -77,7 +77,8 @@ def labels(settings: Settings, model: Model, num: int) -> np.ndarray | None:
       raise ValueError(f"label must be {EACH!r}: this model has no classes, got {settings.label!r}")
     return None
   if settings.label == EACH:
-    return np.arange(num, dtype=np.int32) % np.int32(len(model.classes))
+    each: np.ndarray = drawing.in_turn(model, np.arange(num, dtype=np.int32))
+    return each
   return np.full(num, model.labels(settings.label), np.int32)
 
 

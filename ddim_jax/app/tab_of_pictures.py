@@ -10,6 +10,7 @@ from ddim_jax import plots
 from ddim_jax.app import tasks, uploads, views, widgets
 from ddim_jax.app.controls import settings_of
 from ddim_jax.app.frame import LONG, QUIET, Frame, place, shown_in_place
+from ddim_jax.app.handlers import as_sentence
 from ddim_jax.app.settings import EACH
 
 Values = list[Any]
@@ -46,7 +47,7 @@ def pictures(frame: Frame) -> gr.Column:
     try:
       found = uploads.picture(content, model.shape)
     except ValueError as error:
-      return [gr.skip(), gr.skip(), views.sentence(f"{str(error)[:1].upper()}{str(error)[1:]}.")]
+      return [gr.skip(), gr.skip(), views.sentence(as_sentence(error))]
     return [found, _unpainted(found), "<p>Draw over what is to be painted anew.</p>"]
 
   def taken(request: gr.Request, *values: Any) -> Iterator[Values]:

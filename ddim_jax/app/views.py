@@ -16,8 +16,6 @@ _LARGE = 160
 
 def address(picture: np.ndarray, settings: dict[str, Any] | None = None) -> str:
   """``u8[H, W, C]`` as the ``data:`` address of a PNG, with its settings in it if there are any."""
-  if settings is not None and "levels" in settings:
-    settings = settings | {"S": len(settings["levels"]) - 1}
   content = plots.encoded(plots.to_image(picture), "PNG", settings, compress_level=1)
   return "data:image/png;base64," + base64.b64encode(content).decode()
 

@@ -57,8 +57,7 @@ class Painted(NamedTuple):
 
 def first_noise(model: Model, seed: int, num: int) -> tuple[jax.Array, jax.Array]:
   """Keys ``[num]`` and noise ``f32[num, H, W, C]`` of images 0 to ``num - 1`` of a seed."""
-  keys = ddim_jax.image_keys(key_of(seed), np.arange(num))
-  return keys, ddim_jax.initial_noise(keys, (num, *model.shape))
+  return drawing.starts(model, key_of(seed), np.arange(num))
 
 
 def walk(

@@ -107,7 +107,7 @@ def compare(
       blocks[-1].append(plots.enlarge(plots.grid(images, columns=side), _MIN_BLOCK))
   titles = [[_title(axis, value) for value in values[axis]] for axis in (rows, columns)]
   settings = {"model": model, "step": trained.step, **values, "label": label, "seed": seed}
-  outputs.save_png(place, plots.table(blocks, *titles), settings | {"S": values["steps"]})
+  plots.save_png(place, plots.table(blocks, *titles), settings | {"S": values["steps"]})
   print(f"picture: {place.absolute()} (times include compiling, once for each solver)")
 
 

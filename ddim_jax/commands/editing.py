@@ -10,7 +10,6 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import plots, timesteps
-from ddim_jax.commands.outputs import save_png
 from ddim_jax.commands.sequences import How
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
@@ -101,5 +100,5 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   rows = [originals, model.pictures(np.asarray(results))]
   if kept is not None:
     rows.insert(1, np.where(kept, originals, np.uint8(128)))
-  save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)
+  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)
   print(f"wrote {out}: {len(rows)} rows, originals first and results last; {len(levels) - 1} steps")

@@ -38,16 +38,6 @@ def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".
   return places.local(out, "out")
 
 
-def with_steps(settings: dict[str, Any]) -> dict[str, Any]:
-  """How something was made, with the number of steps S beside the levels."""
-  return settings | ({"S": len(settings["levels"]) - 1} if "levels" in settings else {})
-
-
-def save_png(path: Path, picture: np.ndarray, settings: dict[str, Any]) -> None:
-  """Writes ``u8[H, W, C]``, enlarged if it is tiny, and in it how it was made; creates the folder."""
-  plots.save_png(path, picture, with_steps(settings))
-
-
 def write_json(path: Path, content: Any) -> None:
   """Writes JSON, whole or not at all; creates the folder."""
   with replacing(path) as partial:
@@ -104,11 +94,11 @@ def write_files(
     _same_settings(folder / "settings.json", settings, occupied=any(folder.glob(f"*{ending}")))
     for indices, images in _blocks(0, num, size, draw, missing):
       for i, image in zip(indices, images, strict=True):
-        made = with_steps(settings | {"image": int(i)})
         if ending == ".tif":
           with replacing(name(i)) as partial, partial.open("wb") as file:
             tiff.write(file, image)
         else:
+          made = settings | {"image": int(i)}
           plots.write(name(i), plots.to_image(image), made)  # a PNG that is there is whole
 
 
@@ -154,6 +144,6 @@ def _write_npz(
   with replacing(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
     archive.write(array_file, "arr_0.npy")
     with archive.open("settings.npy", "w") as entry:
-      np.save(entry, json.dumps(with_steps(settings)))
+      np.save(entry, json.dumps(plots.with_steps(settings)))
   array_file.unlink()
   done_file.unlink(missing_ok=True)

@@ -144,7 +144,7 @@ def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
     blocks = [drawn(np.arange(i, i + size)) for i in range(0, args.num, size)]
     a_column_each = args.label is None and 0 < len(trained.classes) < args.num
     columns = len(trained.classes) if a_column_each else None
-    outputs.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns), settings)
+    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns), settings)
   elif suffix == ".npz":
     outputs.write_npz(out, args.num, size, drawn, settings, trained.shape, trained.scaling.dtype)
   elif len(trained.shape) != 3:

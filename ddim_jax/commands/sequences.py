@@ -9,7 +9,6 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import metrics, plots
-from ddim_jax.commands.outputs import save_png, with_steps
 from ddim_jax.models import Model, datasets, drawing
 from ddim_jax.models.roundtrip import through_noise
 from ddim_jax.seeds import key_of
@@ -76,10 +75,10 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   samples, predictions = (_pictures(how.model, np.asarray(x)) for x in seen)
   shown = np.unique(np.linspace(0, len(how.ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
-  save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
+  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
-    plots.save_animation(out.with_suffix(suffix), frames, settings=with_steps(settings))
+    plots.save_animation(out.with_suffix(suffix), frames, settings=settings)
   print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
 
 
@@ -99,7 +98,7 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
 
   images = _pictures(how.model, np.asarray(run(how.model, how.eta, how.guidance, how.ts)))
   picture = plots.grid(images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), columns=columns)
-  save_png(out, picture, settings)
+  plots.save_png(out, picture, settings)
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
 
@@ -117,7 +116,7 @@ def draw_reconstruction(
   error = metrics.reconstruction_error(real, made).value
   columns = min(num, 16)
   pairs = model.pictures(np.concatenate([real[:columns], made[:columns]]))
-  save_png(out, plots.grid(pairs, columns=columns), settings)
+  plots.save_png(out, plots.grid(pairs, columns=columns), settings)
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
     f" (S = {len(ts) - 1}, refine {refine}); wrote {out}"

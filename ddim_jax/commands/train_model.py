@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ from ddim_jax.runs import Interrupted, connected, fit
 from ddim_jax.runs.start import standardised
 from ddim_jax.scaling import from_json
 
+Saved = dict[str, Any] | None
+"""What the checkpoint of the run that goes on says beside its arrays; None for a new run."""
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 _EFFICIENCY = 0.3
 """Share of the rate of a large product that a training step is taken to reach."""
@@ -34,7 +37,7 @@ _LATEST = 3e11
 _WEEKS = 14 * 24 * 3600.0
 
 
-def completed(args: Args) -> Args:
+def completed(args: Args, saved: Saved = None) -> Args:
   """The options with what the preset "folder" leaves open of the data: the size of the pictures.
 
   A run that goes on keeps its own, whatever machine it has come to.
@@ -45,14 +48,14 @@ def completed(args: Args) -> Args:
   if kind == "folder":
     data = dataclasses.replace(data, data=f"folder:{Path(name).expanduser()}")
   if args.suited and data.image_size is None and kind in ("folder", "hf", "tfds"):
-    before = _before(args)
+    before = _before(saved)
     usual = "32" if jax.default_backend() == "cpu" else "64"
     size = usual if before is None else before.data.image_size
     data = dataclasses.replace(data, image_size=size)
   return dataclasses.replace(args, data=data)
 
 
-def fitted(args: Args, shape: tuple[int, ...]) -> Args:
+def fitted(args: Args, shape: tuple[int, ...], saved: Saved = None) -> Args:
   """The options with a network for images of that shape, where the preset "folder" leaves it open.
 
   A run that goes on keeps its own.
@@ -61,7 +64,7 @@ def fitted(args: Args, shape: tuple[int, ...]) -> Args:
   chosen_by_user = any(getattr(args.network, f) != getattr(Network(), f) for f in open_fields)
   if not args.suited or chosen_by_user or len(shape) != 3:
     return args
-  before = _before(args)
+  before = _before(saved)
   found = (
     presets.suited(shape[0], jax.default_backend() != "cpu", shape[1]) if before is None else before.network
   )
@@ -69,17 +72,14 @@ def fitted(args: Args, shape: tuple[int, ...]) -> Args:
   return dataclasses.replace(args, network=network)
 
 
-def _before(args: Args) -> Config | None:
+def _before(saved: Saved) -> Config | None:
   """The configuration of the run that goes on, if one does."""
-  saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
   return None if saved is None else build.from_json(saved["config"])
 
 
-def opened(args: Args) -> Source:
+def opened(args: Args, saved: Saved = None) -> Source:
   """The data: what numbers mean is as a run that goes on has it, if that was asked for in the same words."""
-  workdir = for_checkpoints(args.run.workdir)
-  saved, before = checkpoints.newest_config(workdir / "checkpoints"), _before(args)
-  scaling = None
+  workdir, before, scaling = for_checkpoints(args.run.workdir), _before(saved), None
   if saved is not None and before is not None and before.data.values == args.data.values:
     scaling = from_json(saved.get("scaling"))
   cache = (args.run.cache_dir or workdir.absolute().parent / "cache") if args.run.cache else None
@@ -98,14 +98,13 @@ def check_without_data(config: Config) -> None:
   build.from_config(dataclasses.replace(config, network=network), (side, side, 1)).template()
 
 
-def starting_model(args: Args, source: Source) -> Model:
+def starting_model(args: Args, source: Source, saved: Saved) -> Model:
   """The model that a run begins with, or goes on with: then the files given with --from may be gone.
 
   Raises:
     ValueError: If a run that goes on began from other weights, or from none.
   """
   origin, config = args.run.origin, args.config
-  saved = checkpoints.newest_config(for_checkpoints(args.run.workdir) / "checkpoints")
   if saved is not None:
     began = saved.get("from")
     if (None if origin is None else origin) != began:
@@ -176,12 +175,13 @@ def train(args: Args) -> int:
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
     process_id=run.process_id,
   ):  # fmt: skip
-    args = completed(args)
+    saved = checkpoints.newest_config(workdir / "checkpoints")
+    args = completed(args, saved)
     if run.origin is None:
       check_without_data(args.config)
-    source = opened(args)
-    args = fitted(args, source.shape)
-    begun = starting_model(args, source)
+    source = opened(args, saved)
+    args = fitted(args, source.shape, saved)
+    begun = starting_model(args, source, saved)
     if jax.process_index() == 0:
       say("\n".join(outlook(begun, chosen.batch_size, run.steps)))
     try:

@@ -29,7 +29,8 @@ def parse(argv: Sequence[str]) -> Args:
     argv[1:2] = ["--data", argv[1]]
   table = {name: (preset.__doc__ or "", _as_line(preset())) for name, preset in PRESETS.items()}
   config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-  line = tyro.extras.overridable_config_cli(table, args=argv, prog="ddim train", config=config)
+  with options.registry:
+    line = tyro.extras.overridable_config_cli(table, args=argv, prog="ddim train", config=config)
   ranges.check(
     typing.get_type_hints(_Network, include_extras=True)["channels"], "width", line.network.channels
   )

@@ -5,7 +5,6 @@ Needs the ``tiff`` extra.
 
 import contextlib
 import importlib.util
-import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,9 +67,9 @@ def write(file: BinaryIO, pixels: np.ndarray) -> None:
   if pixels.shape[2] == 1 and pixels.dtype.name in _OF_PILLOW:
     from PIL import Image
 
-    buffer = io.BytesIO()  # Pillow itself does not notice where only part of it can be written
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0])).save(buffer, "TIFF")
-    file.write(buffer.getvalue())
+    from ddim_jax import plots
+
+    file.write(plots.encoded(Image.fromarray(np.ascontiguousarray(pixels[..., 0])), "TIFF"))
     return
   import tifffile
 

@@ -10,6 +10,7 @@ from ddim_jax.plots.image_files import (
   read_settings,
   save_animation,
   save_png,
+  with_steps,
   write,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
   "table",
   "to_image",
   "visible",
+  "with_steps",
   "write",
 ]

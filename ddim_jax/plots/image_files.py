@@ -75,10 +75,15 @@ def write(path: Path, image: Image.Image, settings: dict[str, Any] | None = None
     partial.write_bytes(content)
 
 
+def with_steps(settings: dict[str, Any]) -> dict[str, Any]:
+  """How something was made, with the number of steps S beside the levels."""
+  return settings | ({"S": len(settings["levels"]) - 1} if "levels" in settings else {})
+
+
 def encoded(image: Image.Image, kind: str, settings: dict[str, Any] | None = None, **options: Any) -> bytes:
   """An image of Pillow's as the content of a file of a kind such as "PNG", with how it was made."""
   if settings is not None:
-    options |= _kept(kind, json.dumps(settings))
+    options |= _kept(kind, json.dumps(with_steps(settings)))
   buffer = io.BytesIO()
   image.save(buffer, kind, **options)
   return buffer.getvalue()

@@ -156,7 +156,7 @@ def grids(
   """
   ts, given = model.levels(min(50, model.schedule.T)), evaluation.given(model, source, _GRID)
   size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID, **given)
-  made = {"model": str(workdir), "levels": ts.tolist(), "S": len(ts) - 1, "eta": 0.0, "seed": seed}
+  made = {"model": str(workdir), "levels": ts.tolist(), "eta": 0.0, "seed": seed}
 
   def grid(step: int, ema: Any) -> None:
     try:

@@ -126,10 +126,9 @@ class Metrics:
   def write_picture(self, step: int, pixels: np.ndarray, tag: str = "samples") -> None:
     """Adds a picture, ``u8[H, W, C]``, for TensorBoard alone."""
     height, width, channels = pixels.shape
-    buffer = io.BytesIO()
-    plots.to_image(pixels).save(buffer, "PNG")
+    png = plots.encoded(plots.to_image(pixels), "PNG")
     image = {"height": height, "width": width, "colorspace": channels}
-    self._add(step, [{"tag": tag, "image": image | {"encoded_image_string": buffer.getvalue()}}])
+    self._add(step, [{"tag": tag, "image": image | {"encoded_image_string": png}}])
 
   def flush(self) -> None:
     """Writes what was added.

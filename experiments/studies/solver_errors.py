@@ -1,8 +1,10 @@
 """Errors of all solvers by network evaluations (NFE): ``python -m experiments.studies.solver_errors``."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,21 +19,20 @@ from ddim_jax.models import Model, drawing, tables
 from ddim_jax.schedules import coefficients
 from ddim_jax.seeds import key_of
 
-# Steps that a number of network evaluations pays for, down to level 0. The stochastic solvers have no place
-# here: their samples are not meant to come near the deterministic solution.
-STEPS: dict[str, Callable[[int], int]] = {
-  "ddim": lambda n: n,
-  "dpmpp-2m": lambda n: n,
-  "dpmpp-3m": lambda n: n,
-  "dpmpp-2s": lambda n: (n + 1) // 2,
-  "unipc2": lambda n: n,
-  "unipc3": lambda n: n,
-  "deis2": lambda n: n,
-  "deis3": lambda n: n,
-  "heun": lambda n: (n + 1) // 2,
-  "plms": lambda n: n - 1,
-  "pndm": lambda n: n - 9 if n > 12 else 0,
-}
+
+def _paid_for(solver: str, evaluations: int) -> int:
+  """Steps that so many network evaluations pay for, down to level 0; 0 if not a single one."""
+  with contextlib.suppress(ValueError):
+    return tables.steps_for(solver, evaluations)
+  return 0
+
+
+_DETERMINISTIC = (
+  "ddim", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "unipc2", "unipc3", "deis2", "deis3", "heun", "plms", "pndm",
+)  # fmt: skip
+"""The stochastic solvers have no place here: their samples are not meant to come near that solution."""
+STEPS: dict[str, Callable[[int], int]] = {name: partial(_paid_for, name) for name in _DETERMINISTIC}
+"""Steps by solver and number of evaluations."""
 _EXACT = 1000  # steps of the reference
 _MODES, _STD = 8, 0.15
 

@@ -128,7 +128,7 @@ def test_any_two_can_be_the_axes_of_a_comparison(tmp_path, capsys):
 
 
 def test_a_png_says_how_it_was_made(tmp_path, capsys):
-  outputs.save_png(tmp_path / "a.png", np.zeros((4, 4, 1), np.uint8), {"seed": 3, "levels": [9, 5, 0]})
+  plots.save_png(tmp_path / "a.png", np.zeros((4, 4, 1), np.uint8), {"seed": 3, "levels": [9, 5, 0]})
   with Image.open(tmp_path / "a.png") as picture:
     assert json.loads(picture.text[plots.SETTINGS]) == {"seed": 3, "levels": [9, 5, 0], "S": 2}
   assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

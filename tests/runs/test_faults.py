@@ -4,7 +4,6 @@ import contextlib
 import json
 import resource
 import signal
-import subprocess
 import time
 
 import jax
@@ -19,6 +18,7 @@ from ddim_jax.data import cache
 from ddim_jax.data.sources import Found
 from ddim_jax.runs import fit, logs, quality
 from ddim_jax.runs.header import rest_of_the_data
+from tests.helpers import small_file_system
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
 QUICK = {"batch_size": 4, "warmup": 0, "sample_every": 0, "learning_rate": 0.1, "ema": 0.5}
@@ -68,7 +68,7 @@ WRITERS = {
   "a.webp": lambda path: plots.save_animation(path, np.stack([NOISE, 255 - NOISE])),
   "curve.png": lambda path: plots.save_curve(path, np.arange(9), np.arange(9), "x", "y"),
   "curve.svg": lambda path: plots.save_curve(path, np.arange(9), np.arange(9), "x", "y"),
-  "made.png": lambda path: outputs.save_png(path, NOISE, {"seed": 1}),
+  "made.png": lambda path: plots.save_png(path, NOISE, {"seed": 1}),
   "a.json": lambda path: outputs.write_json(path, list(range(9999))),
   "000000.png": lambda path: outputs.write_files(path.parent, 1, 1, lambda indices: NOISE[None], {}),
   "a.partial.npy": lambda path: outputs.write_npz(
@@ -112,17 +112,12 @@ def test_where_there_is_no_room_the_file_is_named_and_what_was_there_stays(name,
 
 def test_what_is_written_through_a_map_has_its_room_before(tmp_path):
   """On a full disk, such a write would end the program with no word at all."""
-  mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(tmp_path)], capture_output=True, check=False
-  )
-  if mounted.returncode:
-    pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-  try:
-    draw = lambda indices: np.stack([NOISE] * 9)
-    with pytest.raises(OSError, match=r"No space left on device: .*x\.partial\.npy"):
-      outputs.write_npz(tmp_path / "x.npz", 9, 9, draw, {}, NOISE.shape)
-  finally:
-    subprocess.run(["umount", str(tmp_path)], check=True)
+  draw = lambda indices: np.stack([NOISE] * 9)
+  with (
+    small_file_system(tmp_path, "200k"),
+    pytest.raises(OSError, match=r"No space left on device: .*x\.partial\.npy"),
+  ):
+    outputs.write_npz(tmp_path / "x.npz", 9, 9, draw, {}, NOISE.shape)
 
 
 def pixels():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ddim_jax import checkpoints
+from tests.helpers import small_file_system
 
 NETWORK = ("--width", 16, "--multipliers", 1, "--blocks", 1, "--attention")  # attention in the middle only
 TINY = (*NETWORK, "--batch-size", 16, "--warmup", 5, "--sample-every", 0)
@@ -276,13 +277,8 @@ def small_disk(tmp_path):
   """A file system of 12 MB."""
   folder = tmp_path / "disk"
   folder.mkdir()
-  mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, check=False
-  )
-  if mounted.returncode:
-    pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-  yield folder
-  subprocess.run(["umount", str(folder)], check=True)
+  with small_file_system(folder, "12m"):
+    yield folder
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(small_disk, run):
