@@ -17,8 +17,8 @@ from ddim_jax.runs import evaluation, objective, update
 from ddim_jax.runs.start import start
 
 SHAPES = {
-  "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),
-  "folder": (64, 64, 3),
+  "cifar10": (32, 32, 3), "cifar10_small": (32, 32, 3), "celeba64": (64, 64, 3),
+  "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1), "folder": (64, 64, 3),
 }  # fmt: skip
 """Shape of an image, by preset."""
 
