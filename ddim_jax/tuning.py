@@ -2,9 +2,9 @@
 
 For every product of matrices XLA compiles some thirty kernels of Triton's and times them. A training step has
 about a hundred different products: on an H100, of the 296 seconds that compiling one took beside two other
-programs, 280 were tuning. cuBLAS has its kernels ready. Compiled for an H100, a training step is 1,407 kernels
-and library calls with cuBLAS and 1,293 with Triton, a sampling step 594 and 606 (``experiments.bench compile``).
-This can go when XLA tunes within seconds.
+programs, 280 were tuning. cuBLAS has its kernels ready. Compiled for an H100, a training step is 1,407
+kernels and library calls with cuBLAS and 1,293 with Triton, a sampling step 594 and 606
+(``experiments.bench compile``). This can go when XLA tunes within seconds.
 """
 
 import importlib.util
