@@ -81,15 +81,15 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
   kept = None if edit.inpaint is None else as_mask(_fitted(edit.inpaint, size, 1), edit.inpaint)[None]
-  solver = drawing.as_solver(how.solver, how.eta)
-  solver = solver if kept is None else ddim_jax.repaint(solver)
   keys, noise = how.noise(len(originals))
 
   @jax.jit
   def run(model: Model, levels: Any, known: Any, labels: Any, guidance: Any) -> jax.Array:
-    label = labels if model.classes else None
-    denoise = model.denoiser(label=label, condition=how.condition, guidance=guidance, clip=how.clip)
+    given = {"label": labels if model.classes else None, "condition": how.condition}
+    denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
+    solver = drawing.as_solver(how.solver, how.eta, model, **given)
     if kept is not None:
+      solver = ddim_jax.repaint(solver)
       denoise = ddim_jax.inpaint(denoise, kept, known, model.schedule)
     start = noise if edit.strength is None else ddim_jax.add_noise(model.schedule, known, noise, levels[0])
     return ddim_jax.sample(keys, denoise, model.schedule, start, levels, solver=solver)[0]

@@ -67,7 +67,7 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     given = {"label": how.labels(num), "condition": how.condition}
     denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
-    solver = drawing.as_solver(how.solver, eta)
+    solver = drawing.as_solver(how.solver, eta, model, **given)
     observe = lambda step: (step.x_s, step.prediction.x0)
     return ddim_jax.sample(keys, denoise, model.schedule, noise, ts, solver=solver, observe=observe)[1]
 
@@ -93,7 +93,7 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
     tiled = None if labels is None else jnp.tile(labels, columns)
     given = {"label": tiled, "condition": how.condition}
     denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
-    pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta)
+    pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta, model, **given)
     return ddim_jax.interpolate(keys[:rows], denoise, model.schedule, *pairs, ts, weights, solver=solver)
 
   images = _pictures(how.model, np.asarray(run(how.model, how.eta, how.guidance, how.ts)))

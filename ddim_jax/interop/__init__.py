@@ -1,9 +1,10 @@
-"""Weights and configurations of other projects, in and out: diffusers, and the original DDIM code.
+"""Weights and configurations of other projects: diffusers in and out, DDIM's code and guided-diffusion in.
 
-Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt`` and ``.pth`` need torch. Both are
+Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt``, ``.pth`` and ``.pt`` need torch. Both are
 imported where they are used.
 """
 
+from ddim_jax.interop.adm import load_adm
 from ddim_jax.interop.assembly import describe
 from ddim_jax.interop.diffusers import load_diffusers, save_diffusers
 from ddim_jax.interop.original import load_ddim
@@ -15,6 +16,7 @@ __all__ = [
   "describe",
   "from_ours",
   "like_diffusers",
+  "load_adm",
   "load_ddim",
   "load_diffusers",
   "save_diffusers",

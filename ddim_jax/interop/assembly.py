@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.denoisers import check_signal
-from ddim_jax.interop import names
+from ddim_jax.interop import adm_configs, names
 from ddim_jax.interop.configs import labels_as_they_are, to_unet
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.interop.schedulers import from_scheduler
@@ -36,21 +36,22 @@ def describe(
   """A network as two configurations say; without weights its ``variables`` are empty.
 
   Args:
-    config: Of a UNet2DModel.
+    config: Of a UNet2DModel; or, with its ``_class_name``, of a UNetModel of guided-diffusion.
     scheduler: Of a diffusers scheduler, see `schedulers.from_scheduler`.
     variables: ``{"params": ...}``, if they are known.
 
   Raises:
     ValueError: If a setting is not supported, or eps is predicted from noise without signal.
   """
-  model, config = to_unet(config)
+  of_adm = config.get("_class_name") == adm_configs.CLASS
+  model, config = adm_configs.to_unet(config) if of_adm else to_unet(config)
   channels = model.out_channels if model.in_channels is None else model.in_channels
   both = model.out_channels == 2 * channels
   pretrained: Pretrained
   variance = (lambda x_t, t: pretrained.variance()(x_t, t)) if both else None
   sampling = from_scheduler(scheduler, variance)
-  found = (sampling.config, sampling.inputs)
-  pretrained = Pretrained(model, variables or {}, *sampling[:5], config, *found)
+  inputs = adm_configs.inputs_of(config, sampling.inputs) if of_adm else sampling.inputs
+  pretrained = Pretrained(model, variables or {}, *sampling[:5], config, sampling.config, inputs)
   check_signal(pretrained.schedule, pretrained.parameterisation)
   return pretrained
 
@@ -66,9 +67,9 @@ def assemble(
 
   Args:
     read: Gives the arrays by their names; called once the settings are accepted.
-    config: Of a UNet2DModel.
+    config: As of `describe`, and so ``scheduler``.
     scheduler: Of a diffusers scheduler.
-    rename: `names.to_diffusers` or `names.to_ddim`.
+    rename: Their name of a layer, such as `names.to_diffusers`.
     source: What to call the weights in messages.
 
   Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_jax.atomic import replacing
-from ddim_jax.interop import files, names
+from ddim_jax.interop import adm_configs, files, names
 from ddim_jax.interop.assembly import assemble, parameter_shapes
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.places import local
@@ -99,10 +99,15 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
     pretrained: From `load_diffusers` or `load_ddim`, perhaps with other variables.
 
   Raises:
-    ValueError: If the directory is not empty, or the parameters do not fit the configuration.
+    ValueError: If the directory is not empty, the parameters do not fit the configuration, or diffusers has
+      no such network.
   """
   from safetensors.numpy import save_file
 
+  if (kind := pretrained.config.get("_class_name")) == adm_configs.CLASS:
+    raise ValueError(
+      f"diffusers has no {kind} of guided-diffusion: write a .safetensors file of ours instead"
+    )
   folder = files.new_folder(directory)
   levels = len(pretrained.model.multipliers)
   weights = names.export(pretrained.variables["params"], levels, names.to_diffusers)

@@ -84,7 +84,22 @@ def load_ddim(
     raise ValueError(f"{path} is not a file")
   if path.suffix == ".safetensors":
     raise ValueError(f"path must be a .ckpt or .pth file, got {path}: ddim_jax.load reads .safetensors")
-  weights = _pick(files.read_pickle(path), ema, path)
+  read = files.read_pickle(path)
+  return from_values(read, path, ema=ema, size=size, dropout=dropout, groups=groups, scheduler=scheduler)
+
+
+def from_values(
+  values: Any,
+  path: Path,
+  *,
+  ema: bool = True,
+  size: int | None = None,
+  dropout: float = 0.0,
+  groups: int = 32,
+  scheduler: dict[str, Any] | None = None,
+) -> Pretrained:
+  """`load_ddim`, for what `files.read_pickle` has read."""
+  weights = _pick(values, ema, path)
   config = _config(weights, size, dropout, groups)
   paper = {"_class_name": "DDIMScheduler", "clip_sample": False}
   return assemble(

@@ -35,12 +35,16 @@ def unet_config(model: UNet, size: int) -> dict[str, Any]:
   down, up = model.attention_levels or (by_height, by_height)
   if model.condition_size is not None:
     raise ValueError("a UNet2DModel cannot have conditions")
+  if model.heads is not None or model.resample != "conv":
+    raise ValueError(
+      f"a UNet2DModel cannot have so many heads or this resample here: {model.heads}, {model.resample!r}"
+    )
   padding = {((0, 1), (0, 1)): 0} | {((n, n), (n, n)): n for n in (1, 2)}
   if model.down_padding not in padding:
     raise ValueError(f"a UNet2DModel cannot have this down_padding: {model.down_padding}")
   time: dict[str, Any]
   match model.time:
-    case Sinusoids(cosine_first, shift):
+    case Sinusoids(cosine_first, shift, None):
       time = {"flip_sin_to_cos": cosine_first, "freq_shift": shift, "time_embedding_type": "positional"}
     case RandomFourier():
       time = {"time_embedding_type": "fourier"}

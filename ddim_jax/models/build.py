@@ -105,7 +105,8 @@ def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> 
   height, width = said if isinstance(said, list) else (said, said)
   imported = {"config": pretrained.config | {"sample_size": said}, "scheduler": pretrained.scheduler}
   classes = tuple(str(label) for label in range(pretrained.model.num_classes or 0))
-  shape = (height, width, pretrained.model.out_channels)
+  model = pretrained.model
+  shape = (height, width, model.out_channels if model.in_channels is None else model.in_channels)
   config = Config(data=Data(data=UNKNOWN), imported=imported)
   return from_config(config, shape, classes, pretrained.variables.get("params"))
 

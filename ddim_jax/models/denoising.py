@@ -1,5 +1,6 @@
 """A model as a denoiser: with its labels, guidance and clipping."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 
 from ddim_jax.denoisers import Denoiser, as_denoiser
 from ddim_jax.guidance import guide
+from ddim_jax.models import tables
 from ddim_jax.models.classes import Label
 from ddim_jax.models.conditions import Condition
 
@@ -19,26 +21,42 @@ def is_guided(guidance: Any) -> bool:
   return guidance is not None and not (isinstance(guidance, (int, float)) and guidance == 1)
 
 
+def _network(model: "Model", numbers: Any, vectors: Any, predict: str = "apply") -> Any:
+  """The model's network as ``(x_t, t) -> output`` of its method ``predict``, with labels and conditions."""
+  if model.params is None:
+    raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
+  params, apply = jax.tree.map(jnp.asarray, model.params), getattr(model, predict)
+
+  def network(x: jax.Array, t: jax.Array) -> jax.Array:
+    given = model.null_label if numbers is None else numbers
+    labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
+    if model.conditions is None:
+      return apply(params, x, t, labels, None, None)
+    given = jnp.full(model.condition_size, jnp.nan) if vectors is None else jnp.asarray(vectors)
+    each = jnp.broadcast_to(jnp.atleast_2d(given), (x.shape[0], model.condition_size))
+    return apply(params, x, t, labels, None, each)
+
+  return network
+
+
+def variance(
+  model: "Model", label: Label | None, condition: Condition | None
+) -> Callable[[jax.Array, Any], jax.Array]:
+  """See `Model.variance`."""
+  if not model.predicts_variance:
+    raise ValueError(tables.NO_VARIANCE)
+  network = _network(model, model.labels(label), model.vectors(condition), "outputs")
+  return lambda x, t: network(x, t)[..., x.shape[-1] :]
+
+
 def denoiser(
   model: "Model", label: Label | None, condition: Condition | None, guidance: float | jax.Array, clip: bool
 ) -> Denoiser:
   """See `Model.denoiser`."""
-  if model.params is None:
-    raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
-  params, numbers = jax.tree.map(jnp.asarray, model.params), model.labels(label)
-  vectors = model.vectors(condition)
+  numbers, vectors = model.labels(label), model.vectors(condition)
 
   def under(numbers: Any, vectors: Any) -> Denoiser:
-    def network(x: jax.Array, t: jax.Array) -> jax.Array:
-      given = model.null_label if numbers is None else numbers
-      labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
-      if model.conditions is None:
-        return model.apply(params, x, t, labels)
-      given = jnp.full(model.condition_size, jnp.nan) if vectors is None else jnp.asarray(vectors)
-      each = jnp.broadcast_to(jnp.atleast_2d(given), (x.shape[0], model.condition_size))
-      return model.apply(params, x, t, labels, conditions=each)
-
-    return as_denoiser(network, model.schedule, model.parameterisation)
+    return as_denoiser(_network(model, numbers, vectors), model.schedule, model.parameterisation)
 
   denoise = under(numbers, vectors)
   if is_guided(guidance):

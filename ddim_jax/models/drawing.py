@@ -13,7 +13,7 @@ from ddim_jax.models.denoising import is_guided
 from ddim_jax.sampling import sample
 from ddim_jax.scaling import BYTES, Scaling, to_uint8
 from ddim_jax.seeds import image_keys, initial_noise, key_of
-from ddim_jax.solvers import Solver
+from ddim_jax.solvers import Solver, ddpm
 
 if TYPE_CHECKING:
   from ddim_jax.models.model import Model
@@ -70,12 +70,22 @@ def in_turn(model: "Model", indices: Any) -> Any:
   return indices % len(model.classes) if model.classes else None
 
 
-def as_solver(solver: str | Solver | None, eta: Any = 0.0) -> Solver:
-  """A solver by name, DDIM for None, or the one given; ``eta``, perhaps traced, is DDIM's.
+def as_solver(
+  solver: str | Solver | None, eta: Any = 0.0, model: "Model | None" = None, **given: Any
+) -> Solver:
+  """A solver by name, DDIM for None, or the one given.
+
+  Args:
+    solver: The name, or a Solver.
+    eta: DDIM's, perhaps traced.
+    model: Whose network it is for: "ddpm-learned" takes variances from it.
+    **given: ``label`` and ``condition`` of `Model.variance`.
 
   Raises:
-    ValueError: If there is no such name.
+    ValueError: If there is no such name, or the model predicts no variances and should.
   """
+  if solver == tables.LEARNED and model is not None:
+    return ddpm(model.variance(**given))
   if isinstance(solver, Solver):
     return solver
   return tables.named(tables.SOLVERS, "ddim" if solver is None else solver, "solver")(eta)
@@ -133,9 +143,10 @@ def numbered_images(
     ValueError: On a solver, seed, label or guidance that does not go with the model.
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
-  as_solver(solver)
   # What does not go together is said before anything compiles.
-  model.replace(params=()).denoiser(condition=condition, guidance=guidance)
+  bare = model.replace(params=())
+  as_solver(solver, 0.0, bare)
+  bare.denoiser(condition=condition, guidance=guidance)
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
   key, sharing = key_of(seed), by_example(size)
 
@@ -144,8 +155,10 @@ def numbered_images(
   ) -> jax.Array:
     labels, vectors = given
     keys, noise = starts(model, key, indices)
-    denoise = model.denoiser(label=labels, condition=vectors, guidance=guidance if guided else 1.0, clip=clip)
-    return sample(keys, denoise, model.schedule, noise, ts, solver=as_solver(solver, eta), count=count)[0]
+    asked = {"label": labels, "condition": vectors}
+    denoise = model.denoiser(**asked, guidance=guidance if guided else 1.0, clip=clip)
+    rule = as_solver(solver, eta, model, **asked)
+    return sample(keys, denoise, model.schedule, noise, ts, solver=rule, count=count)[0]
 
   program = model.programs.setdefault((solver, guided, clip), jax.jit(run, compiler_options=tuning.options()))
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ddim_jax import interop
+from ddim_jax.interop import adm, diffusers, files, original
 from ddim_jax.models import build, records
 from ddim_jax.models.model import Model
 from ddim_jax.places import local
@@ -25,20 +25,23 @@ def load(
   ema: float | None = None,
   size: int | None = None,
   like: Model | None = None,
+  flags: dict[str, Any] | None = None,
 ) -> Model:
   """Loads a trained model; nothing else is needed to draw from it.
 
   Args:
     where: The name of a model that comes with the package ("fashion_mnist", or "fashion_mnist_classes",
       which can be asked for a class); the folder of a run; a .safetensors file of `Model.save`; a folder of
-      diffusers; OWNER/NAME of the Hugging Face hub; a .ckpt, .pth or .pt file of the original DDIM code.
-      Runs need orbax-checkpoint, pickles torch, the hub huggingface_hub.
+      diffusers; OWNER/NAME of the Hugging Face hub; a .ckpt, .pth or .pt file of the original DDIM code, of
+      improved-diffusion or of guided-diffusion. Runs need orbax-checkpoint, pickles torch, the hub huggingface_hub.
     step: Checkpoint of a run; the newest by default.
     ema: Decay of the EMA, of those that a run keeps; its main one by default. 0 takes the model's own
       weights of a .ckpt file.
     size: Height of the images in pixels, where another project's files do not say, or other than they say.
     like: For a run whose network is not this project's: a Model with that network, from
       `ddim_jax.models.from_network`.
+    flags: Of a file of improved-diffusion or guided-diffusion that is no published one: what it was trained
+      with and weights do not tell, such as ``{"num_head_channels": 64}``, see `ddim_jax.interop.load_adm`.
 
   Raises:
     FileNotFoundError: If there is nothing of that name.
@@ -47,6 +50,8 @@ def load(
   if isinstance(where, str) and where in packaged():
     where = packaged()[where]
   path = local(where, "model")
+  if path.suffix not in _PICKLES:
+    _refuse(path, "flags", flags)
   if path.suffix == ".safetensors":
     from ddim_jax.models import exported
 
@@ -57,18 +62,16 @@ def load(
     return records.from_description(*exported.read(path), like)
   if path.suffix in _PICKLES:
     _refuse(path, "step", step)
-    if ema not in (None, 0):
-      raise ValueError(f"{path} has one EMA: leave out ema, or give 0 for the model's own weights, got {ema}")
     if not path.is_file():
       raise _nothing(where)
-    return build.from_pretrained(interop.load_ddim(path, ema=ema is None), size)
+    return _pickle(path, ema, size, flags)
   if path.is_dir() and not is_diffusers(path):
     _refuse(path, "size", size)
     return _run(path, step, ema, like)
   if not path.is_dir() and (path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where))):
     raise _nothing(where)
   _refuse(path, "step and ema", step, ema)
-  return build.from_pretrained(interop.load_diffusers(where), size)
+  return build.from_pretrained(diffusers.load_diffusers(where), size)
 
 
 def is_diffusers(folder: Path) -> bool:
@@ -94,6 +97,18 @@ def _nothing(where: str | Path) -> FileNotFoundError | ValueError:
 def _refuse(path: Path, arguments: str, *values: Any) -> None:
   if any(value is not None for value in values):
     raise ValueError(f"leave out {arguments} with {path}")
+
+
+def _pickle(path: Path, ema: float | None, size: int | None, flags: dict[str, Any] | None) -> Model:
+  values = files.read_pickle(path)
+  if adm.is_adm(values):
+    _refuse(path, "ema", ema)
+    weights = files.as_arrays(values, str(path))
+    return build.from_pretrained(adm.from_weights(weights, str(path), flags=flags), size)
+  _refuse(path, "flags", flags)
+  if ema not in (None, 0):
+    raise ValueError(f"{path} has one EMA: leave out ema, or give 0 for the model's own weights, got {ema}")
+  return build.from_pretrained(original.from_values(values, path, ema=ema is None), size)
 
 
 def _run(workdir: Path, step: int | None, ema: float | None, like: Model | None) -> Model:

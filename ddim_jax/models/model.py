@@ -12,7 +12,7 @@ import numpy as np
 from ddim_jax import ranges
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.interop.schedulers import Inputs, as_it_is
-from ddim_jax.models import denoising, drawing, tables, tree
+from ddim_jax.models import denoising, drawing, tables, tree, unets
 from ddim_jax.models.classes import Label, numbers
 from ddim_jax.models.conditions import Condition, size_of, vectors
 from ddim_jax.models.config import Config
@@ -87,11 +87,25 @@ class Model:
   def apply(
     self, params: Any, x_t: jax.Array, t: Any, labels: Any = None, keys: Any = None, conditions: Any = None
   ) -> jax.Array:
-    """The network's output for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training.
+    """The network's prediction for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training.
 
     Conditions are standardised, see `vectors`; a row of NaN is none.
     """
-    return self.adapted.apply(params, *self.inputs(self.schedule, x_t, t), labels, keys, conditions)
+    if keys is not None and self.predicts_variance:
+      raise ValueError(
+        "a network that also predicts variances cannot be trained here: it has a loss of its own"
+      )
+    output = self.outputs(params, x_t, t, labels, keys, conditions)
+    return output[..., : x_t.shape[-1]] if self.predicts_variance else output
+
+  def outputs(self, params: Any, x_t: jax.Array, t: Any, *given: Any) -> jax.Array:
+    """All channels of the network's output, those for variances included; arguments as of `apply`."""
+    return self.adapted.apply(params, *self.inputs(self.schedule, x_t, t), *given)
+
+  @property
+  def predicts_variance(self) -> bool:
+    """Whether the network has as many channels again for variances: see `variance`."""
+    return unets.predicts_variance(self.network)
 
   def template(self) -> Any:
     """Shapes and dtypes of the parameters; the parameters themselves of a network that cannot make any."""
@@ -180,6 +194,20 @@ class Model:
       ValueError: On a class or guidance that the model does not have.
     """
     return denoising.denoiser(self, label, condition, guidance, clip)
+
+  def variance(
+    self, *, label: Label | None = None, condition: Condition | None = None
+  ) -> Callable[[jax.Array, Any], jax.Array]:
+    """What a network predicts of its variances, ``(x_t, t) -> v``, for `ddim_jax.ddpm`: "ddpm-learned".
+
+    Args:
+      label: As in `denoiser`.
+      condition: Likewise.
+
+    Raises:
+      ValueError: If the network predicts none.
+    """
+    return denoising.variance(self, label, condition)
 
   def levels(self, steps: int, spacing: str | tables.Spacing | None = None) -> np.ndarray:
     """The levels of ``steps`` steps, ``[S+1]``: the model's own spacing, a function, or one of a name.

@@ -9,13 +9,25 @@ import numpy as np
 from ddim_jax import beta_schedules, parameterisation, schedules, solvers, timesteps
 
 SolverName = Literal[
-  "ddim", "ddpm", "ddpm-large", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
+  "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "unipc2", "unipc3",
   "deis2", "deis3", "heun", "plms", "pndm",
 ]  # fmt: skip
+LEARNED = "ddpm-learned"
+"""The solver that takes variances from the model's own network, see `ddim_jax.models.Model.variance`."""
+NO_VARIANCE = (
+  f"the solver {LEARNED} needs a model whose network also predicts variances, and Model.sample or ddim sample"
+)
+
+
+def _of_no_model(x_t: Any, t: Any) -> Any:
+  raise ValueError(NO_VARIANCE)
+
+
 SOLVERS: dict[str, Callable[[Any], solvers.Solver]] = {
   "ddim": solvers.ddim,
   "ddpm": lambda eta: solvers.ddpm("small"),
   "ddpm-large": lambda eta: solvers.ddpm("large"),
+  LEARNED: lambda eta: solvers.ddpm(_of_no_model),
   "dpmpp-2m": lambda eta: solvers.dpm_solver_pp(2),
   "dpmpp-3m": lambda eta: solvers.dpm_solver_pp(3),
   "dpmpp-2s": lambda eta: solvers.dpm_solver_pp_2s(),

@@ -1,5 +1,7 @@
 """The U-Net that options stand for, and whether one of another project fits the data."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from ddim_jax.models.config import Network
@@ -32,7 +34,7 @@ def from_options(options: Network, channels: int, num_classes: int, condition_si
 
 def check_fits(network: UNet, channels: int, num_classes: int) -> None:
   """Raises ValueError unless a network with weights can be used with so many channels and classes."""
-  if {network.in_channels, network.out_channels} != {channels}:
+  if network.in_channels != channels or network.out_channels not in (channels, 2 * channels):
     raise ValueError(
       f"the imported network goes from {network.in_channels} to {network.out_channels} channels; here images"
       f" have {channels}"
@@ -44,6 +46,13 @@ def check_fits(network: UNet, channels: int, num_classes: int) -> None:
       f"the imported network is conditional on {network.num_classes} classes and needs a data set with at"
       f" least one and at most so many, got {num_classes}"
     )
+
+
+def predicts_variance(network: Any) -> bool:
+  """Whether a network has as many channels again, which say where between two bounds its variances lie."""
+  return isinstance(network, UNet) and network.out_channels == 2 * (
+    network.in_channels or network.out_channels
+  )
 
 
 def null_label(network: UNet, num_classes: int) -> int | None:

@@ -22,9 +22,13 @@ def check_arguments(
       "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
       f" {network.multipliers}, {network.blocks}, {network.groups} and {network.out_channels}"
     )
-  for name in ("in_channels", "num_classes", "embedding", "head_dim", "condition_size"):
+  for name in ("in_channels", "num_classes", "embedding", "head_dim", "heads", "condition_size"):
     if (value := getattr(network, name)) is not None and value < 1:
       raise ValueError(f"{name} must be None or at least 1, got {value}")
+  if network.resample not in ("conv", "block", "pool"):
+    raise ValueError(f"resample must be conv, block or pool, got {network.resample!r}")
+  if network.head_dim is not None and network.heads is not None:
+    raise ValueError(f"give head_dim or heads, not both: got {network.head_dim} and {network.heads}")
   if not 0 <= network.dropout < 1:
     raise ValueError(f"dropout must be in [0, 1), got {network.dropout}")
   if (

@@ -1,4 +1,4 @@
-"""The layers of the U-Net: convolutions, norms, residual blocks, attention, features of the level.
+"""The layers of the U-Net: convolutions, norms, residual blocks, features of the level.
 
 Every convolution of the network is made by `conv`, and every norm by `group_norm`.
 """
@@ -42,6 +42,17 @@ def conv1x1(features: int, *, dtype: Any, name: str) -> nn.Conv:
   """A convolution of one pixel, as a product of two matrices: so its gradients are such products, too."""
   compute = lambda x, kernel, *_, **__: (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
   return conv(features, 1, dtype=dtype, name=name, conv_general_dilated=compute)
+
+
+def halved(x: jax.Array) -> jax.Array:
+  """Means over squares of 2x2 pixels, ``[B, H / 2, W / 2, C]``."""
+  batch, height, width, channels = x.shape
+  return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def doubled(x: jax.Array) -> jax.Array:
+  """Nearest upsampling by 2, ``[B, 2 H, 2 W, C]``."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def upsample(features: int, *, dtype: Any, name: str) -> nn.Conv:
@@ -104,15 +115,20 @@ def time_embedding(t: jax.Array, channels: int, shift: float = 1.0) -> jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Sinusoids:
-  """Features of a level: `time_embedding`, or with ``cos_first`` its halves exchanged."""
+  """Features of a level: `time_embedding`, or with ``cos_first`` its halves exchanged.
+
+  There are ``width`` of them; None means as many as the network's base width.
+  """
 
   cos_first: bool = False
   shift: float = 1.0
+  width: int | None = None
 
   def features(self, module: nn.Module, t: jax.Array, channels: int) -> jax.Array:
-    """``f32[B, channels]`` of levels ``[B]``."""
-    features = time_embedding(t, channels, self.shift)
-    return jnp.roll(features, channels // 2, axis=-1) if self.cos_first else features
+    """``f32[B, width]`` of levels ``[B]``."""
+    number = self.width or channels
+    features = time_embedding(t, number, self.shift)
+    return jnp.roll(features, number // 2, axis=-1) if self.cos_first else features
 
   def output(self, h: jax.Array, t: jax.Array) -> jax.Array:
     """The network's output, as it is."""
@@ -153,7 +169,8 @@ class ResidualBlock(nn.Module):
 
   The shortcut is a 1x1 convolution where the number of channels changes. With ``scale_shift`` the
   embedding gives ``norm(h) * (1 + scale) + shift`` instead of a sum; the result is divided by ``divisor``.
-  Without keys, one for each image, there is no dropout.
+  With ``size`` "half" or "twice", both paths change the size, before ``conv1``. Without keys, one for each
+  image, there is no dropout.
   """
 
   channels: int
@@ -165,14 +182,21 @@ class ResidualBlock(nn.Module):
   activation: Callable[[jax.Array], jax.Array] = nn.swish
   scale_shift: bool = False
   divisor: float = 1.0
+  size: str = "same"
 
   @nn.compact
   def __call__(self, x: jax.Array, embedding: jax.Array, keys: jax.Array | None) -> jax.Array:
     norm = lambda h, name: group_norm(h, self.groups, self.eps, self.operations, self.dtype, name)
-    conv3 = lambda name, **options: conv3x3(
-      self.channels, self.operations.convolve, dtype=self.dtype, name=name, **options
+    conv3 = lambda name, by=self.operations.convolve, **options: conv3x3(
+      self.channels, by, dtype=self.dtype, name=name, **options
     )
-    h = conv3("conv1")(self.activation(norm(x, "norm1")))
+    h = self.activation(norm(x, "norm1"))
+    if self.size == "half":
+      h, x = halved(h), halved(x)
+    if self.size == "twice":
+      h, x = conv3("conv1", upsampled)(h), doubled(x)
+    else:
+      h = conv3("conv1")(h)
     width = self.channels * (2 if self.scale_shift else 1)
     change = nn.Dense(width, dtype=self.dtype, kernel_init=init(), name="time")(self.activation(embedding))
     change = change[:, None, None, :]
@@ -187,59 +211,4 @@ class ResidualBlock(nn.Module):
     h = conv3("conv2", scale=0)(h)
     if x.shape[-1] != self.channels:
       x = conv1x1(self.channels, dtype=self.dtype, name="shortcut")(x)
-    return (x + h) / self.divisor if self.divisor != 1 else x + h
-
-
-_SCORES = 2**20
-"""Scores of one image and head that are held at a time: all of a 32x32 map, or 256 queries of a 64x64 map."""
-
-
-@jax.jit
-def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """`jax.nn.dot_product_attention`, in parts of the queries where the matrix of all scores would be large.
-
-  Its scores and softmax are in float32 (or wider). The parts are computed again for the backward pass.
-
-  Args:
-    q, k, v: Queries, keys and values, ``[B, N, heads, C]``.
-
-  Returns:
-    ``[B, N, heads, C]``.
-  """
-  number = q.shape[1]
-  size = next(size for size in range(max(1, min(number, _SCORES // number)), 0, -1) if number % size == 0)
-
-  def part(q: jax.Array) -> jax.Array:
-    with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 and float32 together
-      return jax.nn.dot_product_attention(q, k, v)
-
-  if size == number:
-    return part(q)
-  parts = jnp.moveaxis(q.reshape(q.shape[0], -1, size, *q.shape[2:]), 1, 0)
-  return jnp.moveaxis(jax.lax.map(jax.checkpoint(part), parts), 0, 1).reshape(q.shape)
-
-
-class Attention(nn.Module):
-  """Self-attention over all pixels, with softmax in float32, added to its input.
-
-  One head, or heads of ``head_dim`` channels each; ``groups`` 0 leaves out the norm.
-  """
-
-  groups: int
-  operations: Operations
-  dtype: Any
-  eps: float = 1e-6
-  head_dim: int | None = None
-  divisor: float = 1.0
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    batch, height, width, channels = x.shape
-    head = channels if self.head_dim is None else self.head_dim
-    dense = lambda name, scale=1.0: nn.Dense(channels, dtype=self.dtype, kernel_init=init(scale), name=name)
-    h = group_norm(x, self.groups, self.eps, self.operations, self.dtype, "norm") if self.groups else x
-    h = h.reshape(batch * height * width, channels)
-    q, k, v = (dense(name)(h).reshape(batch, height * width, -1, head) for name in ("q", "k", "v"))
-    h = attention(q, k, v).reshape(batch * height * width, channels)
-    h = dense("out", scale=0)(h).reshape(x.shape)
     return (x + h) / self.divisor if self.divisor != 1 else x + h

@@ -19,14 +19,16 @@ from ddim_jax import schedules
 from ddim_jax.cpu.recomputation import recomputed
 from ddim_jax.schedules import Level
 from ddim_jax.unet.arguments import check_arguments
+from ddim_jax.unet.attention import Attention
+from ddim_jax.unet.embedding import embedded
 from ddim_jax.unet.layers import (
-  Attention,
   ResidualBlock,
   Sinusoids,
   conv,
   conv3x3,
+  doubled,
   group_norm,
-  init,
+  halved,
   upsample,
 )
 from ddim_jax.unet.meshes import with_automatic_axes
@@ -62,7 +64,10 @@ class UNet(nn.Module):
     eps: Epsilon of every GroupNorm.
     activation: Function after the norms of the residual blocks.
     scale_shift: The embedding scales and shifts the second norm of a block instead of being added.
-    head_dim: Channels of a head of attention; None means one head.
+    head_dim: Channels of a head of attention; None means ``heads``.
+    heads: Heads of every attention; None means one. Not together with ``head_dim``.
+    resample: What changes the size between levels: "conv", a convolution; "block", a residual block of both
+      paths, as in guided-diffusion; "pool", means of 2x2 pixels and nearest neighbours, without parameters.
     down_padding: Padding of the convolutions that halve the size, one pair for each axis.
     attention_levels: ``(down, up)``: numbers of the levels (0 is the first) with attention, instead of
       the heights in ``attention``; then the network is the same for every image size.
@@ -97,6 +102,8 @@ class UNet(nn.Module):
   activation: Callable[[jax.Array], jax.Array] = nn.swish
   scale_shift: bool = False
   head_dim: int | None = None
+  heads: int | None = None
+  resample: str = "conv"
   down_padding: tuple[tuple[int, int], ...] = ((0, 1), (0, 1))
   attention_levels: tuple[tuple[int, ...], tuple[int, ...]] | None = None
   middle: bool = True
@@ -148,31 +155,13 @@ class UNet(nn.Module):
         return with_automatic_axes(self, x_t, t, labels, train, keys, conditions)
       x_t = jax.device_put(x_t, jax.NamedSharding(jax.typeof(x_t).sharding.mesh, jax.P()))
     t = jnp.broadcast_to(t, x_t.shape[:1])
-    wide = self.embedding or 4 * self.channels
-    dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
     operations = named(self.conv)
     middle = len(self.multipliers) - 1
     heights = [x_t.shape[1] >> level for level in range(middle + 1)]
     by_height = tuple(level for level, height in enumerate(heights) if height in self.attention)
     attended_down, attended_up = self.attention_levels or (by_height, by_height)
 
-    features = lambda t: self.time.features(self, t, self.channels).astype(self.dtype)
-    embedding = dense("time_2")(nn.swish(dense("time_1")(features(t))))
-    if self.label_embedding is not None:
-      embedding = embedding + self.label_embedding(labels, features, dense)
-    elif self.num_classes is not None:
-      null = jnp.full(x_t.shape[:1], self.num_classes)
-      embed = nn.Embed(self.num_classes + self.null_class, wide, dtype=self.dtype, name="classes")
-      embedding = embedding + embed(null if labels is None else labels)
-
-    if self.condition_size is not None:
-      unknown = jnp.full((x_t.shape[0], self.condition_size), jnp.nan)
-      vectors = unknown if conditions is None else conditions
-      none = jnp.any(jnp.isnan(vectors), axis=1, keepdims=True)
-      hidden = nn.swish(dense("condition_1")(jnp.where(none, 0, vectors).astype(self.dtype)))
-      null = self.param("no_condition", nn.initializers.zeros, (wide,), jnp.float32).astype(self.dtype)
-      embedding = embedding + jnp.where(none, null[None], dense("condition_2")(hidden))
-
+    embedding = embedded(self, t, labels, conditions)
     active = train and self.dropout > 0
     if active and keys is None:
       keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])
@@ -181,10 +170,10 @@ class UNet(nn.Module):
       block_of = lambda key: jax.random.fold_in(key, zlib.crc32(name.encode()))
       return jax.vmap(block_of)(keys) if active else None
 
-    def block(h: jax.Array, level: int, name: str, divisor: float = 1.0) -> jax.Array:
+    def block(h: jax.Array, level: int, name: str, divisor: float = 1.0, size: str = "same") -> jax.Array:
       layer = ResidualBlock(
         self.width(level), self.groups, self.dropout, operations.lowered, self.dtype, self.eps,
-        self.activation, self.scale_shift, divisor, name=name,
+        self.activation, self.scale_shift, divisor, size, name=name,
       )  # fmt: skip
       if not self.remat or self.is_initializing():
         return layer(h, embedding, dropout_keys(name))
@@ -198,9 +187,25 @@ class UNet(nn.Module):
 
     def attend(h: jax.Array, name: str, groups: int = self.groups, divisor: float = 1.0) -> jax.Array:
       attention = Attention(
-        groups, operations.lowered, self.dtype, self.eps, self.head_dim, divisor, name=name
+        groups, operations.lowered, self.dtype, self.eps, self.head_dim, divisor, self.heads, name=name
       )
       return attention(h)
+
+    def halve(h: jax.Array, level: int) -> jax.Array:
+      if self.resample == "pool":
+        return halved(h)
+      name, options = f"down_{level}_downsample", {"strides": 2, "padding": self.down_padding}
+      if self.resample == "block":
+        return block(h, level, name, size="half")
+      return conv(h.shape[-1], dtype=self.dtype, name=name, **options)(h)
+
+    def double(h: jax.Array, level: int) -> jax.Array:
+      if self.resample == "pool":
+        return doubled(h)
+      name = f"up_{level}_upsample"
+      if self.resample == "block":
+        return block(h, level, name, size="twice")
+      return upsample(h.shape[-1], dtype=self.dtype, name=name)(h)
 
     x = x_t.astype(self.dtype)
     conv_in = conv3x3(self.channels, operations.lowered.convolve, dtype=self.dtype, name="conv_in")
@@ -214,11 +219,7 @@ class UNet(nn.Module):
           h = attend(h, f"down_{level}_attention_{i}")
         skips.append(h)
       if level != middle:
-        halve = conv(
-          h.shape[-1], dtype=self.dtype, name=f"down_{level}_downsample",
-          strides=2, padding=self.down_padding,
-        )  # fmt: skip
-        h = halve(h)
+        h = halve(h, level)
         skips.append(h)
 
     if self.middle:
@@ -234,7 +235,7 @@ class UNet(nn.Module):
         if level in attended_up:
           h = attend(h, f"up_{level}_attention_{i}")
       if level != 0:
-        h = upsample(h.shape[-1], dtype=self.dtype, name=f"up_{level}_upsample")(h)
+        h = double(h, level)
 
     h = nn.swish(group_norm(h, self.groups, self.eps, operations.lowered, self.dtype, "norm_out"))
     h = conv3x3(self.out_channels, operations.lowered.convolve, dtype=self.dtype, scale=0, name="conv_out")(h)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax.unet.layers import attention
+from ddim_jax.unet.attention import attention
 
 KEY = jax.random.key(0)
 
