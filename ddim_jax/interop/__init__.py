@@ -1,7 +1,7 @@
 """Weights and configurations of other projects: diffusers in and out, DDIM's code and guided-diffusion in.
 
-Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt``, ``.pth`` and ``.pt`` need torch. Both are
-imported where they are used.
+Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt``, ``.pth`` and ``.pt`` need torch. Both
+are imported where they are used.
 """
 
 from ddim_jax.interop.adm import load_adm

@@ -8,6 +8,7 @@ arXiv:2105.05233.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ddim_jax.interop.scheduler_defaults import complete
 from ddim_jax.interop.schedulers import Inputs
@@ -150,6 +151,6 @@ def inputs_of(config: dict[str, Any], inputs: Inputs) -> Inputs:
 
   def rescaled(schedule: Schedule, x_t: jax.Array, t: Level) -> tuple[jax.Array, Any]:
     x, level = inputs(schedule, x_t, t)
-    return x, (level - 1) * (1000 / schedule.T) + 1
+    return x, (jnp.asarray(level).astype(jnp.float32) - 1) * (1000 / schedule.T) + 1
 
   return rescaled

@@ -33,7 +33,8 @@ def load(
     where: The name of a model that comes with the package ("fashion_mnist", or "fashion_mnist_classes",
       which can be asked for a class); the folder of a run; a .safetensors file of `Model.save`; a folder of
       diffusers; OWNER/NAME of the Hugging Face hub; a .ckpt, .pth or .pt file of the original DDIM code, of
-      improved-diffusion or of guided-diffusion. Runs need orbax-checkpoint, pickles torch, the hub huggingface_hub.
+      improved-diffusion or of guided-diffusion. Runs need orbax-checkpoint, pickles torch, the hub
+      huggingface_hub.
     step: Checkpoint of a run; the newest by default.
     ema: Decay of the EMA, of those that a run keeps; its main one by default. 0 takes the model's own
       weights of a .ckpt file.
