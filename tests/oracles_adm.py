@@ -20,26 +20,43 @@ class Weights:
 
   def __call__(self, name, *shape):
     if name not in self.tensors:
-      noise = self.rng.standard_normal(shape)
-      value = noise / math.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.5 + 0.1 * noise
-      self.tensors[name] = torch.tensor(value, dtype=torch.float32)
+      self.tensors[name] = self.drawn(shape)
     assert self.tensors[name].shape == shape, name
     return self.tensors[name]
 
+  def drawn(self, shape):
+    noise = self.rng.standard_normal(shape)
+    value = noise / math.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.5 + 0.1 * noise
+    return torch.tensor(value, dtype=torch.float32)
+
+  def apply(self, function, h, name, width, size=(), **options):
+    kernel = self(f"{name}.weight", width, h.shape[1], *size)
+    return function(h, kernel, self(f"{name}.bias", width), **options)
+
   def linear(self, h, name, width):
-    return F.linear(h, self(f"{name}.weight", width, h.shape[1]), self(f"{name}.bias", width))
+    return self.apply(F.linear, h, name, width)
 
   def conv(self, h, name, width, size=3, stride=1):
-    kernel = self(f"{name}.weight", width, h.shape[1], size, size)
-    return F.conv2d(h, kernel, self(f"{name}.bias", width), stride=stride, padding=size // 2)
+    return self.apply(F.conv2d, h, name, width, (size, size), stride=stride, padding=size // 2)
 
   def row(self, h, name, width):
     """A convolution of one pixel over ``[B, C, N]``."""
-    return F.conv1d(h, self(f"{name}.weight", width, h.shape[1], 1), self(f"{name}.bias", width))
+    return self.apply(F.conv1d, h, name, width, (1,))
 
   def norm(self, h, name):
     parts = (self(f"{name}.{part}", h.shape[1]) for part in ("weight", "bias"))
     return F.group_norm(h, 32, *parts, eps=1e-5)
+
+
+class Shapes(Weights):
+  """The shapes of weights without numbers: what they multiply becomes zeros."""
+
+  def drawn(self, shape):
+    return torch.zeros(()).expand(shape)
+
+  def apply(self, function, h, name, width, size=(), stride=1, **options):
+    super().apply(lambda *_, **__: None, h, name, width, size)
+    return torch.zeros(len(h), width, *(length // stride for length in h.shape[2:]))
 
 
 class Adm(NamedTuple):
@@ -83,7 +100,7 @@ class Adm(NamedTuple):
     return out + (h if h.shape[1] == width else w.conv(h, f"{name}.skip_connection", width, size=1))
 
   def attend(self, w, h, name):
-    batch, width, *size = h.shape
+    _, width, *size = h.shape
     flat = h.flatten(2)
     qkv = w.row(w.norm(flat, f"{name}.norm"), f"{name}.qkv", 3 * width)
     heads = self.heads if self.head_channels is None else width // self.head_channels
@@ -112,8 +129,14 @@ class Adm(NamedTuple):
     h = self.block(w, self.attend(w, h, "middle_block.1"), embedding, "middle_block.2", h.shape[1])
     return h, maps
 
+  def shapes(self):
+    """The shapes of all weights, by name."""
+    w, size = Shapes(), 2 ** (len(self.multipliers) - 1)
+    self(w, np.zeros((1, size, size, 3), np.float32), [0], None if self.classes is None else [0])
+    return {name: tuple(tensor.shape) for name, tensor in w.tensors.items()}
+
   def __call__(self, w, x, t, label=None):
-    """The output for images ``x``, NHWC numpy, at timesteps ``t`` from 0 on."""
+    """The output for images ``x``, NHWC numpy, at timesteps ``t`` from 0 on, NHWC numpy."""
     tensor = lambda value: None if value is None else torch.tensor(np.array(value))
     embedding = self.embedding(w, tensor(t), tensor(label))
     h, maps = self.encode(w, tensor(x).permute(0, 3, 1, 2), embedding)

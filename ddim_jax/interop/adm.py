@@ -169,9 +169,10 @@ def from_weights(
   """`load_adm`, for weights that have been read."""
   shape, config = shape_of(weights)
   chosen = _flags(shape, flags or {}, source)
-  if config["out_channels"] not in (config["in_channels"], 2 * config["in_channels"]):
+  channels = config["in_channels"]  # 6 are an image and a small one to enlarge
+  if config["out_channels"] not in (channels, 2 * channels) or channels == 6:
     raise ValueError(
-      f"{source} goes from {config['in_channels']} to {config['out_channels']} channels: networks that are"
+      f"{source} goes from {channels} to {config['out_channels']} channels: networks that are"
       " given a small image to enlarge are not supported"
     )
   keys = ("num_heads", "num_head_channels", "dropout", "rescale_timesteps")

@@ -25,7 +25,9 @@ def _network(model: "Model", numbers: Any, vectors: Any, predict: str = "apply")
   """The model's network as ``(x_t, t) -> output`` of its method ``predict``, with labels and conditions."""
   if model.params is None:
     raise ValueError("this model has no parameters: train it with ddim_jax.runs.fit")
-  params, apply = jax.tree.map(jnp.asarray, model.params), getattr(model, predict)
+  # What is an array already stays the same object: by that a loop knows that two calls take the same weights.
+  array = lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+  params, apply = jax.tree.map(array, model.params), getattr(model, predict)
 
   def network(x: jax.Array, t: jax.Array) -> jax.Array:
     given = model.null_label if numbers is None else numbers
