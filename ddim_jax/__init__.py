@@ -18,7 +18,7 @@ from ddim_jax.beta_schedules import (
   warmup_schedule,
 )
 from ddim_jax.denoisers import Denoiser, as_denoiser, clip_x0, dynamic_threshold
-from ddim_jax.guidance import classifier_guide, guide
+from ddim_jax.guidance import class_log_probability, classifier_guide, guide
 from ddim_jax.inverse_problems import (
   LinearOperator,
   colourisation,
@@ -80,6 +80,7 @@ __all__ = [
   "add_noise",
   "ancestral",
   "as_denoiser",
+  "class_log_probability",
   "classifier_guide",
   "clip_x0",
   "colourisation",

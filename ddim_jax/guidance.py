@@ -81,6 +81,30 @@ def guide(
   return guided
 
 
+def class_log_probability(
+  classifier: Callable[[jax.Array, jax.Array], jax.Array], label: ArrayLike
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """What `classifier_guide` takes, of a classifier of noisy samples: ``log p(label | x_t)``.
+
+  Levels are 1 to T here. A classifier of another project that counts them 0 to T - 1 is asked one lower,
+  ``lambda x, t: theirs(x, t - 1)``; that of `ddim_jax.interop.load_adm_classifier` knows.
+
+  Args:
+    classifier: ``(x_t: f32[B, ...], t) -> f32[B, K]``: logits of K classes, differentiable.
+    label: The class to guide to, ``i32[]``, or one for each example ``i32[B]``, in [0, K). Traced.
+
+  Returns:
+    ``(x_t, t) -> f32[B]``, in nats.
+  """
+
+  def log_probability(x_t: jax.Array, t: jax.Array) -> jax.Array:
+    logits = classifier(x_t, t)
+    chosen = jnp.broadcast_to(jnp.asarray(label), logits.shape[:1])
+    return jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), chosen[:, None], axis=-1)[:, 0]
+
+  return log_probability
+
+
 def classifier_guide(
   denoise: Denoiser,
   log_probability: Callable[[jax.Array, jax.Array], jax.Array],
@@ -91,8 +115,8 @@ def classifier_guide(
 
   .. math:: \hat\epsilon = \epsilon - w\, \sigma_t \nabla_{x_t} \log p(y \mid x_t)
 
-  Algorithm 2 of [1]. With weight 1 and the true :math:`p(y \mid x_t)`, samples follow the data's
-  distribution given y. A function that knows clean data only can be asked about the estimate of them,
+  Algorithm 2 of [1]; `class_log_probability` makes the function of a classifier. With weight 1 and the true
+  :math:`p(y \mid x_t)`, samples follow the data's distribution given y. A function that knows clean data only can be asked about the estimate of them,
   ``lambda x, t: log_p(denoise(x, t).x0)``, at the cost of a gradient through the network.
 
   Args:

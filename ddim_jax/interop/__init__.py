@@ -5,6 +5,7 @@ are imported where they are used.
 """
 
 from ddim_jax.interop.adm import load_adm
+from ddim_jax.interop.adm_classifier import load_adm_classifier
 from ddim_jax.interop.assembly import describe
 from ddim_jax.interop.diffusers import load_diffusers, save_diffusers
 from ddim_jax.interop.original import load_ddim
@@ -17,6 +18,7 @@ __all__ = [
   "from_ours",
   "like_diffusers",
   "load_adm",
+  "load_adm_classifier",
   "load_ddim",
   "load_diffusers",
   "save_diffusers",

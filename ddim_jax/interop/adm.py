@@ -78,7 +78,7 @@ def shape_of(weights: dict[str, np.ndarray]) -> tuple[Shape, dict[str, Any]]:
     return weights[name]
 
   if not any(name.startswith("output_blocks.") for name in weights):
-    raise ValueError("these are weights of a classifier, which has no output_blocks: nothing to sample from")
+    raise ValueError("these are weights of a classifier: ddim_jax.interop.load_adm_classifier reads them")
   has = lambda place: any(name.startswith(place) for name in weights)
   # The first number without a residual block that changes nothing but the width ends the first level.
   count = next(i for i in itertools.count() if not has(f"output_blocks.{i}."))

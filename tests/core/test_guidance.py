@@ -61,6 +61,34 @@ def test_a_linear_log_probability_shifts_a_gaussian(t):
   chex.assert_trees_all_close(half(x, t), exact, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("t", [1, 300, 1000])
+def test_a_classifier_of_a_mixture_leads_to_its_component(t):
+  """Given the component, data are normal: p(k | x_t) and both denoisers are closed form."""
+  means, weights, std = np.array([-0.8, 0.1, 0.9]), np.array([0.5, 0.2, 0.3]), 0.2
+  mixture = oracles.Mixture(means, weights, std)
+
+  def both(x, t):
+    return (part[..., 0] for part in coefficients(SCHEDULE, t, x[..., None]))
+
+  network = lambda x, t: mixture.x0(x, *both(x, t), jnp).astype(x.dtype)
+  prior = ddim_jax.as_denoiser(network, SCHEDULE, ddim_jax.X0)
+
+  def classifier(x, t):
+    alpha, sigma = coefficients(SCHEDULE, t, x)
+    variance = (alpha * std) ** 2 + sigma**2
+    return jnp.log(jnp.asarray(weights, x.dtype))[None] - (x - alpha * means.astype(x.dtype)[None]) ** 2 / (
+      2 * variance
+    )
+
+  labels = jnp.array([0, 1, 2, 2, 1, 0])
+  x = jax.random.normal(jax.random.key(1), (6, 1))
+  guided = ddim_jax.classifier_guide(prior, ddim_jax.class_log_probability(classifier, labels), SCHEDULE)
+  exact = gaussian(jnp.asarray(means, x.dtype)[labels][:, None], std**2)(x, t)
+  chex.assert_trees_all_close(guided(x, t), exact, rtol=5e-4, atol=5e-4)
+  one = ddim_jax.classifier_guide(prior, ddim_jax.class_log_probability(classifier, 2), SCHEDULE)(x, t)
+  np.testing.assert_allclose(one.eps[2:4], guided(x, t).eps[2:4], rtol=1e-5)
+
+
 def test_samples_of_a_guided_gaussian_have_the_shifted_moments():
   mean, variance, b = 0.3, 0.25, 2.0
   prior = gaussian(mean, variance)

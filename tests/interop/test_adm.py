@@ -195,3 +195,19 @@ def test_what_such_a_model_cannot_do_is_said(tiny, tmp_path):
   torch.save(half, tmp_path / "classifier.pt")
   with pytest.raises(ValueError, match="weights of a classifier"):
     ddim_jax.load(tmp_path / "classifier.pt")
+
+
+@pytest.mark.parametrize("updown", [True, False])
+def test_a_classifier_of_guided_diffusion(updown, tmp_path):
+  """Attention in both orders: the old one in its blocks, the new one where it gathers."""
+  network = Adm(multipliers=(1, 2), blocks=2, head_channels=16, updown=updown, out=5)
+  weights, (x, t, _) = Weights(), example(network)
+  expected = network.classify(weights, x, t - 1)
+  torch.save(weights.tensors, tmp_path / "classifier.pt")
+  classifier, variables = interop.load_adm_classifier(tmp_path / "classifier.pt", head_dim=16)
+  assert relative(jax.jit(classifier.apply)(variables, x, t), expected) < 2e-5
+  with pytest.raises(ValueError, match="depth must make 6 input_blocks whole levels, got 3"):
+    interop.load_adm_classifier(tmp_path / "classifier.pt", depth=3)
+  torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+  with pytest.raises(ValueError, match="no classifier of guided-diffusion with attention pooling"):
+    interop.load_adm_classifier(tmp_path / "other.pt")
