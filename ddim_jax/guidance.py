@@ -116,7 +116,8 @@ def classifier_guide(
   .. math:: \hat\epsilon = \epsilon - w\, \sigma_t \nabla_{x_t} \log p(y \mid x_t)
 
   Algorithm 2 of [1]; `class_log_probability` makes the function of a classifier. With weight 1 and the true
-  :math:`p(y \mid x_t)`, samples follow the data's distribution given y. A function that knows clean data only can be asked about the estimate of them,
+  :math:`p(y \mid x_t)`, samples follow the data's distribution given y. A function that
+  knows clean data only can be asked about the estimate of them,
   ``lambda x, t: log_p(denoise(x, t).x0)``, at the cost of a gradient through the network.
 
   Args:
