@@ -9,7 +9,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import metrics, plots
-from ddim_jax.models import Model, datasets, drawing
+from ddim_jax.models import Model, datasets, denoising, drawing
 from ddim_jax.models.roundtrip import through_noise
 from ddim_jax.seeds import key_of
 
@@ -65,9 +65,8 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
 
   @jax.jit
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
-    given = {"label": how.labels(num), "condition": how.condition}
-    denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
-    solver = drawing.as_solver(how.solver, eta, model, **given)
+    denoise, variance = denoising.pair(model, how.labels(num), how.condition, guidance, how.clip)
+    solver = drawing.as_solver(how.solver, eta, variance)
     observe = lambda step: (step.x_s, step.prediction.x0)
     return ddim_jax.sample(keys, denoise, model.schedule, noise, ts, solver=solver, observe=observe)[1]
 
@@ -91,9 +90,8 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
   @jax.jit
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     tiled = None if labels is None else jnp.tile(labels, columns)
-    given = {"label": tiled, "condition": how.condition}
-    denoise = model.denoiser(**given, guidance=guidance, clip=how.clip)
-    pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta, model, **given)
+    denoise, variance = denoising.pair(model, tiled, how.condition, guidance, how.clip)
+    pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta, variance)
     return ddim_jax.interpolate(keys[:rows], denoise, model.schedule, *pairs, ts, weights, solver=solver)
 
   images = _pictures(how.model, np.asarray(run(how.model, how.eta, how.guidance, how.ts)))

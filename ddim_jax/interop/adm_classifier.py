@@ -10,7 +10,7 @@ from ddim_jax.interop import adm, files, names
 from ddim_jax.interop.adm_configs import GROUPS
 from ddim_jax.places import local
 from ddim_jax.unet import Sinusoids
-from ddim_jax.unet.classifier import Classifier
+from ddim_jax.unet.noisy_classifier import Classifier
 
 _HEAD = 64
 """Channels of a head in all classifiers of their scripts."""

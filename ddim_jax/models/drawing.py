@@ -8,7 +8,7 @@ import numpy as np
 
 from ddim_jax import ranges, timesteps, tuning
 from ddim_jax.inversion import invert
-from ddim_jax.models import tables
+from ddim_jax.models import denoising, tables
 from ddim_jax.models.denoising import is_guided
 from ddim_jax.sampling import sample
 from ddim_jax.scaling import BYTES, Scaling, to_uint8
@@ -70,22 +70,16 @@ def in_turn(model: "Model", indices: Any) -> Any:
   return indices % len(model.classes) if model.classes else None
 
 
-def as_solver(
-  solver: str | Solver | None, eta: Any = 0.0, model: "Model | None" = None, **given: Any
-) -> Solver:
+def as_solver(solver: str | Solver | None, eta: Any = 0.0, variance: Any = None) -> Solver:
   """A solver by name, DDIM for None, or the one given.
 
-  Args:
-    solver: The name, or a Solver.
-    eta: DDIM's, perhaps traced.
-    model: Whose network it is for: "ddpm-learned" takes variances from it.
-    **given: ``label`` and ``condition`` of `Model.variance`.
+  ``eta``, perhaps traced, is DDIM's, and ``variance``, from `denoising.pair`, that of "ddpm-learned".
 
   Raises:
-    ValueError: If there is no such name, or the model predicts no variances and should.
+    ValueError: If there is no such name.
   """
-  if solver == tables.LEARNED and model is not None:
-    return ddpm(model.variance(**given))
+  if solver == tables.LEARNED and variance is not None:
+    return ddpm(variance)
   if isinstance(solver, Solver):
     return solver
   return tables.named(tables.SOLVERS, "ddim" if solver is None else solver, "solver")(eta)
@@ -143,10 +137,9 @@ def numbered_images(
     ValueError: On a solver, seed, label or guidance that does not go with the model.
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
+  as_solver(solver)
   # What does not go together is said before anything compiles.
-  bare = model.replace(params=())
-  as_solver(solver, 0.0, bare)
-  bare.denoiser(condition=condition, guidance=guidance)
+  model.replace(params=()).denoiser(condition=condition, guidance=guidance)
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
   key, sharing = key_of(seed), by_example(size)
 
@@ -155,9 +148,8 @@ def numbered_images(
   ) -> jax.Array:
     labels, vectors = given
     keys, noise = starts(model, key, indices)
-    asked = {"label": labels, "condition": vectors}
-    denoise = model.denoiser(**asked, guidance=guidance if guided else 1.0, clip=clip)
-    rule = as_solver(solver, eta, model, **asked)
+    denoise, variance = denoising.pair(model, labels, vectors, guidance if guided else 1.0, clip)
+    rule = as_solver(solver, eta, variance)
     return sample(keys, denoise, model.schedule, noise, ts, solver=rule, count=count)[0]
 
   program = model.programs.setdefault((solver, guided, clip), jax.jit(run, compiler_options=tuning.options()))

@@ -193,11 +193,9 @@ class Model:
     Raises:
       ValueError: On a class or guidance that the model does not have.
     """
-    return denoising.denoiser(self, label, condition, guidance, clip)
+    return denoising.pair(self, label, condition, guidance, clip, once=False)[0]
 
-  def variance(
-    self, *, label: Label | None = None, condition: Condition | None = None
-  ) -> Callable[[jax.Array, Any], jax.Array]:
+  def variance(self, *, label: Label | None = None, condition: Condition | None = None) -> denoising.Variance:
     """What a network predicts of its variances, ``(x_t, t) -> v``, for `ddim_jax.ddpm`: "ddpm-learned".
 
     Args:
@@ -207,7 +205,10 @@ class Model:
     Raises:
       ValueError: If the network predicts none.
     """
-    return denoising.variance(self, label, condition)
+    variance = denoising.pair(self, label, condition, 1.0, False, once=False)[1]
+    if variance is None:
+      raise ValueError(tables.NO_VARIANCE)
+    return variance
 
   def levels(self, steps: int, spacing: str | tables.Spacing | None = None) -> np.ndarray:
     """The levels of ``steps`` steps, ``[S+1]``: the model's own spacing, a function, or one of a name.

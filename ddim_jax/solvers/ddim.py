@@ -122,7 +122,8 @@ def ddpm(variance: str | Callable[..., jax.Array] = "small") -> Solver:
       section 5 of the DDIM paper. A function ``(x_t, t) -> v`` for a network that has learned where
       between the two it lies, "learned range": v of the shape of ``x_t``, -1 for small and 1 for large,
       linear in the logarithm; equation (15) of Nichol and Dhariwal, arXiv:2102.09672. Where ``v`` and the
-      denoiser call the same network with the same arguments, XLA evaluates it once.
+      denoiser call the same network with the same arguments, XLA evaluates it once, but in a loop may do so
+      twice.
 
   Raises:
     ValueError: If ``variance`` is none of them.
