@@ -105,14 +105,19 @@ class Diffusion:
 class Optimisation:
   """How to train; the defaults are the paper's for CIFAR-10."""
 
-  optimizer: Literal["adam", "sgd"] = "adam"
-  """Adam is the paper's; plain gradient descent is for comparisons."""
+  optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+  """Adam is the paper's; adamw takes a weight decay; plain gradient descent is for comparisons."""
   batch_size: Annotated[int, Range(1, 1_000_000)] = 128
   """Size of the global batch, over all devices and hosts."""
   learning_rate: PositiveReal = 2e-4
   """Learning rate after the warm-up; recorded as 0 where it was a schedule of its own."""
   warmup: Count = 5000
   """Updates over which the learning rate rises from 0."""
+  learning_rate_schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+  """What the learning rate does after the warm-up: it stays, falls along half a cosine to 0 at the last of
+  the updates asked for, or falls as sqrt(warmup / updates)."""
+  weight_decay: Annotated[float, Range(0, 1)] = 0.0
+  """Decoupled weight decay of adamw, times the learning rate."""
   clip: PositiveReal = 1.0
   """Largest global norm of a gradient."""
   ema: Rate = 0.9999

@@ -46,6 +46,7 @@ def fit(
   optimizer: Callable[..., optax.GradientTransformation] | optax.GradientTransformation = optax.adam,
   learning_rate: PositiveReal | optax.Schedule = 2e-4,
   warmup: Count = 5000,
+  learning_rate_schedule: str = "constant",
   clip: PositiveReal = 1.0,
   ema: Rate = 0.9999,
   emas: Sequence[Rate] = (),
@@ -97,6 +98,8 @@ def fit(
       used as it is: then learning_rate, warmup and clip have no effect.
     learning_rate: Its value after the warm-up; or an optax schedule, which has its own warm-up.
     warmup: Updates over which the learning rate rises from 0.
+    learning_rate_schedule: What a number as learning_rate does then: "constant"; "cosine", to 0 after
+      ``steps``; or "inverse_sqrt", see `ddim_jax.training.inverse_sqrt_rate`.
     clip: Largest global norm of a gradient.
     ema: Decay of the EMA of the parameters, in [0, 1), counted in updates.
     emas: Decays of further EMAs, to be chosen from afterwards: ``ddim_jax.load(workdir, ema=...)``.
@@ -139,8 +142,9 @@ def fit(
   workdir, source = for_checkpoints(workdir), inputs.as_source(images, labels, classes, conditions)
   optimisation = Optimisation(
     inputs.name_of(optimizer), batch_size, 0.0 if callable(learning_rate) else float(learning_rate), warmup,
-    clip, ema, tuple(emas), seed,
+    learning_rate_schedule, inputs.weight_decay_of(optimizer), clip, ema, tuple(emas), seed,
   )  # fmt: skip
+  learning_rate = objective.schedule(learning_rate, learning_rate_schedule, warmup, steps)
   found = for_source(inputs.as_model(model, source), source, decode)
   model = inputs.recorded(
     found, optimisation, record, label_dropout=label_dropout, antithetic=antithetic, weighting=weighting,
@@ -157,7 +161,7 @@ def fit(
       stack.enter_context(alone(workdir, "is training there"))
     folder = workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=keep, keep_every=keep_every))
-    begun = begin(workdir, manager, model, source, made, packed=optimizer in objective.ALIKE, origin=origin)
+    begun = begin(workdir, manager, model, source, made, packed=objective.alike(optimizer), origin=origin)
     decay = training.constant_decay if begun.tuned else training.warm_decay
     update = pmapped_update(
       objective.accumulated(losses, accumulate), levels, made, decay(ema), [decay(value) for value in emas],

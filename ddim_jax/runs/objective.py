@@ -20,6 +20,14 @@ WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
 """Name -> weighting of the loss by level."""
 
 
+SCHEDULES: dict[str, Callable[[float, int, int], float | optax.Schedule]] = {
+  "constant": lambda rate, warmup, steps: rate,
+  "cosine": lambda rate, warmup, steps: training.cosine_rate(rate, warmup, steps=steps),
+  "inverse_sqrt": lambda rate, warmup, steps: training.inverse_sqrt_rate(rate, warmup),
+}
+"""Name -> what the learning rate does, by its largest value, the warm-up and all updates."""
+
+
 class Given(NamedTuple):
   """What comes with images, in place of labels alone where there are conditions.
 
@@ -95,8 +103,29 @@ def levels(antithetic: bool, T: int) -> training.Levels:
   return (training.antithetic_levels if antithetic else training.uniform_levels)(T)
 
 
-ALIKE = (optax.adam, optax.adamw, optax.sgd)
-"""Optimisers that treat all numbers alike, so that their state may be vectors, see `ddim_jax.packing`."""
+_ALIKE = (optax.adam, optax.adamw, optax.sgd)
+
+
+def alike(made_by: Any) -> bool:
+  """Whether it treats all numbers alike, so that its state may be vectors, see `ddim_jax.packing`."""
+  given = getattr(made_by, "keywords", {})  # of functools.partial
+  return getattr(made_by, "func", made_by) in _ALIKE and set(given) <= {"weight_decay", "b1", "b2", "eps"}
+
+
+def schedule(
+  learning_rate: float | optax.Schedule, name: str, warmup: int, steps: int
+) -> float | optax.Schedule:
+  """A learning rate with what it does after the warm-up; a number stays one where that is nothing.
+
+  Raises:
+    ValueError: If there is no such name, or it does not go with the rate and the warm-up.
+  """
+  found = named(SCHEDULES, name, "learning_rate_schedule")
+  if not callable(learning_rate):
+    return found(learning_rate, warmup, steps)
+  if name != "constant":
+    raise ValueError(f"learning_rate_schedule {name} needs a number as learning_rate, got a schedule")
+  return learning_rate
 
 
 def optimizer(

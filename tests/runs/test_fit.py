@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -190,6 +191,38 @@ def test_any_optimiser_and_schedule(tmp_path):
   )
   # A finished optimiser may look at single arrays: its state is no vector, and sums have another order.
   assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
+
+
+def test_a_schedule_by_name_is_the_one_of_optax(tmp_path):
+  """With AdamW and its weight decay, which a checkpoint remembers."""
+  decayed = partial(optax.adamw, weight_decay=0.2)
+  named = {**QUICK, "warmup": 2, "learning_rate_schedule": "cosine"}
+  fit(tmp_path / "a", Small(), images(), steps=6, optimizer=decayed, **named)
+  rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 6)
+  by_hand = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.2))
+  fit(tmp_path / "b", Small(), images(), steps=6, optimizer=by_hand, **QUICK)
+  assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
+  other = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.0))
+  fit(tmp_path / "c", Small(), images(), steps=6, optimizer=other, **QUICK)
+  assert losses(tmp_path / "a") != pytest.approx(losses(tmp_path / "c"), rel=1e-5)
+  found = ddim_jax.load(tmp_path / "a", like=models.from_network(Small(), SHAPE)).config.optimisation
+  kept = (found.optimizer, found.learning_rate_schedule, found.weight_decay, found.learning_rate)
+  assert kept == ("adamw", "cosine", 0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"learning_rate_schedule": "linear"}, "learning_rate_schedule must be one of"),
+    ({"learning_rate_schedule": "cosine", "learning_rate": optax.constant_schedule(1.0)}, "needs a number"),
+    ({"learning_rate_schedule": "cosine", "warmup": 3}, "warmup must be below the 3 steps"),
+    ({"learning_rate_schedule": "inverse_sqrt"}, "warmup must be positive"),
+  ],
+)
+def test_a_schedule_that_cannot_be_is_refused(tmp_path, options, message):
+  with pytest.raises(ValueError, match=message):
+    fit(tmp_path, Small(), images(), steps=3, **QUICK | options)
+  assert not any(tmp_path.iterdir())
 
 
 def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
