@@ -21,19 +21,22 @@ _COLUMNS = 16
 
 @dataclass(frozen=True)
 class Edit:
-  """Options of the modes that start from pictures."""
+  """Options of the modes that start from pictures.
+
+  Attributes:
+    inpaint: A mask, a picture: white is painted anew, black is kept.
+    strength: Image to image: share of the steps to take, in (0, 1], starting from the picture with noise.
+    image: The picture to start from, drawn --num times; by default --num pictures of the data set. Of a
+      picture or mask of another size than the model's images, the largest central part is taken and resized.
+    resample: With --inpaint: how often each stretch of steps is walked, so that the new part fits the old.
+    jump: With --inpaint: steps in a stretch.
+  """
 
   inpaint: Path | None = None
-  """A mask, a picture: white is painted anew, black is kept."""
   strength: Share | None = None
-  """Image to image: share of the steps to take, in (0, 1], starting from the picture with noise."""
   image: Path | None = None
-  """The picture to start from, drawn --num times; by default --num pictures of the data set. Of a picture or
-  mask of another size than the model's images, the largest central part is taken and resized."""
   resample: Positive = 5
-  """With --inpaint: how often each stretch of steps is walked, so that the new part fits the old."""
   jump: Positive = 5
-  """With --inpaint: steps in a stretch."""
 
   @property
   def asked_for(self) -> bool:
