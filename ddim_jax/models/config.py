@@ -99,15 +99,21 @@ class Diffusion:
     weighting: Weighting of the loss by level.
     spacing: Which levels S steps visit unless a program asks for others; uniform by default, or what another
       project's files say.
+    level_distribution: How levels are drawn in training: uniformly from 1 to T; or as real numbers with
+      log(sigma / alpha) normal, EDM's way (mean -1.2, deviation 1.2) or that of flow matching (mean 0,
+      deviation 1).
     antithetic: Draw levels in pairs t and T + 1 - t.
   """
 
   levels: Annotated[int, Range(1, 1_000_000)] = 1000
-  schedule: Literal["linear", "cosine", "quadratic", "constant", "sigmoid", "jsd", "warmup"] = "linear"
+  schedule: Literal[
+    "linear", "cosine", "quadratic", "constant", "sigmoid", "jsd", "warmup", "edm", "flow"
+  ] = "linear"
   zero_terminal_snr: bool = False
-  predict: Literal["eps", "x0", "v"] = "eps"
+  predict: Literal["eps", "x0", "v", "edm", "flow"] = "eps"
   weighting: Literal["none", "min_snr", "p2", "variational"] = "none"
   spacing: Literal["uniform", "quadratic", "leading", "trailing", "linspace"] | None = None
+  level_distribution: Literal["uniform", "log_normal", "logit_normal"] = "uniform"
   antithetic: bool = False
 
 

@@ -58,6 +58,7 @@ def recorded(
   record: Data | None,
   *,
   label_dropout: float,
+  distribution: str,
   antithetic: bool,
   weighting: Any,
 ) -> Model:
@@ -65,7 +66,10 @@ def recorded(
   config = model.config
   network = dataclasses.replace(config.network, label_dropout=label_dropout)
   diffusion = dataclasses.replace(
-    config.diffusion, antithetic=antithetic, weighting=name_of(weighting or "none")
+    config.diffusion,
+    level_distribution=distribution,
+    antithetic=antithetic,
+    weighting=name_of(weighting or "none"),
   )
   whole = dataclasses.replace(
     config, data=Data(UNKNOWN) if record is None else record, network=network, diffusion=diffusion,

@@ -52,6 +52,7 @@ def fit(
   emas: Sequence[Rate] = (),
   weighting: str | training.Weighting | None = None,
   minimise: Callable[[Model], tuple[Callable[..., Any], training.Levels]] | None = None,
+  level_distribution: str = "uniform",
   antithetic: bool = False,
   label_dropout: Rate = 0.1,
   seed: Seed = 0,
@@ -106,7 +107,10 @@ def fit(
     weighting: Weighting of the loss: "min_snr", "p2", "variational", or a function, see
       `ddim_jax.training.Weighting`; None is L_simple.
     minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
-      something else, without weighting, antithetic and label_dropout; see `ddim_jax.distillation`.
+      something else, without weighting, level_distribution,
+      antithetic and label_dropout; see `ddim_jax.distillation`.
+    level_distribution: How levels are drawn: "uniform" from 1 to T, or as real numbers "log_normal", as EDM
+      does, or "logit_normal", as flow matching does, see `ddim_jax.continuous`.
     antithetic: Draw levels in pairs t and T + 1 - t.
     label_dropout: Fraction of labels and conditions hidden, for classifier-free guidance, in [0, 1).
     seed: Decides initialisation, noise, order and flips; at least 0.
@@ -147,10 +151,13 @@ def fit(
   learning_rate = objective.schedule(learning_rate, learning_rate_schedule, warmup, steps)
   found = for_source(inputs.as_model(model, source), source, decode)
   model = inputs.recorded(
-    found, optimisation, record, label_dropout=label_dropout, antithetic=antithetic, weighting=weighting,
+    found, optimisation, record, label_dropout=label_dropout, distribution=level_distribution,
+    antithetic=antithetic, weighting=weighting,
   )  # fmt: skip
   made = objective.optimizer(optimizer, learning_rate, warmup, clip)
-  losses, levels = (minimise or objective.simple(weighting, antithetic, label_dropout))(model)
+  losses, levels = (minimise or objective.simple(weighting, level_distribution, antithetic, label_dropout))(
+    model
+  )
   batch = partial(local_batch, source, batch_size=batch_size, seed=seed, flip=flip)
   chief, key = jax.process_index() == 0, key_of(seed)
   shown = progress and chief

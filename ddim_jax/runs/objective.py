@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddim_jax import training
+from ddim_jax import continuous, training
 from ddim_jax.models.model import Model
 from ddim_jax.models.tables import named
+from ddim_jax.schedules import Schedule
 
 WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
   "none": lambda: None,
@@ -87,20 +88,33 @@ def losses(
 
 
 def simple(
-  weighting: str | training.Weighting | None, antithetic: bool, label_dropout: float
+  weighting: str | training.Weighting | None, distribution: str, antithetic: bool, label_dropout: float
 ) -> Callable[[Model], tuple[Callable[..., jax.Array], training.Levels]]:
   """``model -> (losses, levels)`` of ordinary training.
 
   Raises:
-    ValueError: If there is no weighting of that name.
+    ValueError: If there is no weighting or distribution of that name, or it does not go with antithetic.
   """
   weigh = named(WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
-  return lambda model: (losses(model, weigh, label_dropout), levels(antithetic, model.schedule.T))
+  named(LEVELS, distribution, "level_distribution")
+  if antithetic and distribution != "uniform":
+    raise ValueError(f"antithetic goes with level_distribution uniform, got {distribution}")
+  return lambda model: (
+    losses(model, weigh, label_dropout), levels(model.schedule, distribution, antithetic),
+  )  # fmt: skip
 
 
-def levels(antithetic: bool, T: int) -> training.Levels:
-  """How each example's level is drawn from 1 to T: in pairs t and T + 1 - t, or independently."""
-  return (training.antithetic_levels if antithetic else training.uniform_levels)(T)
+LEVELS: dict[str, Callable[[Schedule], training.Levels]] = {
+  "uniform": lambda schedule: training.uniform_levels(schedule.T),
+  "log_normal": continuous.log_normal_levels,
+  "logit_normal": continuous.logit_normal_levels,
+}
+"""Name -> how an example's level is drawn, by the schedule."""
+
+
+def levels(schedule: Schedule, distribution: str = "uniform", antithetic: bool = False) -> training.Levels:
+  """How each example's level is drawn: in pairs t and T + 1 - t, or independently by a key of `LEVELS`."""
+  return training.antithetic_levels(schedule.T) if antithetic else LEVELS[distribution](schedule)
 
 
 _ALIKE = (optax.adam, optax.adamw, optax.sgd)

@@ -16,8 +16,10 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 import ddim_jax
 from ddim_jax import checkpoints, models, plots
+from ddim_jax.models import config as configs
 from ddim_jax.runs import Interrupted, fit
-from ddim_jax.runs.objective import accumulated
+from ddim_jax.runs.objective import accumulated, simple
+from ddim_jax.schedules import log_snr_at
 
 SHAPE = (4, 4, 1)
 QUICK = {"batch_size": 16, "warmup": 0, "sample_every": 0, "progress": False, "learning_rate": 0.1}
@@ -223,6 +225,36 @@ def test_a_schedule_that_cannot_be_is_refused(tmp_path, options, message):
   with pytest.raises(ValueError, match=message):
     fit(tmp_path, Small(), images(), steps=3, **QUICK | options)
   assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("kind", "distribution", "mean", "deviation"),
+  [("edm", "log_normal", -1.2, 1.2), ("flow", "logit_normal", 0.0, 1.0)],
+)
+def test_edm_and_flow_matching_by_name(tmp_path, kind, distribution, mean, deviation):
+  """They train at real levels, whose log(sigma / alpha) has the papers' moments; files remember all of it."""
+  network = configs.Network(4, (1,), 1, attention=(), dropout=0.0, groups=2)
+  noise = configs.Diffusion(50, kind, predict=kind)
+  model = models.build.from_config(configs.Config(network=network, diffusion=noise), SHAPE)
+  options = QUICK | {"learning_rate": 1e-3, "level_distribution": distribution}
+  trained = fit(tmp_path, model, images(), steps=2, **options)
+  assert np.isfinite(trained.sample(2, steps=5)).all()
+  trained.save(tmp_path / "x.safetensors")
+  found = ddim_jax.load(tmp_path / "x.safetensors")
+  kept = found.config.diffusion
+  assert (kept.schedule, kept.predict, kept.level_distribution) == (kind, kind, distribution)
+  assert found.parameterisation is {"edm": ddim_jax.EDM, "flow": ddim_jax.FLOW}[kind]
+  _, levels = simple(None, distribution, False, 0.0)(found)
+  t = jax.vmap(lambda key: levels(key, 0))(jax.random.split(jax.random.key(0), 4000))
+  inside = t[(t > 1) & (t < 50)]
+  log_sigma = -log_snr_at(found.schedule, inside, inside) / 2
+  assert len(inside) > 3800 and np.any(inside != np.round(inside))
+  np.testing.assert_allclose([log_sigma.mean(), log_sigma.std()], [mean, deviation], atol=0.1)
+
+
+def test_pairs_of_levels_are_uniform(tmp_path):
+  with pytest.raises(ValueError, match="antithetic goes with level_distribution uniform, got log_normal"):
+    fit(tmp_path, Small(), images(), steps=1, level_distribution="log_normal", antithetic=True, **QUICK)
 
 
 def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
