@@ -1,12 +1,17 @@
 """Builds the documentation site into build/site: ``python .ci/site.py``. Broken links are errors.
 
-Pages and pictures are laid side by side as in the repository, so that links that work there work here.
+Pages and pictures are laid side by side as in the repository, so that links that work there work here. Notebooks
+are run, and shown with their outputs.
 """
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import notebooks
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "build" / "site-source"
@@ -81,11 +86,14 @@ REFERENCE = {
 
 
 def lay() -> None:
-  """Copies what the site shows, and writes a page of reference for each layer."""
+  """Copies what the site shows, runs the notebooks, and writes a page of reference for each layer."""
   shutil.rmtree(SOURCE, ignore_errors=True)
   (SOURCE / "reference").mkdir(parents=True)
-  shutil.copy(ROOT / "README.md", SOURCE)
-  shutil.copytree(ROOT / "docs", SOURCE / "docs")
+  as_page = re.sub(r"(docs/notebooks/\w+)\.py\b", r"\1.md", (ROOT / "README.md").read_text())
+  (SOURCE / "README.md").write_text(as_page)
+  shutil.copytree(ROOT / "docs", SOURCE / "docs", ignore=shutil.ignore_patterns("*.py"))
+  repository = os.environ.get("GITHUB_REPOSITORY", "")
+  notebooks.write(SOURCE / "docs" / "notebooks", ROOT / "build" / "notebooks", repository)
   shutil.copytree(ROOT / "experiments" / "results", SOURCE / "experiments" / "results")
   for name, (title, modules) in REFERENCE.items():
     entries = "".join(f"::: {module}\n\n" for module in modules)
