@@ -73,7 +73,9 @@ def run(notebook: Any, environment: dict[str, str] | None = None) -> None:
 
   with tempfile.TemporaryDirectory() as folder:
     places = {"PYTHONPATH": str(ROOT), "IPYTHONDIR": folder}
-    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}})
+    client = nbclient.NotebookClient(
+      notebook, timeout=600, startup_timeout=300, resources={"metadata": {"path": folder}}
+    )
     client.execute(env={**os.environ, **places, **(environment or {})})
 
 
@@ -86,14 +88,15 @@ def page(notebook: Any, name: str) -> Page:
       parts.append(cell.source)
       continue
     parts.append(f"```python\n{cell.source}\n```")
-    for output in cell.outputs:
-      shown = output.get("data", {})
+    if said := "".join(output.text for output in cell.outputs if output.get("name") == "stdout"):
+      parts.append(f"```text\n{said.rstrip()}\n```")
+    for shown in (output.get("data", {}) for output in cell.outputs):
       if "image/png" in shown:
         file = f"{name}_{len(pictures)}.png"
         pictures[file] = base64.b64decode(shown["image/png"])
         parts.append(f"![What the cell above shows]({file})")
-      elif text := shown.get("text/plain") or (output.get("name") == "stdout" and output.text):
-        parts.append(f"```text\n{text.rstrip()}\n```")
+      elif "text/plain" in shown:
+        parts.append(f"```text\n{shown['text/plain'].rstrip()}\n```")
   parts.append(f"[This notebook as a file]({name}.ipynb), with its outputs.")
   return Page("\n\n".join(parts) + "\n", pictures)
 

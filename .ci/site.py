@@ -1,9 +1,11 @@
-"""Builds the documentation site into build/site: ``python .ci/site.py``. Broken links are errors.
+"""Builds the documentation site into build/site: ``python .ci/site.py``. Broken links and missing docstrings
+are errors.
 
 Pages and pictures are laid side by side as in the repository, so that links that work there work here. Notebooks
 are run, and shown with their outputs.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -28,6 +30,7 @@ REFERENCE = {
       "ddim_jax.denoisers",
       "ddim_jax.guidance",
       "ddim_jax.sampling",
+      "ddim_jax.seeds",
       "ddim_jax.inversion",
       "ddim_jax.bijective",
       "ddim_jax.noise_maps",
@@ -59,8 +62,9 @@ REFERENCE = {
     "Data",
     [
       f"ddim_jax.data.{name}"
-      for name in ("sources", "folders", "arrays", "hub", "pictures", "scaling", "batches", "report")
-    ],
+      for name in ("sources", "folders", "arrays", "hub", "pictures", "batches", "report")
+    ]
+    + ["ddim_jax.scaling"],
   ),
   "models": (
     "Models",
@@ -70,6 +74,7 @@ REFERENCE = {
     "Runs and training",
     ["ddim_jax.runs.loop", "ddim_jax.runs.halving", "ddim_jax.training", "ddim_jax.distillation"],
   ),
+  "plots": ("Pictures", [f"ddim_jax.plots.{name}" for name in ("grids", "image_files", "curves")]),
   "metrics": (
     "Metrics",
     [
@@ -83,6 +88,21 @@ REFERENCE = {
   ),
 }
 """Page -> its title and the modules on it."""
+
+
+def undocumented(module: str) -> list[str]:
+  """What is public in a module, methods too, and says nothing of itself."""
+  path = ROOT / f"{module.replace('.', '/')}.py"
+  tree = ast.parse((path if path.exists() else path.with_suffix("") / "__init__.py").read_text())
+  classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+  found = [(module, node) for node in tree.body]
+  found += [(f"{module}.{parent.name}", node) for parent in classes for node in parent.body]
+  return [
+    f"{place}.{node.name}"
+    for place, node in found
+    if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    if not ast.get_docstring(node)
+  ]
 
 
 def lay() -> None:
@@ -101,6 +121,8 @@ def lay() -> None:
 
 
 if __name__ == "__main__":
+  if missing := [name for _, modules in REFERENCE.values() for module in modules for name in undocumented(module)]:
+    sys.exit(f"without a docstring: {', '.join(missing)}")
   lay()
   config = ROOT / ".ci" / "mkdocs.yml"
   command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config)]

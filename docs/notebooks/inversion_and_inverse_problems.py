@@ -29,7 +29,7 @@ show(pictures=images)
 # %% [markdown]
 # ## Inversion
 # Deterministic DDIM is a differential equation, and runs both ways. A step up is exact where it is refined: `refine`
-# is the most iterations that each may take.
+# is the most iterations that each may take. No class is needed for it.
 
 # %%
 ts = model.levels(20)
@@ -37,12 +37,12 @@ ts = model.levels(20)
 
 @jax.jit
 def decode(model, code):
-  return ddim_jax.sample(keys, model.denoiser(label=labels, clip=False), model.schedule, code, ts)[0]
+  return ddim_jax.sample(keys, model.denoiser(clip=False), model.schedule, code, ts)[0]
 
 
 codes, decoded = {}, {}
 for refine in (0, 10):
-  codes[refine] = model.invert(images, steps=20, refine=refine, label=labels)
+  codes[refine] = model.invert(images, steps=20, refine=refine)
   decoded[refine] = decode(model, codes[refine])
   error = jnp.mean((decoded[refine] - images) ** 2) / 4  # pixels in [0, 1]
   print(f"refine {refine:2}: mean squared error {error:.1e}")
@@ -54,13 +54,11 @@ show(original=images, its_noise=codes[10], decoded=decoded[10], not_refined=deco
 
 # %%
 weights = jnp.linspace(0, 1, 8)
-pair = np.full(8, labels[3], np.int32)  # both drawn as sandals
 
 
 @jax.jit
 def way(model, a, b):
-  denoise = model.denoiser(label=pair, clip=False)
-  return ddim_jax.interpolate(keys[:1], denoise, model.schedule, a, b, ts, weights)
+  return ddim_jax.interpolate(keys[:1], model.denoiser(clip=False), model.schedule, a, b, ts, weights)
 
 
 between = way(model, codes[10][3:4], codes[10][4:5])[:, 0]
@@ -72,19 +70,24 @@ plots.to_image(plots.labelled(model.pictures(np.asarray(between)), columns=[f"{w
 # back exactly; with another, what they share stays. The share of the steps that are taken says how much may change.
 
 # %%
-boots = np.full(6, model.classes.index("Ankle boot"), np.int32)
+boots = np.full(6, model.classes.index("Ankle boot"))
+levels = ddim_jax.timesteps.cut(ts, 0.7)
 
 
 @jax.jit
-def edit(model, images, levels):
-  own, other = (model.denoiser(label=classes, guidance=2.0) for classes in (labels, boots))
-  maps = ddim_jax.encode_noises(keys, own, model.schedule, images, levels)
-  decoded = (ddim_jax.decode_noises(denoise, model.schedule, maps, levels) for denoise in (own, other))
-  return tuple(decoded)
+def encode(model, images, labels):
+  denoise = model.denoiser(label=labels, guidance=2.0)
+  return ddim_jax.encode_noises(keys, denoise, model.schedule, images, levels)
 
 
-same, changed = edit(model, images, ddim_jax.timesteps.cut(ts, 0.7))
-show(original=images, same_class=same, ankle_boot=changed)
+@jax.jit
+def follow(model, maps, labels):
+  denoise = model.denoiser(label=labels, guidance=2.0)
+  return ddim_jax.decode_noises(denoise, model.schedule, maps, levels)
+
+
+maps = encode(model, images, labels)
+show(original=images, same_class=follow(model, maps, labels), ankle_boot=follow(model, maps, boots))
 
 # %% [markdown]
 # ## Inpainting

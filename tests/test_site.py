@@ -1,0 +1,40 @@
+"""What the documentation site is built of; ``make docs`` builds it, and refuses broken links."""
+
+import importlib.util
+
+import pytest
+
+from tests import pages
+from tests.helpers import ROOT
+
+
+@pytest.fixture
+def site(monkeypatch):
+  """The program that builds it."""
+  monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+  spec = importlib.util.spec_from_file_location("site_of_docs", ROOT / ".ci" / "site.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_the_reference_is_of_modules_that_exist_and_are_documented(site):
+  modules = [module for _, modules in site.REFERENCE.values() for module in modules]
+  assert len(set(modules)) == len(modules)
+  assert [name for module in modules for name in site.undocumented(module)] == []
+  navigation = (ROOT / ".ci" / "mkdocs.yml").read_text()
+  assert all(f": reference/{name}.md" in navigation for name in site.REFERENCE)
+
+
+def test_a_function_or_method_without_a_docstring_is_named(site, tmp_path, monkeypatch):
+  (tmp_path / "x.py").write_text(
+    "def f(): pass\ndef g():\n  'said'\ndef _h(): pass\nclass C:\n  'said'\n  def m(self): pass\n  def _n(self): pass\n"
+  )
+  monkeypatch.setattr(site, "ROOT", tmp_path)
+  assert site.undocumented("x") == ["x.f", "x.C.m"]
+
+
+def test_every_page_is_in_the_navigation():
+  navigation = (ROOT / ".ci" / "mkdocs.yml").read_text()
+  for page in pages.PAGES:
+    assert f": {page.relative_to(ROOT)}" in navigation, page
