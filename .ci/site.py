@@ -6,7 +6,9 @@ are run, and shown with their outputs.
 """
 
 import ast
+import inspect
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -19,26 +21,28 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "build" / "site-source"
 REFERENCE = {
   "core": (
-    "Core",
+    "Schedules, levels, predictions",
     [
-      "ddim_jax.schedules",
-      "ddim_jax.beta_schedules",
-      "ddim_jax.paths",
-      "ddim_jax.timesteps",
-      "ddim_jax.parameterisation",
-      "ddim_jax.process",
-      "ddim_jax.denoisers",
-      "ddim_jax.guidance",
-      "ddim_jax.sampling",
-      "ddim_jax.seeds",
-      "ddim_jax.inversion",
-      "ddim_jax.bijective",
-      "ddim_jax.noise_maps",
-      "ddim_jax.inverse_problems",
-      "ddim_jax.likelihood",
-      "ddim_jax.parallel",
-      "ddim_jax.unet",
+      f"ddim_jax.{name}"
+      for name in (
+        "schedules",
+        "beta_schedules",
+        "paths",
+        "timesteps",
+        "parameterisation",
+        "process",
+        "scaling",
+        "seeds",
+      )
     ],
+  ),
+  "sampling": (
+    "Denoisers and sampling",
+    [f"ddim_jax.{name}" for name in ("denoisers", "guidance", "sampling", "parallel", "likelihood")],
+  ),
+  "inversion": (
+    "Inversion and inverse problems",
+    [f"ddim_jax.{name}" for name in ("inversion", "bijective", "noise_maps", "inverse_problems")],
   ),
   "solvers": (
     "Solvers",
@@ -63,9 +67,9 @@ REFERENCE = {
     [
       f"ddim_jax.data.{name}"
       for name in ("sources", "folders", "arrays", "hub", "pictures", "batches", "report")
-    ]
-    + ["ddim_jax.scaling"],
+    ],
   ),
+  "unet": ("The U-Net", ["ddim_jax.unet"]),
   "models": (
     "Models",
     ["ddim_jax.models.loading", "ddim_jax.models.model", "ddim_jax.models.custom", "ddim_jax.models.tables"],
@@ -105,6 +109,31 @@ def undocumented(module: str) -> list[str]:
   ]
 
 
+def entry_of(dotted: str) -> str | None:
+  """Where the reference has a function, class or module of ours, by its name for users; None where it does not."""
+  try:
+    found = pkgutil.resolve_name(dotted)
+  except (ImportError, AttributeError):
+    return None
+  modules = [module for _, modules in REFERENCE.values() for module in modules]
+  if inspect.ismodule(found):
+    return dotted if dotted in modules else None
+  if not inspect.isfunction(found) and not inspect.isclass(found):
+    return None
+  places = (found.__module__, found.__module__.rpartition(".")[0])  # a package shows what it exports
+  return next((f"{place}.{found.__qualname__}" for place in places if place in modules), None)
+
+
+def linked(text: str) -> str:
+  """Markdown in which names of ours, written as code, lead to the reference."""
+
+  def link(match: re.Match[str]) -> str:
+    entry = entry_of(match[1])
+    return f"[{match[0]}][{entry}]" if entry else match[0]
+
+  return re.sub(r"(?<!\[)`(ddim_jax(?:\.\w+)+)`", link, text)
+
+
 def lay() -> None:
   """Copies what the site shows, runs the notebooks, and writes a page of reference for each layer."""
   shutil.rmtree(SOURCE, ignore_errors=True)
@@ -114,6 +143,8 @@ def lay() -> None:
   shutil.copytree(ROOT / "docs", SOURCE / "docs", ignore=shutil.ignore_patterns("*.py"))
   repository = os.environ.get("GITHUB_REPOSITORY", "")
   notebooks.write(SOURCE / "docs" / "notebooks", ROOT / "build" / "notebooks", repository)
+  for page in SOURCE.rglob("*.md"):
+    page.write_text(linked(page.read_text()))
   shutil.copytree(ROOT / "experiments" / "results", SOURCE / "experiments" / "results")
   for name, (title, modules) in REFERENCE.items():
     entries = "".join(f"::: {module}\n\n" for module in modules)

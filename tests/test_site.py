@@ -34,6 +34,26 @@ def test_a_function_or_method_without_a_docstring_is_named(site, tmp_path, monke
   assert site.undocumented("x") == ["x.f", "x.C.m"]
 
 
+@pytest.mark.parametrize(
+  ("name", "entry"),
+  [
+    ("ddim_jax.ddim", "ddim_jax.solvers.ddim.ddim"),
+    ("ddim_jax.timesteps.uniform", "ddim_jax.timesteps.uniform"),
+    ("ddim_jax.UNet", "ddim_jax.unet.UNet"),
+    ("ddim_jax.training.example_losses", "ddim_jax.training.example_losses"),
+    ("ddim_jax.likelihood", "ddim_jax.likelihood"),
+    ("ddim_jax.runs.fit", "ddim_jax.runs.loop.fit"),
+  ],
+)
+def test_a_name_as_code_leads_to_its_entry(site, name, entry):
+  assert site.linked(f"so `{name}` does") == f"so [`{name}`][{entry}] does"
+
+
+@pytest.mark.parametrize("text", ["`ddim_jax.EPS`", "`ddim_jax.none_such`", "[`ddim_jax.ddim`](page.md)", "ddim_jax.ddim"])
+def test_all_else_stays(site, text):
+  assert site.linked(text) == text
+
+
 def test_every_page_is_in_the_navigation():
   navigation = (ROOT / ".ci" / "mkdocs.yml").read_text()
   for page in pages.PAGES:
