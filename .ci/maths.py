@@ -1,4 +1,4 @@
-"""Formulas of docstrings, written as for Sphinx, as MathML, which browsers show: an extension of mkdocstrings."""
+"""Formulas of docstrings, written as for Sphinx, as MathML, which browsers show: mkdocstrings uses it."""
 
 import re
 import textwrap
@@ -9,6 +9,8 @@ from latex2mathml.converter import convert
 
 _BLOCK = re.compile(r"^( *)\.\. math::(.*)\n((?:\1 +.*\n|[ ]*\n)*)", re.MULTILINE)
 _INLINE = re.compile(r":math:`([^`]+)`")
+_JOINED = "&#8288;"
+"""Nothing to see; without it, a formula at the beginning of a line would be a paragraph."""
 
 
 def _mathml(latex: str, display: str) -> str:
@@ -24,7 +26,7 @@ def shown(docstring: str) -> str:
     return f"{found[1]}{_mathml(latex, 'block')}\n\n"
 
   text = _BLOCK.sub(block, f"{docstring}\n")
-  return _INLINE.sub(lambda found: _mathml(found[1], "inline"), text).rstrip("\n")
+  return _INLINE.sub(lambda found: _JOINED + _mathml(found[1], "inline"), text).rstrip("\n")
 
 
 class Formulas(griffe.Extension):

@@ -1,4 +1,4 @@
-"""The notebooks of docs/notebooks: kept as text with marks of cells, so that changes can be read; run for the site.
+"""The notebooks of docs/notebooks: text with marks of cells, so that changes can be read; run for the site.
 
 The site shows each with its outputs, gives it as .ipynb, and has a link that opens it in Colab.
 """
@@ -31,7 +31,7 @@ class Page(NamedTuple):
 
 
 def read(path: Path, repository: str = "") -> Any:
-  """The notebook of a text; with a repository, OWNER/NAME, it can be opened in Colab, and installs itself there.
+  """The notebook of a text; with a repository, OWNER/NAME, one for Colab, where it installs the package.
 
   Raises:
     ValueError: If the text does not begin with a mark of a cell.

@@ -1,8 +1,7 @@
-"""Builds the documentation site into build/site: ``python .ci/site.py``. Broken links and missing docstrings
-are errors.
+"""Builds the documentation site into build/site: ``python .ci/site.py``.
 
-Pages and pictures are laid side by side as in the repository, so that links that work there work here. Notebooks
-are run, and shown with their outputs.
+Broken links and missing docstrings are errors. Pages and pictures are laid side by side as in the repository, so
+that links that work there work here. Notebooks are run, and shown with their outputs.
 """
 
 import ast
@@ -92,6 +91,7 @@ REFERENCE = {
   ),
 }
 """Page -> its title and the modules on it."""
+MODULES = [module for _, modules in REFERENCE.values() for module in modules]
 
 
 def undocumented(module: str) -> list[str]:
@@ -110,18 +110,17 @@ def undocumented(module: str) -> list[str]:
 
 
 def entry_of(dotted: str) -> str | None:
-  """Where the reference has a function, class or module of ours, by its name for users; None where it does not."""
+  """Where the reference has a function, class or module, by its name for users; None where it has not."""
   try:
     found = pkgutil.resolve_name(dotted)
   except (ImportError, AttributeError):
     return None
-  modules = [module for _, modules in REFERENCE.values() for module in modules]
   if inspect.ismodule(found):
-    return dotted if dotted in modules else None
+    return dotted if dotted in MODULES else None
   if not inspect.isfunction(found) and not inspect.isclass(found):
     return None
   places = (found.__module__, found.__module__.rpartition(".")[0])  # a package shows what it exports
-  return next((f"{place}.{found.__qualname__}" for place in places if place in modules), None)
+  return next((f"{place}.{found.__qualname__}" for place in places if place in MODULES), None)
 
 
 def linked(text: str) -> str:
@@ -152,7 +151,7 @@ def lay() -> None:
 
 
 if __name__ == "__main__":
-  if missing := [name for _, modules in REFERENCE.values() for module in modules for name in undocumented(module)]:
+  if missing := [name for module in MODULES for name in undocumented(module)]:
     sys.exit(f"without a docstring: {', '.join(missing)}")
   lay()
   config = ROOT / ".ci" / "mkdocs.yml"

@@ -1,4 +1,4 @@
-"""The packages of a release: the usual checks take them, and the README's examples run where they are installed.
+"""The packages of a release pass the usual checks, and the README's examples run where they are installed.
 
 Built once, without isolation and index, so that nothing is downloaded.
 """
@@ -75,10 +75,8 @@ def python(packages, tmp_path_factory):
 def runs(python, code, folder):
   """Runs a program there, and checks that it is the installed package that ran."""
   environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-  done = subprocess.run(
-    [str(python), "-c", f"{code}\nprint(ddim_jax.__file__)"], cwd=folder, env=environment, capture_output=True,
-    text=True, check=False,
-  )  # fmt: skip
+  command = [str(python), "-c", f"{code}\nprint(ddim_jax.__file__)"]
+  done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1].startswith(str(python.parent.parent))
 

@@ -34,9 +34,9 @@ def numbers(label: Label | None, classes: Sequence[str]) -> Any:
 
 
 def as_columns(classes: Sequence[str], num: int) -> Sequence[str]:
-  """What stands above the columns of a grid of ``num`` images, where image i is of class i modulo their number.
+  """Labels of the columns of a grid of ``num`` images, image i of class i modulo their number.
 
-  None where there are no rows of all classes, or too many classes for a picture.
+  None where not even a row is filled, or where there are too many classes for a picture.
   """
   return classes if len(classes) < num and len(classes) <= _MOST_COLUMNS else ()
 

@@ -83,8 +83,8 @@ def labelled(images: np.ndarray, rows: Sequence[str] = (), columns: Sequence[str
   """A grid with a label above each column, beside each row, or both; without any, `grid`.
 
   Args:
-    images: ``u8[N, H, W, C]``, row by row; the last row may be shorter. Small ones are enlarged, so that labels
-      fit.
+    images: ``u8[N, H, W, C]``, row by row; the last row may be shorter. Small ones are enlarged, so that
+      labels fit.
     rows: A label for every row, or none.
     columns: A label for every column, or none.
 
