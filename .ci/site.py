@@ -1,7 +1,7 @@
 """Builds the documentation site into build/site: ``python .ci/site.py``.
 
-Broken links and missing docstrings are errors. Pages and pictures are laid side by side as in the repository, so
-that links that work there work here. Notebooks are run, and shown with their outputs.
+Broken links and missing docstrings are errors. Pages and pictures are laid side by side as in the repository,
+so that links that work there work here. Notebooks are run, and shown with their outputs.
 """
 
 import ast

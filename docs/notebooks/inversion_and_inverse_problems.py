@@ -28,8 +28,8 @@ show(pictures=images)
 
 # %% [markdown]
 # ## Inversion
-# Deterministic DDIM is a differential equation, and runs both ways. A step up is exact where it is refined:
-# `refine` is the most iterations that each may take. No class is needed for it.
+# Deterministic DDIM is a differential equation, and runs both ways. A step up is exact where it is
+# refined: `refine` is the most iterations that each may take. No class is needed for it.
 
 # %%
 ts = model.levels(20)
@@ -66,9 +66,9 @@ plots.to_image(plots.labelled(model.pictures(np.asarray(between)), columns=[f"{w
 
 # %% [markdown]
 # ## Editing
-# `encode_noises` records what noise a stochastic sampler would have had to draw. With the same class the pictures
-# come back exactly; with another, what both have in common stays. The fewer of the steps are taken, the less may
-# change.
+# `encode_noises` records what noise a stochastic sampler would have had to draw. With the same class the
+# pictures come back exactly; with another, what both have in common stays. The fewer of the steps are
+# taken, the less may change.
 
 # %%
 boots = np.full(6, model.classes.index("Ankle boot"))
@@ -92,8 +92,8 @@ show(original=images, same_class=follow(model, maps, labels), ankle_boot=follow(
 
 # %% [markdown]
 # ## Inpainting
-# Where the mask is True, the picture is kept. RePaint walks stretches of the way several times, so that the new
-# part fits the old one.
+# Where the mask is True, the picture is kept. RePaint walks stretches of the way several times, so that
+# the new part fits the old one.
 
 # %%
 mask = jnp.zeros((28, 28, 1), bool).at[:14].set(True)
@@ -111,9 +111,9 @@ show(original=images, kept=jnp.where(mask, images, 0), painted=paint(model, imag
 
 # %% [markdown]
 # ## Any linear measurement
-# `constrain` projects each prediction onto what fits a measurement: here the means of squares of 4 x 4 pixels.
-# The result fits it to rounding; the rest is the model's. Others are `masked`, `colourisation`, and any
-# `LinearOperator` of yours.
+# `constrain` projects each prediction onto what fits a measurement: here the means of squares of 4 x 4
+# pixels. The result fits it to rounding; the rest is the model's. Others are `masked`, `colourisation`,
+# and any `LinearOperator` of yours.
 
 # %%
 operator = ddim_jax.super_resolution(4)

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Your own network
 # A network is anything that maps samples and their levels to an array of the samples' shape. Here the same
-# small network is written four times: as a pair of functions, and as a module of NNX, of Equinox and of Haiku.
+# small network is written four times: as a pair of functions, and as a module of NNX, of Equinox and of
+# Haiku.
 
 # %%
 import equinox as eqx
@@ -99,8 +100,8 @@ def in_haiku(x_t, t):
 
 # %% [markdown]
 # ## Training each
-# `models.from_network` says what a network predicts, here v, and for which shape; `runs.fit` trains it. That takes
-# seconds; a network with convolutions, trained for longer, draws better digits.
+# `models.from_network` says what a network predicts, here v, and for which shape; `runs.fit` trains it.
+# That takes seconds; a network with convolutions, trained for longer, draws better digits.
 
 # %%
 networks = {
