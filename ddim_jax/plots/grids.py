@@ -110,7 +110,7 @@ def labelled(images: np.ndarray, rows: Sequence[str] = (), columns: Sequence[str
 
 
 def table(
-  blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str], gap: int = 8
+  blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str], *, gap: int = 8
 ) -> np.ndarray:
   """A labelled table of pictures.
 
