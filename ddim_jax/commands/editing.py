@@ -100,8 +100,8 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   known = model.scaling.to_data(originals)
   results = run(model, jnp.asarray(levels), known, labels, how.guidance)
   originals = model.pictures(np.asarray(known))
-  rows = [originals, model.pictures(np.asarray(results))]
-  if kept is not None:
-    rows.insert(1, np.where(kept, originals, np.uint8(128)))
-  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)
-  print(f"wrote {out}: {len(rows)} rows, originals first and results last; {len(levels) - 1} steps")
+  painted = {} if kept is None else {"kept": np.where(kept, originals, np.uint8(128))}
+  rows = {"original": originals} | painted | {"result": model.pictures(np.asarray(results))}
+  above = [model.classes[number] for number in labels] if model.classes else ()
+  plots.save_png(out, plots.labelled(np.concatenate(list(rows.values())), list(rows), above), settings)
+  print(f"wrote {out}: rows {', '.join(rows)}; {len(levels) - 1} steps")

@@ -15,6 +15,7 @@ from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
 from ddim_jax.data import tiff
 from ddim_jax.models import Model, denoising, drawing, tables
+from ddim_jax.models.classes import as_columns
 from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
 _LARGEST_GRID = 1024
@@ -144,9 +145,8 @@ def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
   settings = args.settings(trained, ts)
   if suffix == ".png":
     blocks = [drawn(np.arange(i, i + size)) for i in range(0, args.num, size)]
-    a_column_each = args.label is None and 0 < len(trained.classes) < args.num
-    columns = len(trained.classes) if a_column_each else None
-    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns), settings)
+    names = as_columns(trained.classes, args.num) if args.label is None else ()
+    plots.save_png(out, plots.labelled(np.concatenate(blocks)[: args.num], columns=names), settings)
   elif suffix == ".npz":
     outputs.write_npz(out, args.num, size, drawn, settings, trained.shape, trained.scaling.dtype)
   elif len(trained.shape) != 3:
