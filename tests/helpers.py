@@ -36,6 +36,11 @@ def small_file_system(folder, size):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def slow_but(quick, cases):
+  """Cases of a parametrisation, slow but for those of which ``quick`` is true."""
+  return [case if quick(case) else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
 def draw(*shapes):
   """Normal numbers, ``f32[shape]`` for every shape."""
   rng = np.random.default_rng(0)
