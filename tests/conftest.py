@@ -7,6 +7,7 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "")
   + " --xla_force_host_platform_device_count=4"
   + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+  + " --xla_cpu_parallel_codegen_split_count=1"  # programs are small: in one piece, a fifth less to compile
   # A third less to compile. Later versions do not know the flag, and stop at what they do not know.
   + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith(("0.9.", "0.10.")) else "")
 )

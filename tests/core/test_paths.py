@@ -177,6 +177,7 @@ def test_levels_stay_within_the_schedule():
   assert t.max() == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_training_at_real_levels_finds_the_best_denoiser(name):
   """A network with the exact form and two unknown numbers, by stochastic gradient descent."""

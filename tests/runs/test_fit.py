@@ -116,6 +116,7 @@ def test_a_pair_of_functions_trains_the_same(whole, tmp_path):
   assert model.sample(1, steps=2).shape == (1, *SHAPE)
 
 
+@pytest.mark.slow
 def test_an_nnx_module_trains(tmp_path):
   from flax import nnx
 
@@ -135,6 +136,7 @@ def test_an_nnx_module_trains(tmp_path):
   np.testing.assert_array_equal(model.sample(2, steps=3), model.sample(2, steps=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["equinox", "haiku"])
 def test_networks_of_other_libraries_train(tmp_path, library):
   module = pytest.importorskip(library, reason=f"{library} is not installed")
@@ -205,6 +207,7 @@ def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
   np.testing.assert_array_equal(state["params.out.kernel"], before["params.out.kernel"])
 
 
+@pytest.mark.slow
 def test_another_model_or_another_ema_is_refused(tmp_path):
   unet = ddim_jax.UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1)
   model = models.from_network(unet, SHAPE, schedule=ddim_jax.cosine_schedule(10))
