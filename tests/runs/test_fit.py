@@ -87,6 +87,7 @@ def test_an_array_becomes_a_model_that_draws(whole):
     ddim_jax.load(workdir)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_values_and_the_grids(tmp_path):
   """The rate rises to 0.1 in two updates; a grid says how it was made."""
   model = models.from_network(Small(), SHAPE, schedule=ddim_jax.cosine_schedule(10))
@@ -178,6 +179,7 @@ def test_accumulated_gradients_are_those_of_the_mean():
   assert set(sizes) == {2}
 
 
+@pytest.mark.slow
 def test_any_optimiser_and_schedule(tmp_path):
   rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 3, 20)
   options = {**QUICK, "learning_rate": rate}
