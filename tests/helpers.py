@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import io
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def small_file_system(folder, size):
   try:
     yield
   finally:
+    gc.collect()  # a frame of an exception may still hold a file open
     subprocess.run(["umount", str(folder)], check=True)
 
 
