@@ -90,6 +90,7 @@ def test_an_array_becomes_a_model_that_draws(whole):
     ddim_jax.load(workdir)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_values_and_the_grids(tmp_path):
   """The rate rises to 0.1 in two updates; a grid says how it was made."""
   model = models.from_network(Small(), SHAPE, schedule=ddim_jax.cosine_schedule(10))
@@ -119,6 +120,7 @@ def test_a_pair_of_functions_trains_the_same(whole, tmp_path):
   assert model.sample(1, steps=2).shape == (1, *SHAPE)
 
 
+@pytest.mark.slow
 def test_an_nnx_module_trains(tmp_path):
   from flax import nnx
 
@@ -138,6 +140,7 @@ def test_an_nnx_module_trains(tmp_path):
   np.testing.assert_array_equal(model.sample(2, steps=3), model.sample(2, steps=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["equinox", "haiku"])
 def test_networks_of_other_libraries_train(tmp_path, library):
   module = pytest.importorskip(library, reason=f"{library} is not installed")
@@ -179,6 +182,7 @@ def test_accumulated_gradients_are_those_of_the_mean():
   assert set(sizes) == {2}
 
 
+@pytest.mark.slow
 def test_any_optimiser_and_schedule(tmp_path):
   rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 3, 20)
   options = {**QUICK, "learning_rate": rate}
@@ -270,6 +274,7 @@ def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
   np.testing.assert_array_equal(state["params.out.kernel"], before["params.out.kernel"])
 
 
+@pytest.mark.slow
 def test_another_model_or_another_ema_is_refused(tmp_path):
   unet = ddim_jax.UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1)
   model = models.from_network(unet, SHAPE, schedule=ddim_jax.cosine_schedule(10))

@@ -25,6 +25,7 @@ MODEL = ddim_jax.UNet(
   out_channels=1,
   groups=8,
   num_classes=8,
+  middle_attention=False,
 )
 
 
