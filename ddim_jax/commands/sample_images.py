@@ -99,9 +99,11 @@ class Args:
     drawing.checked_eta(self.eta, self.solver)
     if sum((self.trajectory, self.interpolate, self.reconstruct, self.edit.asked_for)) > 1:
       raise ValueError(
-        "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength) exclude each other"
+        "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength, --edit-to) exclude each other"
       )
     self.edit.check()
+    if self.edit.edit_to is not None and self.solver != "ddim":
+      raise ValueError(f"--edit-to goes with --solver ddim, whose noise it records, got {self.solver}")
     fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
     if self.reconstruct and any((*fixed, self.condition)):
       raise ValueError(
@@ -190,7 +192,7 @@ def sample(args: Args) -> None:
 def parse(argv: Sequence[str]) -> Args:
   """The command line as `Args`; of the two models that come along, the one that fits what is asked for."""
   args = options.parse(Args, argv, "ddim sample")
-  conditional = args.label is not None or args.guidance is not None
+  conditional = any(one is not None for one in (args.label, args.guidance, args.edit.edit_to))
   named = any(not word.startswith("-") and word == args.model for word in argv)
   if conditional and args.model == options.DEFAULT and not named:
     return dataclasses.replace(args, model=options.CONDITIONAL)
