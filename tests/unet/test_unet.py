@@ -73,7 +73,7 @@ def test_equals_a_torch_composition_of_the_same_network(config, size):
   pytest.importorskip("torch")
   model = ddim_jax.UNet(**config, out_channels=2)
   variables = random_variables(model, (1, size, size, 2))
-  x = jax.random.normal(KEY, (3, size, size, 2))
+  x = jax.random.normal(KEY, (3, size, size, 2), jnp.float32)
   t, label = jnp.array([1, 500, 1000]), jnp.array([0, 2, 3])
   label = label if "num_classes" in config else None
   ours = jax.jit(model.apply)(variables, x, t, label)
