@@ -13,8 +13,8 @@ images = (digits.images[..., None] * 255 / 16).astype("uint8")
 plots.to_image(plots.labelled(images[:20], columns=[str(number) for number in digits.target[:10]]))
 
 # %% [markdown]
-# `fit` goes on with what lies in its folder: interrupt it, run it again, or ask for more steps, which draw better
-# digits.
+# `fit` goes on with what lies in its folder: interrupt it, run it again, or ask for more steps, which draw
+# better digits.
 
 # %%
 network = ddim_jax.UNet(
