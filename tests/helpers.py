@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import io
 import subprocess
 import sys
@@ -34,7 +35,13 @@ def small_file_system(folder, size):
   try:
     yield
   finally:
+    gc.collect()  # a frame of an exception may still hold a file open
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def slow_but(quick, cases):
+  """Cases of a parametrisation, slow but for those of which ``quick`` is true."""
+  return [case if quick(case) else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def draw(*shapes):

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from ddim_jax import tuning
 from ddim_jax.console import STDERR, missing
 from ddim_jax.cpu import devices, heap
 from ddim_jax.places import user_folder
@@ -28,7 +29,11 @@ def use_compilation_cache() -> None:
 
 
 def prepare(batch_size: int = 0) -> None:
-  """Sets devices, memory and compilation cache; before the first use of JAX. See `devices.use_every_core`."""
+  """Sets devices, memory, tuning and compilation cache; before the first use of JAX.
+
+  For ``batch_size`` see `devices.use_every_core`.
+  """
+  tuning.use_libraries()
   devices.use_every_core(batch_size)
   heap.keep_memory()
   use_compilation_cache()

@@ -24,7 +24,10 @@ _FIELDS = {"model": "network"}
 """Sections of the JSON whose field in `Config` has another name."""
 PATHS = ("data_dir", "table")
 """Fields of the data that say where things lie."""
-_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
+_OPEN = {
+  "model": ("label_dropout", "dtype", "remat"),
+  "diffusion": ("weighting", "level_distribution", "antithetic", "spacing"),
+}
 """What a network with weights of its own leaves to the options."""
 WHOLE = ("imported", "custom")
 """Entries of the JSON beside the sections."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ddim_jax import ranges, timesteps
+from ddim_jax import ranges, timesteps, tuning
 from ddim_jax.inversion import invert
 from ddim_jax.models import tables
 from ddim_jax.models.denoising import is_guided
@@ -147,7 +147,7 @@ def numbered_images(
     denoise = model.denoiser(label=labels, condition=vectors, guidance=guidance if guided else 1.0, clip=clip)
     return sample(keys, denoise, model.schedule, noise, ts, solver=as_solver(solver, eta), count=count)[0]
 
-  program = model.programs.setdefault((solver, guided, clip), jax.jit(run))
+  program = model.programs.setdefault((solver, guided, clip), jax.jit(run, compiler_options=tuning.options()))
 
   def labels_of(indices: np.ndarray) -> Any:
     if label is None or not model.classes:
@@ -236,7 +236,7 @@ def inverted(
     denoise = model.denoiser(label=labels, condition=vectors, clip=False)
     return invert(denoise, model.schedule, x0, ts, refine=refine)
 
-  program, found = model.programs.setdefault("invert", jax.jit(run)), []
+  program, found = model.programs.setdefault("invert", jax.jit(run, compiler_options=tuning.options())), []
   for first in range(0, len(images), size):
     rows = np.minimum(np.arange(first, first + size), len(images) - 1)
     given = (None if x is None else x[rows] for x in (labels, vectors))

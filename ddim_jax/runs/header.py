@@ -57,4 +57,4 @@ def say_operations(program: Any) -> None:
   cost = cost[0] if isinstance(cost, list) else cost
   flops = float((cost or {}).get("flops", 0.0)) * jax.device_count()
   if flops > 0:
-    say(f"a step      about {flops / 1e9:,.1f} GFLOP")
+    say(f"a step      about {flops / 1e9:,.3g} GFLOP")

@@ -22,8 +22,10 @@ _OURS, _TORCH = "experiments.bench.accelerator_ours", "experiments.bench.acceler
 _EAGER = ("TF32", "TF32, channels_last", "bfloat16, channels_last")
 _COMPILED, _GRAPHS = (f"bfloat16, channels_last, {how}" for how in ("compiled", "CUDA graphs"))
 _MINE, _WIDE = "ddim_jax, bfloat16", "ddim_jax, float32"
+_TUNED = "ddim_jax, bfloat16, products of Triton"
+"""With what `ddim_jax.tuning` leaves out."""
 _PRODUCT = f"product/large/{_MINE}"
-_SIDES = (_MINE, _WIDE, *(f"torch, {side}" for side in (*_EAGER, _COMPILED, _GRAPHS)))
+_SIDES = (_MINE, _TUNED, _WIDE, *(f"torch, {side}" for side in (*_EAGER, _COMPILED, _GRAPHS)))
 _MINUTES = 6
 """The seconds of the groups are for so many minutes."""
 
@@ -33,23 +35,26 @@ def _groups(
 ) -> list[tasks.Group]:
   """What is measured, in the order of its importance: later groups may find no time left."""
   cached = {"JAX_COMPILATION_CACHE_DIR": str(cache), "CUDA_CACHE_PATH": str(cache / "cuda")}
+  tuned = {"XLA_FLAGS": "--xla_gpu_enable_triton_gemm=true"}
   many, few = (f"sample/{number}" for number in sample)
   large, small = (f"train/{number}" for number in train)
   each = lambda side, *cases: tuple(f"{case}/{side}" for case in cases)
-  eager = tuple(task for side in _EAGER for task in each(side, many, few, large, small))
+  eager = tuple(task for case in (many, few, large, small) for side in _EAGER for task in each(side, case))
   wide = ("parity/output/here", *each(_WIDE, many, few), "parity/gradient/here")
   groups = [
-    tasks.Group(_OURS, (_PRODUCT, *each(_MINE, many, few)), 80, {}),
-    tasks.Group(_TORCH, eager, 50, {}),
+    tasks.Group(_OURS, (_PRODUCT, *each(_MINE, many, few)), 100, {}),
     tasks.Group(_TORCH, (*each(_COMPILED, many), *each(_GRAPHS, few)), 90, {}),
-    tasks.Group(_OURS, ("start/cold/preset",), 110, cached),
+    tasks.Group(_OURS, ("start/cold/preset",), 150, cached),
     tasks.Group(_OURS, ("start/cached/preset",), 60, cached),
     tasks.Group(_OURS, each(_MINE, large), 100, {}),
     tasks.Group(_TORCH, each(_COMPILED, large), 100, {}),
+    tasks.Group(_TORCH, eager, 60, {}),
     tasks.Group(_OURS, wide, 150, {}),
+    tasks.Group(_OURS, each(_TUNED, many), 150, tuned),
     tasks.Group(_OURS, each(_MINE, small), 100, {}),
     tasks.Group(_TORCH, each(_COMPILED, small, few), 150, {}),
     tasks.Group(_TORCH, each(_GRAPHS, large, small, many), 200, {}),
+    tasks.Group(_OURS, each(_TUNED, few, large, small), 400, tuned),
   ]
   return [group for group in groups if compiled or not {_COMPILED, _GRAPHS} & _sides(group)]
 

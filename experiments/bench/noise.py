@@ -17,8 +17,8 @@ from ddim_jax.runs import evaluation, objective, update
 from ddim_jax.runs.start import start
 
 SHAPES = {
-  "cifar10": (32, 32, 3), "celeba64": (64, 64, 3), "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1),
-  "folder": (64, 64, 3),
+  "cifar10": (32, 32, 3), "cifar10_small": (32, 32, 3), "celeba64": (64, 64, 3),
+  "fashion_mnist": (28, 28, 1), "digits": (8, 8, 1), "folder": (64, 64, 3),
 }  # fmt: skip
 """Shape of an image, by preset."""
 
@@ -45,8 +45,8 @@ def prepare(preset: str, batch_size: int, images: int = 512, network: Network | 
   options, model = found.optimisation, build.from_config(settings.config, shape)
   optimizer = objective.optimizer(optax.adam, options.learning_rate, options.warmup, options.clip)
   step = update.pmapped_update(
-    objective.losses(model), objective.levels(found.diffusion.antithetic, model.schedule.T), optimizer,
-    training.warm_decay(options.ema), level_edges=evaluation.level_edges(model.schedule.T),
+    objective.losses(model), objective.levels(model.schedule, antithetic=found.diffusion.antithetic),
+    optimizer, training.warm_decay(options.ema), level_edges=evaluation.level_edges(model.schedule.T),
   )  # fmt: skip
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(

@@ -90,6 +90,19 @@ def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
   assert 0 < far[0] < 0.3 * far[1]
 
 
+def test_a_picture_becomes_one_of_another_class(workdir, tmp_path):
+  """Of its own class it is itself again, of another it is not, and less so over more of the levels."""
+  out, far = tmp_path / "edited.png", {}
+  for target, strength in ((7, 1.0), (2, 1.0), (2, 0.34)):
+    options = ("--num", 2, "--image", workdir / "grey.png", "--class", 7, "--guidance", 3)
+    draw(workdir, out, *options, "--edit-to", target, "--strength", strength)
+    original, result = rows(out, 2, 2)
+    assert np.all(original == 60)
+    far[target, strength] = np.abs(result - original).mean()
+  assert far[7, 1.0] <= 1  # of 255: rounding
+  assert 2 < far[2, 0.34] < far[2, 1.0]
+
+
 def test_pictures_of_any_size_are_fitted_to_the_model(workdir, tmp_path, capsys):
   """Four times the size and wider: the middle, resized. It says so."""
   wide = np.full((4 * SIDE, 6 * SIDE), 200, np.uint8)
@@ -121,8 +134,15 @@ def test_class_is_label(workdir):
     (("--inpaint", "black.png"), "black.png must have white pixels"),
     (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
     (("--inpaint", "mask.png", "--resample", "0"), r"resample must be an integer in \[1, "),
-    (("--image", "grey.png"), "--image is for --inpaint and --strength"),
+    (("--image", "grey.png"), "--image is for --inpaint, --strength and --edit-to"),
     (("--strength", "0"), "strength must be in"),
+    (
+      ("--edit-to", "12", "--image", "grey.png", "--class", "1"),
+      r"edit_to must be in \[0, 9\] or one of .* '12'",
+    ),
+    (("--edit-to", "2", "--image", "grey.png"), "--edit-to needs --class with --image"),
+    (("--edit-to", "2", "--inpaint", "mask.png"), "exclude each other"),
+    (("--edit-to", "2", "--solver", "heun"), "--edit-to goes with --solver ddim"),
     (("--strength", "0.5", "--trajectory"), "exclude each other"),
   ],
 )

@@ -25,6 +25,7 @@ MODEL = ddim_jax.UNet(
   out_channels=1,
   groups=8,
   num_classes=8,
+  middle_attention=False,
 )
 
 
@@ -267,3 +268,18 @@ def test_losses_by_level(devices):
   _, metrics = mapped(state, KEY, images, LABELS.reshape(devices, -1))
   np.testing.assert_array_equal(metrics["level_losses"], [0 + 1, 2, np.inf, 0])
   np.testing.assert_array_equal(metrics["level_counts"], [2, 1, 5, 0])
+
+
+def test_learning_rates_fall_as_said():
+  """Against the formulas at points where they are known, and without a jump where the warm-up ends."""
+  cosine = training.cosine_rate(0.5, 10, steps=30)
+  rates = [cosine(n) for n in (0, 5, 10, 15, 20, 30)]
+  np.testing.assert_allclose(rates, [0, 0.25, 0.5, 0.25 + 0.25 / 2**0.5, 0.25, 0], atol=1e-7)
+  falling = training.inverse_sqrt_rate(0.5, 10)
+  np.testing.assert_allclose(
+    [falling(n) for n in (0, 5, 10, 40, 1000)], [0, 0.25, 0.5, 0.25, 0.05], rtol=1e-6
+  )
+  with pytest.raises(ValueError, match=r"warmup must be below the 10 steps .* got 10"):
+    training.cosine_rate(0.5, 10, steps=10)
+  with pytest.raises(ValueError, match=r"warmup must be positive .* got 0"):
+    training.inverse_sqrt_rate(0.5, 0)
