@@ -47,8 +47,8 @@ def read(path: Path, repository: str = "") -> Any:
     text = text.strip()
     cells.append(make[kind or ""](re.sub(r"^# ?", "", text, flags=re.MULTILINE) if kind else text))
   if repository:
-    cells.insert(0, nbformat.v4.new_markdown_cell(badge(path.stem, repository)))
-    cells.insert(1, nbformat.v4.new_code_cell(_INSTALL.format(repository)))
+    shown, install = badge(path.stem, repository), _INSTALL.format(repository)
+    cells[1:1] = [nbformat.v4.new_markdown_cell(shown), nbformat.v4.new_code_cell(install)]  # below the title
   notebook = nbformat.v4.new_notebook(cells=cells)
   notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python", "language": "python"}
   return notebook

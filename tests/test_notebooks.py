@@ -45,13 +45,14 @@ def test_cells_are_those_of_the_text(tmp_path):
 
 @pytest.mark.parametrize("path", notebooks.NOTEBOOKS, ids=lambda path: path.stem)
 def test_where_the_site_is_published_a_notebook_opens_in_colab(path):
-  badge, install, *cells = notebooks.read(path, "owner/name").cells
+  title, badge, install, *cells = notebooks.read(path, "owner/name").cells
   target = (
     f"https://colab.research.google.com/github/owner/name/blob/gh-pages/docs/notebooks/{path.stem}.ipynb"
   )
   assert badge.source.endswith(f"]({target})")
   assert "git+https://github.com/owner/name" in install.source
-  assert [cell.source for cell in cells] == [cell.source for cell in notebooks.read(path).cells]
+  assert title.source.startswith("# ")
+  assert [cell.source for cell in (title, *cells)] == [cell.source for cell in notebooks.read(path).cells]
   site = (ROOT / ".ci" / "mkdocs.yml").read_text()
   assert f": docs/notebooks/{path.stem}.md" in site
   assert f"(docs/notebooks/{path.name})" in (ROOT / "README.md").read_text()

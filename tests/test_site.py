@@ -64,6 +64,14 @@ def test_every_page_is_in_the_navigation():
     assert f": {page.relative_to(ROOT)}" in navigation, page
 
 
+def test_every_result_of_a_benchmark_is_listed():
+  folder = ROOT / "experiments" / "results" / "bench"
+  text = (folder / "README.md").read_text()
+  assert [
+    path.name for path in folder.iterdir() if path != folder / "README.md" and f"({path.name})" not in text
+  ] == []
+
+
 def test_formulas_become_mathml_and_words_stay(site):
   for name in ("griffe", "latex2mathml"):
     pytest.importorskip(name, reason="needs the extra docs")

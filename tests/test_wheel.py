@@ -3,7 +3,7 @@
 Built once, without isolation and index, so that nothing is downloaded.
 """
 
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -42,16 +42,16 @@ def packages(tmp_path_factory):
   """Ending -> file: the source, and the wheel built from it; the wheel alone where nothing can build both."""
   pytest.importorskip("setuptools", reason="wheels are built by setuptools")
   folder = tmp_path_factory.mktemp("packages")
-  source, found = folder / "source", folder / "dist"  # building leaves files behind
+  source, dist = folder / "source", folder / "dist"  # building leaves files behind
   source.mkdir()
   for name in ("pyproject.toml", "README.md", "LICENSE"):
     shutil.copy(ROOT / name, source)
   shutil.copytree(ROOT / "ddim_jax", source / "ddim_jax", ignore=shutil.ignore_patterns("__pycache__"))
-  build = ["build", "--no-isolation", "--outdir", str(found), "."]
-  if importlib.util.find_spec("build") is None:
-    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(found), "."]
+  build = ["build", "--no-isolation", "--outdir", str(dist), "."]
+  if not any(found.name == "build" for found in importlib.metadata.distributions()):  # not the folder build
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(dist), "."]
   subprocess.run([sys.executable, "-m", *build], check=True, cwd=source)
-  return {path.suffix: path for path in found.iterdir()}
+  return {path.suffix: path for path in dist.iterdir()}
 
 
 def installed(package, folder):
@@ -97,7 +97,7 @@ def test_the_first_example_runs_where_the_source_was_installed(packages, tmp_pat
 
 @pytest.mark.slow
 def test_the_usual_checks_take_the_packages(packages):
-  for name in ("build", "twine", "check_wheel_contents"):
+  for name in ("twine", "check_wheel_contents"):
     pytest.importorskip(name, reason="needs the extra release")
   assert set(packages) == {".whl", ".gz"}
   run = lambda *words: subprocess.run([sys.executable, "-m", *map(str, words)], check=True)

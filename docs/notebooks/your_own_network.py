@@ -114,7 +114,7 @@ trained = {}
 for name, network in networks.items():
   losses = []
   trained[name] = runs.fit(
-    f"runs/{name}", models.from_network(network, (8, 8, 1), parameterisation=ddim_jax.V), images, steps=800,
+    f"runs/{name}", models.from_network(network, (8, 8, 1), parameterisation=ddim_jax.V), images, steps=1500,
     batch_size=128, learning_rate=3e-3, warmup=50, ema=0.98, sample_every=0,
     log=lambda step, values, losses=losses: losses.append(values["loss"]),
   )  # fmt: skip
