@@ -162,6 +162,7 @@ def test_weights_are_their_papers():
     assert at(training.variational()) / snr == pytest.approx(ddpm, rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [ddim_jax.linear_schedule, ddim_jax.jsd_schedule])
 def test_weights_and_losses_are_finite_at_every_level(factory):
   schedule = factory(10)
