@@ -27,7 +27,7 @@ class Listing(NamedTuple):
 def list_pictures(folder: Path) -> Listing:
   """All files below a folder whose endings are those of pictures.
 
-  Hidden names (with a leading dot) are skipped. Links to folders are followed; below one entry of the
+  Hidden names (with a leading dot, or a system's own) are skipped. Links to folders are followed; below one entry of the
   folder, each folder is visited once, so that links may form loops.
   """
   files: list[Path] = []
@@ -36,7 +36,7 @@ def list_pictures(folder: Path) -> Listing:
   def walk(place: Path, seen: set[tuple[int, int]]) -> None:
     for entry in sorted(os.scandir(folder / place), key=lambda entry: entry.name):
       path = place / entry.name
-      if entry.name.startswith("."):
+      if entry.name.startswith(".") or entry.name in _SYSTEMS:
         skipped.append((shown(path), "hidden"))
       elif entry.is_dir():
         status = entry.stat()

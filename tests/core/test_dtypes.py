@@ -110,7 +110,7 @@ WIDE = ("ode_log_density", "variational_bound")
 LOOSE = {"bijective": 256, "invert": 64}
 
 
-DTYPES = slow_but(lambda dtype: dtype != jnp.float16, [jnp.float32, jnp.bfloat16, jnp.float16])
+DTYPES = slow_but(lambda dtype: dtype == jnp.float32, [jnp.float32, jnp.bfloat16, jnp.float16])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -54,6 +54,7 @@ def draw(workdir, out, *options):
   sample(parse([str(o) for o in (workdir, "--out", out, "--steps", 6, *options)]))
 
 
+@pytest.mark.slow
 def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir, tmp_path):
   out = tmp_path / "inpainted.png"
   options = ("--num", 3, "--inpaint", workdir / "mask.png", "--eta", 1, "--guidance", 2, "--jump", 2)
@@ -78,6 +79,7 @@ def test_classes_stand_above_their_columns(workdir, tmp_path):
     assert np.argmax(alike) == i
 
 
+@pytest.mark.slow
 def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
   far = []
   for strength in (0.17, 1.0):
@@ -165,6 +167,7 @@ def test_the_inversion_study(workdir, tmp_path, capsys):
     round_trips.round_trips(str(workdir), refine=(0,), damping=0.0)
 
 
+@pytest.mark.slow
 def test_the_parallel_study_on_four_devices(workdir, capsys):
   parallel_rounds.parallel_rounds(str(workdir), steps=(10,), tolerances=(0.1, 0.0), num=2)
   lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]

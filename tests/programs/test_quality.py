@@ -110,6 +110,7 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
     exported.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [PACKAGED, WITH_CLASSES], ids=lambda path: path.stem)
 def test_the_packaged_models_are_small_and_trained(path):
   assert path.stat().st_size <= 4_000_000

@@ -167,7 +167,7 @@ def test_evaluations(name):
 @pytest.mark.parametrize(
   "name",
   slow_but(
-    lambda name: name in ("heun(2)", "lms(4)"),
+    lambda name: name == "heun(2)",
     [name for name in HIGHEST if name not in ("dpm_solver_pp(3)", "plms(4)")],
   ),
 )

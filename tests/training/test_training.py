@@ -68,6 +68,7 @@ def test_same_loss_and_gradients_on_any_number_of_devices(undivided, devices):
   chex.assert_trees_all_close(got_metrics, metrics, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shard_map_gives_the_same(undivided):
   state, expected, _ = undivided
   spec = jax.sharding.PartitionSpec
@@ -161,6 +162,7 @@ def test_weights_are_their_papers():
     assert at(training.variational()) / snr == pytest.approx(ddpm, rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [ddim_jax.linear_schedule, ddim_jax.jsd_schedule])
 def test_weights_and_losses_are_finite_at_every_level(factory):
   schedule = factory(10)
@@ -183,6 +185,7 @@ def test_levels():
   np.testing.assert_array_equal(t[::2] + t[1::2], 11)
 
 
+@pytest.mark.slow
 @adam_mixes_dtypes
 def test_an_update_that_is_not_finite_is_left_out(params):
   optimizer = training.warmed_up(optax.adam, warmup=0)
@@ -199,6 +202,7 @@ def test_an_update_that_is_not_finite_is_left_out(params):
   assert int(again.skipped) == 1
 
 
+@pytest.mark.slow
 def test_an_update_that_overflows_is_left_out(params):
   optimizer = optax.chain(optax.sgd(1e38), optax.scale(1e3))
   state = training.create_state(params, optimizer)
