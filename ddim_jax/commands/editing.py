@@ -141,7 +141,7 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
     results = run(model, jnp.asarray(levels), known, labels, how.guidance)
   originals = model.pictures(np.asarray(known))
   painted = {} if kept is None else {"kept": np.where(kept, originals, np.uint8(128))}
-  result = "result" if target is None else model.classes[target]
+  result = "result" if target is None else f"as {model.classes[target]}"
   rows = {"original": originals} | painted | {result: model.pictures(np.asarray(results))}
   above = [model.classes[number] for number in labels] if model.classes else ()
   plots.save_png(out, plots.labelled(np.concatenate(list(rows.values())), list(rows), above), settings)

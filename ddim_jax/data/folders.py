@@ -11,6 +11,11 @@ from ddim_jax.data.forms import Size
 from ddim_jax.data.pictures import SUFFIXES, decode, shown
 from ddim_jax.data.sources import Source
 
+_SYSTEMS = {
+  "__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+}  # fmt: skip
+"""What archives and file systems leave beside pictures."""
+
 
 class Listing(NamedTuple):
   """Pictures of a folder by their names.
@@ -27,8 +32,8 @@ class Listing(NamedTuple):
 def list_pictures(folder: Path) -> Listing:
   """All files below a folder whose endings are those of pictures.
 
-  Hidden names (with a leading dot, or a system's own) are skipped. Links to folders are followed; below one entry of the
-  folder, each folder is visited once, so that links may form loops.
+  Hidden names (with a leading dot, or a system's own) are skipped. Links to folders are followed; below one
+  entry of the folder, each folder is visited once, so that links may form loops.
   """
   files: list[Path] = []
   skipped: list[tuple[str, str]] = []

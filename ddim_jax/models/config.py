@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal
 
 from ddim_jax.ranges import Count, PositiveReal, Range, Rate, Seed, Side
 
+LevelDistribution = Literal["uniform", "log_normal", "logit_normal"]
+"""How levels are drawn in training, see `Diffusion`."""
+RateSchedule = Literal["constant", "cosine", "inverse_sqrt"]
+"""What the learning rate does after the warm-up, see `Optimisation`."""
 UNKNOWN = ""
 """The data of a model whose files do not say what it was trained on."""
 
@@ -113,7 +117,7 @@ class Diffusion:
   predict: Literal["eps", "x0", "v", "edm", "flow"] = "eps"
   weighting: Literal["none", "min_snr", "p2", "variational"] = "none"
   spacing: Literal["uniform", "quadratic", "leading", "trailing", "linspace"] | None = None
-  level_distribution: Literal["uniform", "log_normal", "logit_normal"] = "uniform"
+  level_distribution: LevelDistribution = "uniform"
   antithetic: bool = False
 
 
@@ -139,7 +143,7 @@ class Optimisation:
   batch_size: Annotated[int, Range(1, 1_000_000)] = 128
   learning_rate: PositiveReal = 2e-4
   warmup: Count = 5000
-  learning_rate_schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+  learning_rate_schedule: RateSchedule = "constant"
   weight_decay: Annotated[float, Range(0, 1)] = 0.0
   clip: PositiveReal = 1.0
   ema: Rate = 0.9999

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddim_jax import data
 from ddim_jax.models import Model, from_network
-from ddim_jax.models.config import UNKNOWN, Data, Optimisation
+from ddim_jax.models.config import UNKNOWN, Data, LevelDistribution, Optimisation
 
 
 def as_source(
@@ -58,7 +58,7 @@ def recorded(
   record: Data | None,
   *,
   label_dropout: float,
-  distribution: str,
+  distribution: LevelDistribution,
   antithetic: bool,
   weighting: Any,
 ) -> Model:

@@ -14,7 +14,7 @@ from ddim_jax import checkpoints, data, ranges, training
 from ddim_jax.atomic import alone
 from ddim_jax.console import say
 from ddim_jax.models import Model
-from ddim_jax.models.config import Data, Optimisation
+from ddim_jax.models.config import Data, LevelDistribution, Optimisation, RateSchedule
 from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
@@ -46,13 +46,13 @@ def fit(
   optimizer: Callable[..., optax.GradientTransformation] | optax.GradientTransformation = optax.adam,
   learning_rate: PositiveReal | optax.Schedule = 2e-4,
   warmup: Count = 5000,
-  learning_rate_schedule: str = "constant",
+  learning_rate_schedule: RateSchedule = "constant",
   clip: PositiveReal = 1.0,
   ema: Rate = 0.9999,
   emas: Sequence[Rate] = (),
   weighting: str | training.Weighting | None = None,
   minimise: Callable[[Model], tuple[Callable[..., Any], training.Levels]] | None = None,
-  level_distribution: str = "uniform",
+  level_distribution: LevelDistribution = "uniform",
   antithetic: bool = False,
   label_dropout: Rate = 0.1,
   seed: Seed = 0,
