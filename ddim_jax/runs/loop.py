@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from ddim_jax import checkpoints, data, ranges, training
+from ddim_jax import checkpoints, data, ranges, training, tuning
 from ddim_jax.atomic import alone
 from ddim_jax.console import say
 from ddim_jax.models import Model
@@ -185,9 +185,12 @@ def fit(
     if first < steps:
       with waiting("compiling", shown):
         flags = np.zeros(jax.local_device_count(), np.int32)
-        program = update.lower(state, key, *batch(first), flags).compile()  # JAX keeps it for the calls below
+        lowered = update.lower(state, key, *batch(first), flags)
+        program = lowered.compile(compiler_options=tuning.options())
       if shown:
         say_operations(program)
+      if jax.process_count() == 1:  # else pmap makes global arrays of the hosts' parts
+        update = program
     book = stack.enter_context(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
