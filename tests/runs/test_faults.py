@@ -241,7 +241,7 @@ def test_a_model_from_which_nobody_could_sample_is_not_trained(make):
 @pytest.mark.parametrize("options", [{"schedule": "flow"}, {"zero_terminal_snr": True}])
 def test_nor_is_one_of_a_configuration(options):
   config = configs.Config(diffusion=configs.Diffusion(**options))
-  with pytest.raises(ValueError, match="parameterisation must be V, X0, EDM or FLOW"):
+  with pytest.raises(ValueError, match="predict must be x0, v, edm or flow, got eps"):
     models.build.from_config(config, (8, 8, 1))
 
 
