@@ -27,7 +27,7 @@ lint: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The documentation site, in build/site; a broken link is an error.
+# The documentation site, in build/site, with notebooks that are run (minutes, once); a broken link is an error.
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python .ci/site.py
 

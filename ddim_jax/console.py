@@ -51,7 +51,8 @@ def missing(error: ModuleNotFoundError) -> str:
   name = (error.name or "ddim_jax").partition(".")[0]
   if name in ("ddim_jax", "experiments"):
     raise error
-  extra = "app" if name == "gradio" else "test" if name in _PEERS else "train"
+  known = {"gradio": "app", "datasets": "hf", "huggingface_hub": "hf"} | dict.fromkeys(_PEERS, "test")
+  extra = known.get(name, "train")
   return f"error: this needs {name}: pip install 'ddim_jax[{extra}]'\n"
 
 

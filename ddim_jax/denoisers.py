@@ -28,13 +28,18 @@ class Denoiser(Protocol):
     """
 
 
+def ends_in_noise(schedule: Schedule) -> bool:
+  """Whether nothing is left of the data at the last level, as far as that is known of a traced schedule."""
+  log_snr = known(schedule.log_snr)
+  return log_snr is not None and bool(log_snr[-1] <= -LOG_SNR_LIMIT)
+
+
 def check_signal(schedule: Schedule, parameterisation: Parameterisation) -> None:
   """Raises ValueError for eps at a last level without signal, where it says nothing about x0.
 
   Only a schedule that is not traced can be checked.
   """
-  log_snr = known(schedule.log_snr)
-  if parameterisation is EPS and log_snr is not None and log_snr[-1] <= -LOG_SNR_LIMIT:
+  if parameterisation is EPS and ends_in_noise(schedule):
     raise ValueError(
       "parameterisation must be V, X0, EDM or FLOW for this schedule, got EPS: nothing is left of the data at"
       f" level {schedule.T} (zero terminal SNR), where eps does not determine x0"

@@ -23,6 +23,11 @@ def local(path: str | Path, name: str = "path") -> Path:
     raise ValueError(f"{name} must have a home that is known, got {text}") from error
 
 
+def is_hub_name(text: str) -> bool:
+  """Whether it could be OWNER/NAME on the Hugging Face hub."""
+  return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None
+
+
 def for_checkpoints(path: str | Path, name: str = "workdir") -> Path:
   r"""A `local` folder in which Orbax finds again what it writes: it takes ``* ? [ ] \`` for patterns.
 

@@ -74,6 +74,10 @@ class Scaling(NamedTuple):
     """Data as bytes to look at, ``u8[...]``: what has no limits, from -3 to 3 standard deviations."""
     return BYTES.to_values(np.asarray(data) if self.bounded else np.asarray(data) / _DEVIATIONS)
 
+  def from_bytes(self, pictures: ArrayLike) -> jax.Array:
+    """The way back, to rounding: ``u8[...]`` to data, ``f32[...]``."""
+    return BYTES.to_data(pictures) * (1 if self.bounded else _DEVIATIONS)
+
   def __str__(self) -> str:
     offset, scale = np.asarray(self.offset), np.asarray(self.scale)
     if self.bounded:

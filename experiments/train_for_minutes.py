@@ -50,11 +50,13 @@ def measured(
   real = quality.reference(datasets.open_data(model.config.data), judge, folder)
   rows = {}
   for steps in (S for S in STEPS if model.schedule.T >= S):
-    seen = None
+    seen: quality.Seen | None = None
     size, draw = drawing.numbered_pictures(model, model.levels(steps), at_once=min(batch, num))
     for start in range(0, num, size):
       pictures = draw(np.arange(start, start + size))[: num - start]
       seen = quality.add(seen, *judge.look(pictures))
+    if seen is None:
+      raise ValueError(f"--eval-num must be positive, got {num}")
     rows[str(steps)] = quality.measure(real, seen)
     say(f"S = {steps}: {judge.name} {rows[str(steps)]['frechet']:.2f}, N = {num:,}")
   return {"distance": judge.name, "steps": rows}

@@ -7,6 +7,7 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "")
   + " --xla_force_host_platform_device_count=4"
   + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+  + " --xla_cpu_parallel_codegen_split_count=1"  # programs are small: in one piece, a fifth less to compile
   # A third less to compile. Later versions do not know the flag, and stop at what they do not know.
   + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith(("0.9.", "0.10.")) else "")
 )
@@ -35,13 +36,14 @@ QUICK_TO_COMPILE = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if 
 def pytest_collection_modifyitems(items):
   """Tests that start processes are slow: each takes seconds to import and to trace before it does anything.
 
-  Files with slow tests come first, so that in the end no worker is left alone with one.
+  Files with the longest tests come first, so that in the end no worker is left alone with one.
   """
   for item in items:
     if "spawn" in item.fixturenames:
       item.add_marker(pytest.mark.slow)
   slow = {item.path for item in items if item.get_closest_marker("slow")}
-  items.sort(key=lambda item: item.path not in slow)
+  spawning = {item.path for item in items if "spawn" in item.fixturenames}
+  items.sort(key=lambda item: (item.path not in spawning, item.path not in slow))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""What several files of tests share: processes, random inputs and weights, archives."""
+"""What several files of tests share: processes, random inputs and weights, archives, text in pictures."""
 
 import contextlib
 import functools
+import gc
 import io
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parent.parent
 """The folder of the repository."""
@@ -33,7 +35,13 @@ def small_file_system(folder, size):
   try:
     yield
   finally:
+    gc.collect()  # a frame of an exception may still hold a file open
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def slow_but(quick, cases):
+  """Cases of a parametrisation, slow but for those of which ``quick`` is true."""
+  return [case if quick(case) else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def draw(*shapes):
@@ -75,3 +83,22 @@ def cifar_archive(path, batches=2, rows=40, seed=0):
       member.size = len(payload)
       archive.addfile(member, io.BytesIO(payload))
   return records
+
+
+def _written(text, size):
+  """A text, as Pillow's own font writes it, ``u8[H, W]``."""
+  font = ImageFont.load_default(size=size)
+  page = Image.new("L", (int(font.getlength(text)) + 2, 2 * size), 255)
+  ImageDraw.Draw(page).text((1, size), text, fill=40, font=font, anchor="lm")
+  return np.asarray(page)
+
+
+def likeness(picture, text, size=12):
+  """How well a text agrees with the place of a picture, ``u8[H, W, 3]``, that is most like it; at most 1."""
+  glyphs = 255.0 - _written(text, size)
+  rows, columns = (np.flatnonzero(glyphs.any(axis=axis)) for axis in (1, 0))
+  glyphs = glyphs[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+  page = np.lib.stride_tricks.sliding_window_view(255.0 - picture[..., 0], glyphs.shape)
+  dots = np.einsum("abij,ij->ab", page, glyphs)
+  sizes = np.sqrt(np.einsum("abij,abij->ab", page, page)) * np.linalg.norm(glyphs)
+  return float((dots / np.maximum(sizes, 1)).max())

@@ -109,3 +109,18 @@ def test_experiments_are_few_lines_and_no_library():
   assert lines <= 1500
   folders = {path.relative_to(ROOT / "experiments").parts[0] for path in PROGRAMS}
   assert folders == {"__init__.py", "train_cifar.py", "train_for_minutes.py", "demo.py", "paper", "studies"}
+
+
+def test_options_are_described_so_that_help_can_wrap_them():
+  """In the docstring of their class: of strings below fields, and before a line that begins with no letter,
+  ``--help`` keeps the line breaks."""
+  paths = [ROOT / "ddim_jax/models/config.py", *(ROOT / "ddim_jax/commands").glob("*.py")]
+  for path in [*paths, ROOT / "experiments/paper/__main__.py"]:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+        strings = [one for one in node.body[1:] if isinstance(one, ast.Expr)]
+        assert not strings, f"{path}:{strings[0].lineno}"
+      if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        told = re.split(r"\n(?:Args|Attributes):\n", ast.get_docstring(node) or "")
+        for line in told[1].splitlines() if len(told) == 2 else []:
+          assert not re.match(r" {4}[^a-zA-Z]", line), f"{path}: {node.name}: {line}"

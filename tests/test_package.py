@@ -50,6 +50,7 @@ def test_nothing_unpickles_and_nothing_is_extracted():
       assert "weights_only=True" in arguments, f"{path}: torch.load({arguments})"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are counted another way here")
 @pytest.mark.parametrize(
   ("batch_size", "options", "expected"),

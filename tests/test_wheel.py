@@ -1,7 +1,11 @@
-"""The package as it is installed: the README's examples run from the wheel, in an environment of its own."""
+"""The packages of a release pass the usual checks, and the README's examples run where they are installed.
 
+Built once, without isolation and index, so that nothing is downloaded.
+"""
+
+import importlib.metadata
 import os
-import site
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -34,39 +38,71 @@ assert (ddim_jax.load("runs/first").sample(2, steps=2) == model.sample(2, steps=
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
-  """An environment with the wheel, and below it the packages installed here; nothing is downloaded."""
+def packages(tmp_path_factory):
+  """Ending -> file: the source, and the wheel built from it; the wheel alone where nothing can build both."""
   pytest.importorskip("setuptools", reason="wheels are built by setuptools")
-  folder = tmp_path_factory.mktemp("wheel")
-  source = folder / "source"  # building leaves files behind
+  folder = tmp_path_factory.mktemp("packages")
+  source, dist = folder / "source", folder / "dist"  # building leaves files behind
   source.mkdir()
-  for name in ("ddim_jax", "pyproject.toml", "README.md", "LICENSE"):
-    (source / name).symlink_to(ROOT / name)
-  pip = [sys.executable, "-m", "pip"]
-  build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
-  subprocess.run([*pip, *build], check=True)
-  (wheel,) = folder.glob("*.whl")
-  venv.create(folder / "venv", with_pip=False)
-  made = folder / "venv" / "bin" / "python"
-  install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
-  subprocess.run([*pip, "--python", str(made), *install], check=True)
+  for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copy(ROOT / name, source)
+  shutil.copytree(ROOT / "ddim_jax", source / "ddim_jax", ignore=shutil.ignore_patterns("__pycache__"))
+  build = ["build", "--no-isolation", "--outdir", str(dist), "."]
+  if not any(found.name == "build" for found in importlib.metadata.distributions()):  # not the folder build
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(dist), "."]
+  subprocess.run([sys.executable, "-m", *build], check=True, cwd=source)
+  return {path.suffix: path for path in dist.iterdir()}
+
+
+def installed(package, folder):
+  """The Python of an environment with a package, and below it the packages installed here."""
+  venv.create(folder, with_pip=False)
+  made = folder / "bin" / "python"
   # Folders named in a .pth file are searched last, and an editable install in them has no effect.
-  place = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
+  place = sysconfig.get_path("purelib", vars={"base": str(folder)})
   with open(os.path.join(place, "here.pth"), "w") as file:
-    file.write("\n".join(site.getsitepackages()))
+    file.write("\n".join(path for path in sys.path if Path(path).name == "site-packages"))
+  pip = [sys.executable, "-m", "pip", "--python", str(made), "install", "--quiet"]
+  subprocess.run([*pip, "--no-deps", "--no-index", "--no-build-isolation", str(package)], check=True)
   return made
+
+
+@pytest.fixture(scope="module")
+def python(packages, tmp_path_factory):
+  return installed(packages[".whl"], tmp_path_factory.mktemp("wheel") / "venv")
+
+
+def runs(python, code, folder):
+  """Runs a program there, and checks that it is the installed package that ran."""
+  environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+  command = [str(python), "-c", f"{code}\nprint(ddim_jax.__file__)"]
+  done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].startswith(str(python.parent.parent))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_examples_of_the_readme_run_in_an_empty_folder(python, tmp_path, number):
-  code = EXAMPLES[number].small() + CHECKS.get(number, "") + "\nprint(ddim_jax.__file__)"
-  environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-  done = subprocess.run(
-    [str(python), "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-  )
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.splitlines()[-1].startswith(str(python.parent.parent))
+  runs(python, EXAMPLES[number].small() + CHECKS.get(number, ""), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_first_example_runs_where_the_source_was_installed(packages, tmp_path):
+  if ".gz" not in packages:
+    pytest.skip("needs build: the extra release")
+  made = installed(packages[".gz"], tmp_path / "venv")
+  runs(made, EXAMPLES[0].small() + CHECKS[0], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_usual_checks_take_the_packages(packages):
+  for name in ("twine", "check_wheel_contents"):
+    pytest.importorskip(name, reason="needs the extra release")
+  assert set(packages) == {".whl", ".gz"}
+  run = lambda *words: subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
+  run("twine", "check", "--strict", *packages.values())
+  run("check_wheel_contents", packages[".whl"])
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def build(model: Model, name: str) -> gr.Blocks:
   with gr.Blocks(title=f"ddim: {name}", analytics_enabled=False, fill_width=True) as blocks:
     gr.Markdown(f"### {name}: {' x '.join(map(str, model.shape))} pixels, levels 0 to {model.schedule.T}")
     refused = gr.HTML("", elem_id="refused")
-    with gr.Row():
+    with gr.Row(elem_classes="ddim-page"):
       with gr.Column(scale=1, min_width=260):
         chosen = controls(model)
         stop = gr.Button("Stop", elem_id="stop")

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax import data, timesteps
+from ddim_jax import timesteps
 from ddim_jax.app import settings as chosen
 from ddim_jax.app.settings import Settings
-from ddim_jax.app.walking import Painted, climb, first_noise, walk
+from ddim_jax.app.walking import Painted, as_data, climb, first_noise, walk
 from ddim_jax.models import Model, tables
 
 NUM = 8
@@ -130,13 +130,13 @@ def edit(
   target, keys = chosen.labels(settings, model, num), first_noise(model, settings.seed, num)[0]
   steps, original = len(ts) - 1, Row("Your picture", picture[None])
   total = 3 * steps
-  code = x = np.asarray(data.from_uint8(picture[None]))
+  code = x = as_data(model, picture)[None]
   for moment in climb(model, x, ts, label=own, refine=refine):
     code = moment.x
     yield Shown(
       moment.done, total, (original, Row(f"Inverted up to level {moment.level:g}", moment.pictures))
     )
-  rows = [original, Row(f"Its noise at level {ts[0]:g}", data.to_uint8(code))]
+  rows = [original, Row(f"Its noise at level {ts[0]:g}", model.pictures(code))]
   for moment in walk(model, keys[:1], code, ts, label=own, clip=False):
     back = Row("Led back", moment.pictures)
     yield Shown(steps + moment.done, total, (*rows, back))
@@ -174,7 +174,7 @@ def paint(
   (keys, x), label = first_noise(model, settings.seed, num), chosen.labels(settings, model, num)
   moments = walk(
     model, keys, x, ts, solver=settings.solver, eta=settings.eta, label=label,
-    guidance=chosen.guidance(settings), painted=Painted(kept, np.asarray(data.from_uint8(picture))),
+    guidance=chosen.guidance(settings), painted=Painted(kept, as_data(model, picture)),
   )  # fmt: skip
   given = Row("What is kept", np.where(kept, picture, np.uint8(128))[None])
   for moment in moments:

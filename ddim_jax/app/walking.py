@@ -5,14 +5,13 @@ and classes are its arguments. The images are those of `Model.sample`, to roundi
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import ddim_jax
-from ddim_jax import data
 from ddim_jax.models import Model, drawing
 from ddim_jax.seeds import draw_noise, key_of
 
@@ -25,22 +24,24 @@ class Moment(NamedTuple):
     level: Level reached.
     x: Samples at that level, ``f32[B, H, W, C]``, numpy.
     x0: What the step took for the finished images, of the same shape.
+    show: Samples as pictures, see `Model.pictures`.
   """
 
   done: int
   level: float
   x: np.ndarray
   x0: np.ndarray
+  show: Callable[[np.ndarray], np.ndarray]
 
   @property
   def pictures(self) -> np.ndarray:
     """The samples as pixels, ``u8[B, H, W, C]``."""
-    return data.to_uint8(self.x)
+    return self.show(self.x)
 
   @property
   def expected(self) -> np.ndarray:
     """The predictions as pixels, ``u8[B, H, W, C]``."""
-    return data.to_uint8(self.x0)
+    return self.show(self.x0)
 
 
 class Painted(NamedTuple):
@@ -48,7 +49,7 @@ class Painted(NamedTuple):
 
   Attributes:
     kept: True where it stays, ``bool[H, W, 1]``.
-    known: The image, ``f32[H, W, C]`` in [-1, 1].
+    known: The image in data units, ``f32[H, W, C]``.
   """
 
   kept: np.ndarray
@@ -58,6 +59,17 @@ class Painted(NamedTuple):
 def first_noise(model: Model, seed: int, num: int) -> tuple[jax.Array, jax.Array]:
   """Keys ``[num]`` and noise ``f32[num, H, W, C]`` of images 0 to ``num - 1`` of a seed."""
   return drawing.starts(model, key_of(seed), np.arange(num))
+
+
+def as_data(model: Model, picture: np.ndarray) -> np.ndarray:
+  """A picture in data units, ``f32[H, W, C]``: what `Model.pictures` shows as ``u8[H, W, C]``, to rounding.
+
+  Raises:
+    ValueError: If the model's samples are no pictures themselves.
+  """
+  if model.decode is not None:
+    raise ValueError("a picture cannot be edited by this model: its samples become pictures by its decode")
+  return np.asarray(model.scaling.from_bytes(picture))
 
 
 def walk(
@@ -103,7 +115,7 @@ def walk(
     here = np.asarray(x)
     if not np.isfinite(here).all():
       raise FloatingPointError("images are not finite: the weights are not, or guidance is too strong")
-    yield Moment(i + 1, float(s), here, np.asarray(x0))
+    yield Moment(i + 1, float(s), here, np.asarray(x0), model.pictures)
 
 
 def _rule(solver: str, eta: Any, painted: Any) -> ddim_jax.Solver:
@@ -139,7 +151,7 @@ def climb(
 
   Args:
     model: The model.
-    x: Images, ``f32[B, H, W, C]`` in [-1, 1].
+    x: Images in data units, ``f32[B, H, W, C]``.
     ts: Decreasing levels to 0, ``[S+1]``.
     label: Classes, ``i32[B]``.
     refine: Largest number of fixed-point iterations of a step.
@@ -155,4 +167,4 @@ def climb(
   here, label = jax.device_put((x, label), sharing)
   for i, (s, t) in enumerate(zip(ts[:0:-1], ts[-2::-1], strict=True)):
     here = program(placed, here, np.stack([t, s]), label, np.int32(refine))
-    yield Moment(i + 1, float(t), np.asarray(here), np.asarray(here))
+    yield Moment(i + 1, float(t), np.asarray(here), np.asarray(here), model.pictures)

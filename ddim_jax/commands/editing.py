@@ -21,29 +21,39 @@ _COLUMNS = 16
 
 @dataclass(frozen=True)
 class Edit:
-  """Options of the modes that start from pictures."""
+  """Options of the modes that start from pictures.
+
+  Attributes:
+    inpaint: A mask, a picture: white is painted anew, black is kept.
+    strength: Image to image: share of the steps to take, in (0, 1], starting from the picture with noise; or
+      of --edit-to, where less keeps more of the picture.
+    edit_to: Make the picture one of this class, by number or name, and keep what the class leaves alone: the
+      noise behind it is recorded (eta 1 unless you say less) and followed again. --class says what --image
+      shows; pictures of the data set have their own class.
+    image: The picture to start from, drawn --num times; by default --num pictures of the data set. Of a
+      picture or mask of another size than the model's images, the largest central part is taken and resized.
+    resample: With --inpaint: how often each stretch of steps is walked, so that the new part fits the old.
+    jump: With --inpaint: steps in a stretch.
+  """
 
   inpaint: Path | None = None
-  """A mask, a picture: white is painted anew, black is kept."""
   strength: Share | None = None
-  """Image to image: share of the steps to take, in (0, 1], starting from the picture with noise."""
+  edit_to: str | None = None
   image: Path | None = None
-  """The picture to start from, drawn --num times; by default --num pictures of the data set. Of a picture or
-  mask of another size than the model's images, the largest central part is taken and resized."""
   resample: Positive = 5
-  """With --inpaint: how often each stretch of steps is walked, so that the new part fits the old."""
   jump: Positive = 5
-  """With --inpaint: steps in a stretch."""
 
   @property
   def asked_for(self) -> bool:
     """Whether this is what to draw."""
-    return self.inpaint is not None or self.strength is not None
+    return any(one is not None for one in (self.inpaint, self.strength, self.edit_to))
 
   def check(self) -> None:
     """Raises ValueError on options that do not go with each other."""
     if self.image is not None and not self.asked_for:
-      raise ValueError("--image is for --inpaint and --strength: give one of them, or both")
+      raise ValueError("--image is for --inpaint, --strength and --edit-to: give one of them")
+    if self.edit_to is not None and self.inpaint is not None:
+      raise ValueError("--edit-to and --inpaint exclude each other")
 
   def levels(self, ts: np.ndarray) -> np.ndarray:
     """The levels to walk: cut at the strength, with stretches repeated when inpainting."""
@@ -60,6 +70,35 @@ def _fitted(path: Path, size: tuple[int, int], channels: int, dtype: str = "uint
   return pixels
 
 
+def _target(edit: Edit, how: How) -> Any:
+  """The class that pictures are to become, ``i32[]``.
+
+  Raises:
+    ValueError: If the model has no such class, or it is not known what the picture shows.
+  """
+  if edit.image is not None and how.label is None:
+    raise ValueError("--edit-to needs --class with --image: the class that the picture shows")
+  try:
+    return how.model.labels(edit.edit_to)
+  except ValueError as error:
+    raise ValueError(str(error).replace("label", "edit_to", 1)) from None
+
+
+def _as_another(how: How, keys: jax.Array, known: jax.Array, levels: Any, labels: Any, target: Any) -> Any:
+  """Data as another class would have them, by the noise of the stochastic process, see
+  `ddim_jax.noise_maps`."""
+  eta = how.eta or 1.0
+
+  @jax.jit
+  def run(model: Model, levels: Any, known: Any, labels: Any, guidance: Any) -> jax.Array:
+    of = lambda label: model.denoiser(label=label, condition=how.condition, guidance=guidance, clip=how.clip)
+    maps = ddim_jax.encode_noises(keys, of(labels), model.schedule, known, levels, eta=eta)
+    changed = jnp.full_like(labels, target)
+    return ddim_jax.decode_noises(of(changed), model.schedule, maps, levels, eta=eta)
+
+  return run(how.model, levels, known, labels, how.guidance)
+
+
 def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) -> None:
   """Writes a grid: originals, with a mask what was kept of them, and the results below.
 
@@ -72,6 +111,7 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
     settings: What is kept in it.
   """
   num, levels, model = min(num, _COLUMNS), edit.levels(how.ts), how.model
+  target = None if edit.edit_to is None else _target(edit, how)
   height, width, channels = model.shape
   size = (height, width)
   if edit.image is None:
@@ -95,10 +135,14 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
     return ddim_jax.sample(keys, denoise, model.schedule, start, levels, solver=solver)[0]
 
   known = model.scaling.to_data(originals)
-  results = run(model, jnp.asarray(levels), known, labels, how.guidance)
+  if target is not None:
+    results = _as_another(how, keys, known, jnp.asarray(levels), labels, target)
+  else:
+    results = run(model, jnp.asarray(levels), known, labels, how.guidance)
   originals = model.pictures(np.asarray(known))
-  rows = [originals, model.pictures(np.asarray(results))]
-  if kept is not None:
-    rows.insert(1, np.where(kept, originals, np.uint8(128)))
-  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(originals)), settings)
-  print(f"wrote {out}: {len(rows)} rows, originals first and results last; {len(levels) - 1} steps")
+  painted = {} if kept is None else {"kept": np.where(kept, originals, np.uint8(128))}
+  result = "result" if target is None else f"as {model.classes[target]}"
+  rows = {"original": originals} | painted | {result: model.pictures(np.asarray(results))}
+  above = [model.classes[number] for number in labels] if model.classes else ()
+  plots.save_png(out, plots.labelled(np.concatenate(list(rows.values())), list(rows), above), settings)
+  print(f"wrote {out}: rows {', '.join(rows)}; {len(levels) - 1} steps")

@@ -16,6 +16,7 @@ COMMANDS = {
   "play": ("play", "a page in the browser where a model draws while you move its settings"),
   "inspect": ("inspect_model", "what a run, a model or a data set holds; whether checkpoints are sound"),
   "export": ("export", "write a model as one file"),
+  "push": ("push", "put a model on the Hugging Face hub, with a card"),
   "convert": ("convert", "write a model for diffusers, or as a checkpoint"),
 }
 """Name -> module, and what it is for."""

@@ -12,53 +12,60 @@ from ddim_jax.ranges import Count, Positive, PositiveReal, Several
 
 @dataclass(frozen=True)
 class Run:
-  """Where and how long; but for the origin, none of it changes the model that a step number stands for."""
+  """Where and how long; but for the origin, none of it changes the model that a step number stands for.
+
+  Attributes:
+    workdir: Folder of the run: checkpoints, metrics, samples. A run that is already there goes on.
+    origin: Start from these weights instead of random ones: folder of a run, .safetensors file, folder or hub
+      id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
+      levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
+      weights. Once the run has a checkpoint, they are not needed any more.
+    steps: Train until this many updates.
+    max_minutes: Stop and save after this time, compilation included; the same command goes on from there.
+    save_every: Updates between checkpoints.
+    keep: Newest checkpoints to keep.
+    keep_every: Also keep, for ever, checkpoints whose step is a multiple of this.
+    sample_every: Updates between grids of samples in WORKDIR/samples; 0 for none.
+    eval_every: Updates between evaluations, whose best step is kept; 0 for none.
+    eval_num: Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared.
+    inception: Weights of the FID's Inception network, for evaluation; without, EfficientNet-Lite0 (needs the
+      extra efficientnet), or for grey images a small classifier.
+    max_skipped: Updates that may be left out because loss or gradient was not finite, before the run stops.
+    distributed: Several hosts, found by themselves on TPU pods and Slurm.
+    coordinator: ADDRESS:PORT of process 0, where hosts are not found by themselves; implies --distributed.
+    num_processes: Number of processes, with --coordinator.
+    process_id: Number of this process, from 0, with --coordinator.
+    cache: Keep decoded pictures, so that a next start decodes nothing.
+    cache_dir: Where; by default in the folder cache beside WORKDIR, where other runs find them, too.
+  """
 
   workdir: Path
-  """Folder of the run: checkpoints, metrics, samples. A run that is already there goes on."""
   origin: Annotated[str | None, tyro.conf.arg(name="from")] = None
-  """Start from these weights instead of random ones: folder of a run, .safetensors file, folder or
-  hub id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
-  levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
-  weights. Once the run has a checkpoint, they are not needed any more."""
   steps: Positive = 800_000
-  """Train until this many updates."""
   max_minutes: PositiveReal | None = None
-  """Stop and save after this time, compilation included; the same command goes on from there."""
   save_every: Positive = 5_000
-  """Updates between checkpoints."""
   keep: Positive = 2
-  """Newest checkpoints to keep."""
   keep_every: Positive | None = None
-  """Also keep, for ever, checkpoints whose step is a multiple of this."""
   sample_every: Count = 5_000
-  """Updates between grids of samples in WORKDIR/samples; 0 for none."""
   eval_every: Count = 0
-  """Updates between evaluations, whose best step is kept; 0 for none."""
   eval_num: Several = 1_000
-  """Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared."""
   inception: Path | None = None
-  """Weights of the FID's Inception network, for evaluation; without, EfficientNet-Lite0 (needs the
-  extra efficientnet), or for grey images a small classifier."""
   max_skipped: Count = 0
-  """Updates that may be left out because loss or gradient was not finite, before the run stops."""
   distributed: bool = False
-  """Several hosts, found by themselves on TPU pods and Slurm."""
   coordinator: str | None = None
-  """ADDRESS:PORT of process 0, where hosts are not found by themselves; implies --distributed."""
   num_processes: Positive | None = None
-  """Number of processes, with --coordinator."""
   process_id: Count | None = None
-  """Number of this process, from 0, with --coordinator."""
   cache: bool = True
-  """Keep decoded pictures, so that a next start decodes nothing."""
   cache_dir: Path | None = None
-  """Where; by default in the folder cache beside WORKDIR, where other runs find them, too."""
 
 
 @dataclass(frozen=True)
 class Args:
-  """Trains a diffusion model, or goes on with the run in --workdir."""
+  """Trains a diffusion model, or goes on with the run in --workdir.
+
+  Attributes:
+    suited: Whether image size and network are chosen to suit the machine where the options leave them open.
+  """
 
   run: Run
   data: Data = field(default_factory=Data)
@@ -66,7 +73,6 @@ class Args:
   diffusion: Diffusion = field(default_factory=Diffusion)
   optimisation: Optimisation = field(default_factory=Optimisation)
   suited: tyro.conf.Suppress[bool] = False
-  """Whether image size and network are chosen to suit the machine where the options leave them open."""
 
   @property
   def config(self) -> Config:

@@ -15,6 +15,7 @@ from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
 from ddim_jax.data import tiff
 from ddim_jax.models import Model, denoising, drawing, tables
+from ddim_jax.models.classes import as_columns
 from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
 _LARGEST_GRID = 1024
@@ -31,55 +32,57 @@ class Args:
   ddim sample runs/mine --num 50000 --out images
 
   ddim sample runs/mine --steps 20 --solver unipc2 --spacing log-snr
+
+  Attributes:
+    step: Checkpoint of a run to use; the newest by default.
+    ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
+      the model's own weights.
+    size: Height of the images in pixels, where another project's files do not say, or other than they say.
+    data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
+    num: How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn.
+    out: A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a
+      folder for numbered files: PNG for bytes, TIFF for all else. By default sample.png in the folder of the
+      run, or here. A folder or .npz that was interrupted is completed.
+    steps: Number of sampling steps S, from 1 to T.
+    spacing: Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
+      paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's.
+    solver: ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
+      fewer steps. dpmpp-2s and heun ask the network twice per step.
+    eta: Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM).
+    clip: Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not.
+    seed: Image i of a seed is always the same image.
+    batch_size: Images at a time on each device.
+    label: Class to draw, by number or name, for a conditional model; by default image i is of class i modulo
+      their number.
+    condition: Numbers to condition on, of a model that was trained with such; by default none.
+    guidance: Weight of classifier-free guidance, for a conditional model; 1 is none.
+    trajectory: Draw how images emerge: a strip (.png) and animations (.gif, .webp).
+    interpolate: Draw great-circle interpolations between noises, a row a pair.
+    reconstruct: Encode real images, decode them, and print the error.
+    refine: Fixed-point iterations per step when encoding.
   """
 
   model: options.Where = options.DEFAULT
   step: Count | None = None
-  """Checkpoint of a run to use; the newest by default."""
   ema: Rate | None = None
-  """Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0
-  takes the model's own weights."""
   size: Side | None = None
-  """Height of the images in pixels, where another project's files do not say, or other than they say."""
   data: str | None = None
-  """Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits."""
   num: Positive = 64
-  """How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn."""
   out: Path | None = None
-  """A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a folder
-  for numbered files: PNG for bytes, TIFF for all else. By default sample.png in the folder of the run, or
-  here. A folder or .npz that was interrupted is completed."""
   steps: Positive = 50
-  """Number of sampling steps S, from 1 to T."""
   spacing: tables.SpacingName | None = None
-  """Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
-  paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's."""
   solver: tables.SolverName = "ddim"
-  """ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need fewer
-  steps. dpmpp-2s and heun ask the network twice per step."""
   eta: Unit = 0.0
-  """Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM)."""
   clip: bool = True
-  """Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not."""
   seed: Seed = 0
-  """Image i of a seed is always the same image."""
   batch_size: Positive = 64
-  """Images at a time on each device."""
   label: options.Label = None
-  """Class to draw, by number or name, for a conditional model; by default image i is of class i modulo their
-  number."""
   condition: tuple[Real, ...] = ()
-  """Numbers to condition on, of a model that was trained with such; by default none."""
   guidance: Real | None = None
-  """Weight of classifier-free guidance, for a conditional model; 1 is none."""
   trajectory: bool = False
-  """Draw how images emerge: a strip (.png) and animations (.gif, .webp)."""
   interpolate: bool = False
-  """Draw great-circle interpolations between noises, a row a pair."""
   reconstruct: bool = False
-  """Encode real images, decode them, and print the error."""
   refine: Count = 0
-  """Fixed-point iterations per step when encoding."""
   edit: editing.Edit = field(default_factory=editing.Edit)
 
   @property
@@ -96,9 +99,11 @@ class Args:
     drawing.checked_eta(self.eta, self.solver)
     if sum((self.trajectory, self.interpolate, self.reconstruct, self.edit.asked_for)) > 1:
       raise ValueError(
-        "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength) exclude each other"
+        "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength, --edit-to) exclude each other"
       )
     self.edit.check()
+    if self.edit.edit_to is not None and self.solver != "ddim":
+      raise ValueError(f"--edit-to goes with --solver ddim, whose noise it records, got {self.solver}")
     fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
     if self.reconstruct and any((*fixed, self.condition)):
       raise ValueError(
@@ -142,9 +147,8 @@ def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
   settings = args.settings(trained, ts)
   if suffix == ".png":
     blocks = [drawn(np.arange(i, i + size)) for i in range(0, args.num, size)]
-    a_column_each = args.label is None and 0 < len(trained.classes) < args.num
-    columns = len(trained.classes) if a_column_each else None
-    plots.save_png(out, plots.grid(np.concatenate(blocks)[: args.num], columns), settings)
+    names = as_columns(trained.classes, args.num) if args.label is None else ()
+    plots.save_png(out, plots.labelled(np.concatenate(blocks)[: args.num], columns=names), settings)
   elif suffix == ".npz":
     outputs.write_npz(out, args.num, size, drawn, settings, trained.shape, trained.scaling.dtype)
   elif len(trained.shape) != 3:
@@ -188,7 +192,7 @@ def sample(args: Args) -> None:
 def parse(argv: Sequence[str]) -> Args:
   """The command line as `Args`; of the two models that come along, the one that fits what is asked for."""
   args = options.parse(Args, argv, "ddim sample")
-  conditional = args.label is not None or args.guidance is not None
+  conditional = any(one is not None for one in (args.label, args.guidance, args.edit.edit_to))
   named = any(not word.startswith("-") and word == args.model for word in argv)
   if conditional and args.model == options.DEFAULT and not named:
     return dataclasses.replace(args, model=options.CONDITIONAL)

@@ -74,7 +74,9 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   samples, predictions = (_pictures(how.model, np.asarray(x)) for x in seen)
   shown = np.unique(np.linspace(0, len(how.ts) - 2, 12).round().astype(int))
   rows = [moments[shown, i] for i in range(num) for moments in (samples, predictions)]
-  plots.save_png(out, plots.grid(np.concatenate(rows), columns=len(shown)), settings)
+  beside = [text for i in range(num) for text in (f"image {i}", "predicted")]
+  above = [f"level {level:.4g}" for level in how.ts[shown + 1]]
+  plots.save_png(out, plots.labelled(np.concatenate(rows), beside, above), settings)
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
     plots.save_animation(out.with_suffix(suffix), frames, settings=settings)
@@ -95,7 +97,8 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
     return ddim_jax.interpolate(keys[:rows], denoise, model.schedule, *pairs, ts, weights, solver=solver)
 
   images = _pictures(how.model, np.asarray(run(how.model, how.eta, how.guidance, how.ts)))
-  picture = plots.grid(images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), columns=columns)
+  above = [f"{weight:.2g}" for weight in weights]
+  picture = plots.labelled(images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), columns=above)
   plots.save_png(out, picture, settings)
   print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
@@ -114,7 +117,7 @@ def draw_reconstruction(
   error = metrics.reconstruction_error(real, made).value
   columns = min(num, 16)
   pairs = model.pictures(np.concatenate([real[:columns], made[:columns]]))
-  plots.save_png(out, plots.grid(pairs, columns=columns), settings)
+  plots.save_png(out, plots.labelled(pairs, ["original", "decoded"]), settings)
   print(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
     f" (S = {len(ts) - 1}, refine {refine}); wrote {out}"

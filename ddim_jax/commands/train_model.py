@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ from ddim_jax.scaling import from_json
 
 Saved = dict[str, Any] | None
 """What the checkpoint of the run that goes on says beside its arrays; None for a new run."""
-OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+OPTIMIZERS: dict[str, Callable[[float], Any]] = {
+  "adam": lambda decay: optax.adam,
+  "adamw": lambda decay: partial(optax.adamw, weight_decay=decay),
+  "sgd": lambda decay: optax.sgd,
+}
+"""Name -> optimiser of a weight decay."""
 _EFFICIENCY = 0.3
 """Share of the rate of a large product that a training step is taken to reach."""
 _LATEST = 3e11
@@ -170,6 +176,10 @@ def train(args: Args) -> int:
   for section in (args.run, args.data, args.network, args.diffusion, args.optimisation):
     ranges.check_all(section)
   run, chosen = args.run, args.optimisation
+  if chosen.weight_decay and chosen.optimizer != "adamw":
+    raise ValueError(
+      f"weight_decay goes with the optimizer adamw, got {chosen.weight_decay} with {chosen.optimizer}"
+    )
   workdir = for_checkpoints(run.workdir)
   with connected(  # before anything is asked of JAX
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,
@@ -187,9 +197,11 @@ def train(args: Args) -> int:
     try:
       model = fit(
         workdir, begun, source, steps=run.steps, batch_size=chosen.batch_size,
-        flip=args.data.flip, optimizer=named(OPTIMIZERS, chosen.optimizer, "optimizer"),
-        learning_rate=chosen.learning_rate, warmup=chosen.warmup, clip=chosen.clip, ema=chosen.ema,
-        emas=chosen.emas, weighting=args.diffusion.weighting, antithetic=args.diffusion.antithetic,
+        flip=args.data.flip, optimizer=named(OPTIMIZERS, chosen.optimizer, "optimizer")(chosen.weight_decay),
+        learning_rate=chosen.learning_rate, warmup=chosen.warmup,
+        learning_rate_schedule=chosen.learning_rate_schedule, clip=chosen.clip, ema=chosen.ema,
+        emas=chosen.emas, weighting=args.diffusion.weighting,
+        level_distribution=args.diffusion.level_distribution, antithetic=args.diffusion.antithetic,
         label_dropout=args.network.label_dropout, seed=chosen.seed, max_minutes=run.max_minutes,
         max_skipped=run.max_skipped, save_every=run.save_every, keep=run.keep, keep_every=run.keep_every,
         sample_every=run.sample_every, eval_every=run.eval_every, eval_num=run.eval_num,

@@ -39,10 +39,13 @@ def parse(argv: Sequence[str]) -> Args:
 
 @dataclasses.dataclass(frozen=True)
 class _Network(Network):
-  """The U-Net, whose channels are called its width: those of pictures are meant by --channels."""
+  """The U-Net, whose channels are called its width: those of pictures are meant by --channels.
+
+  Attributes:
+    channels: Base width: channels at the first resolution.
+  """
 
   channels: Annotated[int, Range(4, 65_536), tyro.conf.arg(name="width")] = 128
-  """Base width: channels at the first resolution."""
 
 
 @dataclasses.dataclass(frozen=True)

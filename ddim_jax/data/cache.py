@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ddim_jax.atomic import replacing
 from ddim_jax.data.sources import Found
 
 _VERSION = 2
@@ -110,3 +112,21 @@ def _write(folder: Path, place: Path, make: Make) -> None:
     raise OSError(error.errno, f"the cache cannot be written: {error.strerror}", str(folder)) from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def arrays(
+  path: Path, shape: tuple[int, ...], make: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Images ``u8[*shape]`` and labels ``i32[N]`` from a .npz file, or made and put there if it can be written.
+
+  What is damaged, or of another shape, is made again.
+  """
+  with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), path.open("rb") as raw:
+    found = np.load(raw)
+    images, labels = found["images"], found["labels"]
+    if (images.shape, images.dtype, labels.shape) == (shape, np.uint8, shape[:1]):
+      return images, labels
+  images, labels = make()
+  with contextlib.suppress(OSError), replacing(path) as partial, partial.open("wb") as file:
+    np.savez(file, images=images, labels=labels)
+  return images, labels

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -222,29 +222,3 @@ def _source(pictures: Pictures, values: Values, images: np.ndarray, kept: np.nda
   return sources.in_memory(
     pictures.name, images, labels, pictures.classes, values=values, conditions=conditions, found=found
   )
-
-
-Record = tuple[np.ndarray, int]
-
-
-def random_access(
-  name: str,
-  size: int,
-  shape: tuple[int, ...],
-  classes: tuple[str, ...],
-  fetch: Callable[[list[int]], Iterable[Record]],
-) -> Source:
-  """A source of bytes over ``fetch(indices)``, decoded once if it fits into `sources.MEMORY_LIMIT`."""
-  threads = cores()
-  pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    chunks = (chunk.tolist() for chunk in np.array_split(indices, threads) if chunk.size)
-    parts = pool.map(lambda chunk: list(fetch(chunk)), chunks)
-    images, labels = zip(*itertools.chain.from_iterable(parts), strict=True)
-    return np.stack(images), np.asarray(labels, np.int32)
-
-  if size * int(np.prod(shape)) <= sources.MEMORY_LIMIT:
-    images, labels = read(np.arange(size))
-    return sources.in_memory(name, images, labels, classes)
-  return sources.make_source(name, size, shape, "uint8", read, classes=classes)

@@ -11,6 +11,11 @@ from ddim_jax.data.forms import Size
 from ddim_jax.data.pictures import SUFFIXES, decode, shown
 from ddim_jax.data.sources import Source
 
+_SYSTEMS = {
+  "__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+}  # fmt: skip
+"""What archives and file systems leave beside pictures."""
+
 
 class Listing(NamedTuple):
   """Pictures of a folder by their names.
@@ -27,8 +32,8 @@ class Listing(NamedTuple):
 def list_pictures(folder: Path) -> Listing:
   """All files below a folder whose endings are those of pictures.
 
-  Hidden names (with a leading dot) are skipped. Links to folders are followed; below one entry of the
-  folder, each folder is visited once, so that links may form loops.
+  Hidden names (with a leading dot, or a system's own) are skipped. Links to folders are followed; below one
+  entry of the folder, each folder is visited once, so that links may form loops.
   """
   files: list[Path] = []
   skipped: list[tuple[str, str]] = []
@@ -36,7 +41,7 @@ def list_pictures(folder: Path) -> Listing:
   def walk(place: Path, seen: set[tuple[int, int]]) -> None:
     for entry in sorted(os.scandir(folder / place), key=lambda entry: entry.name):
       path = place / entry.name
-      if entry.name.startswith("."):
+      if entry.name.startswith(".") or entry.name in _SYSTEMS:
         skipped.append((shown(path), "hidden"))
       elif entry.is_dir():
         status = entry.stat()

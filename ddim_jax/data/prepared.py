@@ -1,13 +1,16 @@
 """Data sets that TensorFlow Datasets has prepared, and this project's own; TensorFlow is not needed."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddim_jax.data.cache import only_one
-from ddim_jax.data.decoding import random_access
+from ddim_jax.data import sources
+from ddim_jax.data.cache import arrays, only_one
+from ddim_jax.data.decoding import cores
 from ddim_jax.data.forms import Fit, Form, Size, make_form, resize
 from ddim_jax.data.sources import Source
 from ddim_jax.places import user_folder
@@ -37,7 +40,8 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
     with only_one(data_dir / f".{name}.lock"):
       builder = BUILDERS[name](data_dir=str(data_dir))  # looks again: another process may have been first
       builder.download_and_prepare()
-  return _from_builder(builder, name, split, make_form())
+  keep = Path(str(builder.data_path)) / f"decoded-{split}.npz"
+  return _from_builder(builder, name, split, make_form(), keep)
 
 
 def load_tfds(
@@ -87,7 +91,7 @@ def load_tfds(
   return _from_builder(builder, name, split, make_form(image_size, crop, fit=fit))
 
 
-def _from_builder(builder: Any, name: str, split: str, form: Form) -> Source:
+def _from_builder(builder: Any, name: str, split: str, form: Form, keep: Path | None = None) -> Source:
   if split not in builder.info.splits:
     raise ValueError(f"{name} has splits {sorted(builder.info.splits)}, got {split!r}")
   records: Any = builder.as_data_source(split)
@@ -106,4 +110,31 @@ def _from_builder(builder: Any, name: str, split: str, form: Form) -> Source:
 
   if (size := form.size or form.crop) is not None:
     shape = (*size, shape[-1])
-  return random_access(f"{name}, {split}", len(records), shape, classes, fetch)
+  return _random_access(f"{name}, {split}", (len(records), *shape), classes, fetch, keep)
+
+
+def _random_access(
+  name: str,
+  shape: tuple[int, ...],
+  classes: tuple[str, ...],
+  fetch: Callable[[list[int]], Iterable[tuple[np.ndarray, int]]],
+  keep: Path | None,
+) -> Source:
+  """A source of bytes ``[N, H, W, C]`` over ``fetch(indices)``.
+
+  What fits into `sources.MEMORY_LIMIT` is decoded once, and kept in a .npz file for the next start.
+  """
+  threads = cores()
+  pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+  def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    chunks = (chunk.tolist() for chunk in np.array_split(indices, threads) if chunk.size)
+    parts = pool.map(lambda chunk: list(fetch(chunk)), chunks)
+    images, labels = zip(*itertools.chain.from_iterable(parts), strict=True)
+    return np.stack(images), np.asarray(labels, np.int32)
+
+  if int(np.prod(shape)) > sources.MEMORY_LIMIT:
+    return sources.make_source(name, shape[0], shape[1:], "uint8", read, classes=classes)
+  make = lambda: read(np.arange(shape[0]))
+  images, labels = make() if keep is None else arrays(keep, shape, make)
+  return sources.in_memory(name, images, labels, classes)

@@ -7,7 +7,7 @@ are imported where they are used.
 from ddim_jax.interop.adm import load_adm
 from ddim_jax.interop.adm_classifier import load_adm_classifier
 from ddim_jax.interop.assembly import describe
-from ddim_jax.interop.diffusers import load_diffusers, save_diffusers
+from ddim_jax.interop.diffusers import folder_of, load_diffusers, save_diffusers
 from ddim_jax.interop.original import load_ddim
 from ddim_jax.interop.ours import from_ours
 from ddim_jax.interop.pretrained import Pretrained, like_diffusers
@@ -15,6 +15,7 @@ from ddim_jax.interop.pretrained import Pretrained, like_diffusers
 __all__ = [
   "Pretrained",
   "describe",
+  "folder_of",
   "from_ours",
   "like_diffusers",
   "load_adm",

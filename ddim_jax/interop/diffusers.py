@@ -1,7 +1,6 @@
 """Folders of diffusers: an unconditional or class-conditional pipeline around a UNet2DModel."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,19 @@ from ddim_jax.atomic import replacing
 from ddim_jax.interop import adm_configs, files, names
 from ddim_jax.interop.assembly import assemble, parameter_shapes
 from ddim_jax.interop.pretrained import Pretrained
-from ddim_jax.places import local
+from ddim_jax.places import is_hub_name, local
 
 
-def _folder(source: str | Path) -> Path:
-  """A local folder, downloaded if it is an id of the Hugging Face hub."""
+def folder_of(source: str | Path) -> Path:
+  """A local folder, downloaded if it is an id of the Hugging Face hub.
+
+  Raises:
+    ValueError: If it is neither, or cannot be downloaded.
+  """
   text, folder = str(source), local(source, "source")
   if folder.is_dir():
     return folder
-  if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+  if folder.exists() or not is_hub_name(text):
     raise ValueError(f"{source} is not a folder, nor OWNER/NAME of the hub")
   try:
     import huggingface_hub
@@ -76,7 +79,7 @@ def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = Non
   Raises:
     ValueError: If something is missing or not supported, or weights and configuration disagree.
   """
-  folder = _folder(source)
+  folder = folder_of(source)
   unet = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
   if not (unet / "config.json").is_file():
     raise ValueError(f"{folder} has no config.json, nor unet/config.json")

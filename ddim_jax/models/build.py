@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ddim_jax import interop, ranges
-from ddim_jax.denoisers import clip_x0
+from ddim_jax.denoisers import clip_x0, ends_in_noise
 from ddim_jax.models import tables, unets
 from ddim_jax.models.conditions import size_of
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Optimisation
@@ -24,7 +24,10 @@ _FIELDS = {"model": "network"}
 """Sections of the JSON whose field in `Config` has another name."""
 PATHS = ("data_dir", "table")
 """Fields of the data that say where things lie."""
-_OPEN = {"model": ("label_dropout", "dtype", "remat"), "diffusion": ("weighting", "antithetic", "spacing")}
+_OPEN = {
+  "model": ("label_dropout", "dtype", "remat"),
+  "diffusion": ("weighting", "level_distribution", "antithetic", "spacing"),
+}
 """What a network with weights of its own leaves to the options."""
 WHOLE = ("imported", "custom")
 """Entries of the JSON beside the sections."""
@@ -64,6 +67,11 @@ def from_config(
     described = interop.describe(**config.imported)
   schedule = named_schedule(config.diffusion) if described is None else described.schedule
   predict = tables.named(tables.PREDICTIONS, config.diffusion.predict, "predict")
+  if described is None and config.diffusion.predict == "eps" and ends_in_noise(schedule):
+    raise ValueError(
+      "predict must be x0, v, edm or flow, got eps: with this schedule nothing is left of the data at level"
+      f" {schedule.T}, where eps does not determine x0"
+    )
   model = Model(
     network=network,
     params=params,

@@ -8,6 +8,7 @@ import numpy as np
 
 Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
 """A class by number or name, or one for each image."""
+_MOST_COLUMNS = 40
 
 
 def numbers(label: Label | None, classes: Sequence[str]) -> Any:
@@ -30,6 +31,14 @@ def numbers(label: Label | None, classes: Sequence[str]) -> Any:
   if isinstance(label, str) or np.ndim(label) == 0:
     return np.int32(_number(label, classes))
   return np.asarray([_number(one, classes) for one in np.asarray(label).ravel().tolist()], np.int32)
+
+
+def as_columns(classes: Sequence[str], num: int) -> Sequence[str]:
+  """Labels of the columns of a grid of ``num`` images, image i of class i modulo their number.
+
+  None where not even a row is filled, or where there are too many classes for a picture.
+  """
+  return classes if len(classes) < num and len(classes) <= _MOST_COLUMNS else ()
 
 
 def _number(label: Any, classes: Sequence[str]) -> int:

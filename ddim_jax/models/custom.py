@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.beta_schedules import linear_schedule
-from ddim_jax.denoisers import clip_x0
+from ddim_jax.denoisers import check_signal, clip_x0
 from ddim_jax.models import build, tables, unets
 from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network
 from ddim_jax.models.model import Model
@@ -45,9 +45,10 @@ def from_network(
     clip: Clip predicted images to [-1, 1] when sampling.
 
   Raises:
-    ValueError: If it is none of these.
+    ValueError: If it is none of these, or predicts eps where a schedule leaves nothing of the data.
   """
   schedule = linear_schedule() if schedule is None else schedule
+  check_signal(schedule, parameterisation)
   if conditions is None and isinstance(network, UNet):
     conditions = network.condition_size
   model = Model(

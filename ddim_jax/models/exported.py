@@ -17,6 +17,8 @@ from ddim_jax.models.model import Model
 from ddim_jax.scaling import BYTES
 
 SUFFIX = ".safetensors"
+IN_A_FOLDER = "model.safetensors"
+"""What such a file is called in a folder of a hub."""
 _FORMAT = "ddim_jax 1"
 
 
@@ -62,6 +64,17 @@ def write(path: Path, params: Any, description: dict[str, Any], half: bool = Tru
   with replacing(path) as partial:
     save_file(arrays, str(partial), metadata={"format": _FORMAT, "description": json.dumps(description)})
     partial.chmod(0o644)  # the library makes files that only their owner can read
+
+
+def is_ours(path: Path) -> bool:
+  """Whether a file is there and was written by `write`."""
+  if not path.is_file():
+    return False
+  try:
+    with safe_open(str(path), "np") as file:
+      return bool((file.metadata() or {}).get("format") == _FORMAT)
+  except SafetensorError:
+    return False
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

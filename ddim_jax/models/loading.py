@@ -1,13 +1,12 @@
 """From wherever a model is to a `Model`."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from ddim_jax.interop import adm, diffusers, files, original
 from ddim_jax.models import build, records
 from ddim_jax.models.model import Model
-from ddim_jax.places import local
+from ddim_jax.places import is_hub_name, local
 
 _HERE = Path(__file__).parent
 _PICKLES = (".ckpt", ".pth", ".pt")
@@ -69,10 +68,15 @@ def load(
   if path.is_dir() and not is_diffusers(path):
     _refuse(path, "size", size)
     return _run(path, step, ema, like)
-  if not path.is_dir() and (path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where))):
+  if not path.is_dir() and (path.exists() or not is_hub_name(str(where))):
     raise _nothing(where)
   _refuse(path, "step and ema", step, ema)
-  return build.from_pretrained(diffusers.load_diffusers(where), size)
+  folder = diffusers.folder_of(where)
+  from ddim_jax.models import exported
+
+  if exported.is_ours(ours := folder / exported.IN_A_FOLDER):  # as `ddim push` writes it, with more in it
+    return load(ours, like=like)
+  return build.from_pretrained(diffusers.load_diffusers(folder), size)
 
 
 def is_diffusers(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ddim_jax import beta_schedules, parameterisation, schedules, solvers, timesteps
+from ddim_jax import beta_schedules, parameterisation, paths, schedules, solvers, timesteps
 
 SolverName = Literal[
   "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde",
@@ -77,9 +77,17 @@ SCHEDULES: dict[str, Callable[[int], schedules.Schedule]] = {
   "sigmoid": beta_schedules.sigmoid_schedule,
   "jsd": beta_schedules.jsd_schedule,
   "warmup": beta_schedules.warmup_schedule,
+  "edm": paths.edm_schedule,
+  "flow": paths.flow_schedule,
 }
 """Name -> ``(T) -> Schedule``."""
-PREDICTIONS = {"eps": parameterisation.EPS, "x0": parameterisation.X0, "v": parameterisation.V}
+PREDICTIONS = {
+  "eps": parameterisation.EPS,
+  "x0": parameterisation.X0,
+  "v": parameterisation.V,
+  "edm": parameterisation.EDM,
+  "flow": parameterisation.FLOW,
+}
 """Name -> what the network predicts."""
 
 

@@ -1,7 +1,7 @@
 """Pictures for people: grids, tables, animations and curves. Needs the ``train`` extra."""
 
 from ddim_jax.plots.curves import figure, save_curve, save_lines, save_points
-from ddim_jax.plots.grids import enlarge, grid, table, to_image, visible
+from ddim_jax.plots.grids import enlarge, grid, labelled, table, to_image, visible
 from ddim_jax.plots.image_files import (
   PICTURES,
   SETTINGS,
@@ -22,6 +22,7 @@ __all__ = [
   "enlarge",
   "figure",
   "grid",
+  "labelled",
   "read_settings",
   "save_animation",
   "save_curve",

@@ -1,6 +1,7 @@
-"""Pictures made of pictures: grids, and tables with labels."""
+"""Pictures made of pictures: grids, and tables, with labels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -8,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 _PAPER, _INK = 255, 40
 _MIN_SIDE = 480
 """Pictures smaller than this many pixels are enlarged by a whole factor, each pixel a square."""
+_LEAST_CELL = 72
+"""Likewise each picture below or beside a label, so that this fits."""
 
 
 def visible(images: np.ndarray) -> np.ndarray:
@@ -76,13 +79,46 @@ def to_image(picture: np.ndarray) -> Image.Image:
   return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
-def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+def labelled(images: np.ndarray, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> np.ndarray:
+  """A grid with a label above each column, beside each row, or both; without any, `grid`.
+
+  Args:
+    images: ``u8[N, H, W, C]``, row by row; the last row may be shorter. Small ones are enlarged, so that
+      labels fit.
+    rows: A label for every row, or none.
+    columns: A label for every column, or none.
+
+  Returns:
+    ``u8[..., 3]`` with labels, else as `grid`.
+
+  Raises:
+    ValueError: If there are not as many rows as labels.
+  """
+  number = len(images)
+  if not rows and not columns:
+    return grid(images)
+  across = len(columns) or -(-number // len(rows))
+  down = -(-number // across)
+  if rows and len(rows) != down:
+    raise ValueError(f"rows must label each of {down} rows of {across} images, got {len(rows)} labels")
+  side = max(_LEAST_CELL, _MIN_SIDE // max(across, down))  # so large that none of it is enlarged again
+  blocks = [
+    [enlarge(image, side) for image in visible(images[first : first + across])]
+    for first in range(0, number, across)
+  ]
+  return table(blocks, rows or [""] * down, columns or [""] * across, gap=2)
+
+
+def table(
+  blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str], *, gap: int = 8
+) -> np.ndarray:
   """A labelled table of pictures.
 
   Args:
-    blocks: ``blocks[row][column]``, each ``u8[H, W, C]``, all of one shape.
-    rows: A label for every row.
-    columns: A label for every column.
+    blocks: ``blocks[row][column]``, each ``u8[H, W, C]``, all of one shape; the last row may be shorter.
+    rows: A label for every row; without any text they take no room.
+    columns: A label for every column, cut where it is wider than that; likewise.
+    gap: White pixels between blocks.
 
   Returns:
     ``u8[..., 3]``.
@@ -91,17 +127,26 @@ def table(blocks: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: 
   height, width = blocks[0][0].shape[:2]
   font_size = max(12, height // 12)
   font = ImageFont.load_default(size=font_size)
-  margin = int(max(font.getlength(label) for label in rows)) + 16
-  line, gap = int(font_size * 1.8), 8
+  margin = int(max(map(font.getlength, rows))) + 16 if any(rows) else 0
+  line = int(font_size * 1.8) if any(columns) else 0
   size = (margin + len(columns) * (width + gap), line + len(rows) * (height + gap))
   page = Image.new("RGB", size, (_PAPER,) * 3)
   draw = ImageDraw.Draw(page)
   for c, label in enumerate(columns):
     x = margin + c * (width + gap) + width // 2
-    draw.text((x, line // 2), label, fill=(_INK,) * 3, font=font, anchor="mm")
+    draw.text((x, line // 2), _cut(label, font, width), fill=(_INK,) * 3, font=font, anchor="mm")
   for r, label in enumerate(rows):
     top = line + r * (height + gap)
     draw.text((margin - 8, top + height // 2), label, fill=(_INK,) * 3, font=font, anchor="rm")
     for c, block in enumerate(blocks[r]):
       page.paste(to_image(block), (margin + c * (width + gap), top))
   return np.asarray(page)
+
+
+def _cut(label: str, font: Any, width: int) -> str:
+  """As much of a label as fits into so many pixels, with dots where some is missing."""
+  if font.getlength(label) <= width:
+    return label
+  while label and font.getlength(f"{label}...") > width:
+    label = label[:-1]
+  return f"{label}..."

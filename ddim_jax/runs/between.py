@@ -12,6 +12,7 @@ from ddim_jax import checkpoints, plots
 from ddim_jax.console import say
 from ddim_jax.data import Source
 from ddim_jax.models import Model, drawing
+from ddim_jax.models.classes import as_columns
 from ddim_jax.packing import unpack
 from ddim_jax.runs import evaluation, logs
 from ddim_jax.runs.hosts import StopRequest
@@ -152,15 +153,17 @@ def grids(
 ) -> Callable[[int, Any], None]:
   """``(step, ema)``: draws the first images of a seed, with 50 deterministic steps.
 
-  The picture lies in the run's folder, with how it was made, and TensorBoard has it too.
+  A column for each class, if there are not too many. The picture lies in the run's folder, with how it was
+  made, and TensorBoard has it too.
   """
   ts, given = model.levels(min(50, model.schedule.T)), evaluation.given(model, source, _GRID)
   size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID, **given)
   made = {"model": str(workdir), "levels": ts.tolist(), "eta": 0.0, "seed": seed}
+  names = () if given else as_columns(model.classes, _GRID)
 
   def grid(step: int, ema: Any) -> None:
     try:
-      picture = plots.grid(draw(np.arange(size), params=ema)[:_GRID])
+      picture = plots.labelled(draw(np.arange(size), params=ema)[:_GRID], columns=names)
     except FloatingPointError as error:
       say(f"warning: no samples of step {step:,}: {error}")
       return

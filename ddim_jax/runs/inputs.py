@@ -9,7 +9,7 @@ import numpy as np
 
 from ddim_jax import data
 from ddim_jax.models import Model, from_network
-from ddim_jax.models.config import UNKNOWN, Data, Optimisation
+from ddim_jax.models.config import UNKNOWN, Data, LevelDistribution, Optimisation
 
 
 def as_source(
@@ -58,6 +58,7 @@ def recorded(
   record: Data | None,
   *,
   label_dropout: float,
+  distribution: LevelDistribution,
   antithetic: bool,
   weighting: Any,
 ) -> Model:
@@ -65,7 +66,10 @@ def recorded(
   config = model.config
   network = dataclasses.replace(config.network, label_dropout=label_dropout)
   diffusion = dataclasses.replace(
-    config.diffusion, antithetic=antithetic, weighting=name_of(weighting or "none")
+    config.diffusion,
+    level_distribution=distribution,
+    antithetic=antithetic,
+    weighting=name_of(weighting or "none"),
   )
   whole = dataclasses.replace(
     config, data=Data(UNKNOWN) if record is None else record, network=network, diffusion=diffusion,
@@ -76,7 +80,14 @@ def recorded(
 
 def name_of(choice: Any) -> Any:
   """What a record calls a choice: its own name, or that of its function."""
+  choice = getattr(choice, "func", choice)  # of functools.partial
   return choice if isinstance(choice, str) else getattr(choice, "__name__", "custom")
+
+
+def weight_decay_of(optimizer: Any) -> float:
+  """What ``functools.partial(optax.adamw, weight_decay=...)`` says; optax's own default of AdamW is 1e-4."""
+  default = 1e-4 if name_of(optimizer) == "adamw" else 0.0
+  return float(getattr(optimizer, "keywords", {}).get("weight_decay", default))
 
 
 def check_batch(batch_size: int, accumulate: int) -> None:

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import optax
 
-from ddim_jax import checkpoints, data, ranges, training
+from ddim_jax import checkpoints, data, ranges, training, tuning
 from ddim_jax.atomic import alone
 from ddim_jax.console import say
 from ddim_jax.models import Model
-from ddim_jax.models.config import Data, Optimisation
+from ddim_jax.models.config import Data, LevelDistribution, Optimisation, RateSchedule
 from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
@@ -46,11 +46,13 @@ def fit(
   optimizer: Callable[..., optax.GradientTransformation] | optax.GradientTransformation = optax.adam,
   learning_rate: PositiveReal | optax.Schedule = 2e-4,
   warmup: Count = 5000,
+  learning_rate_schedule: RateSchedule = "constant",
   clip: PositiveReal = 1.0,
   ema: Rate = 0.9999,
   emas: Sequence[Rate] = (),
   weighting: str | training.Weighting | None = None,
   minimise: Callable[[Model], tuple[Callable[..., Any], training.Levels]] | None = None,
+  level_distribution: LevelDistribution = "uniform",
   antithetic: bool = False,
   label_dropout: Rate = 0.1,
   seed: Seed = 0,
@@ -97,13 +99,18 @@ def fit(
       used as it is: then learning_rate, warmup and clip have no effect.
     learning_rate: Its value after the warm-up; or an optax schedule, which has its own warm-up.
     warmup: Updates over which the learning rate rises from 0.
+    learning_rate_schedule: What a number as learning_rate does then: "constant"; "cosine", to 0 after
+      ``steps``; or "inverse_sqrt", see `ddim_jax.training.inverse_sqrt_rate`.
     clip: Largest global norm of a gradient.
     ema: Decay of the EMA of the parameters, in [0, 1), counted in updates.
     emas: Decays of further EMAs, to be chosen from afterwards: ``ddim_jax.load(workdir, ema=...)``.
     weighting: Weighting of the loss: "min_snr", "p2", "variational", or a function, see
       `ddim_jax.training.Weighting`; None is L_simple.
     minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
-      something else, without weighting, antithetic and label_dropout; see `ddim_jax.distillation`.
+      something else, without weighting, level_distribution,
+      antithetic and label_dropout; see `ddim_jax.distillation`.
+    level_distribution: How levels are drawn: "uniform" from 1 to T, or as real numbers "log_normal", as EDM
+      does, or "logit_normal", as flow matching does, see `ddim_jax.continuous`.
     antithetic: Draw levels in pairs t and T + 1 - t.
     label_dropout: Fraction of labels and conditions hidden, for classifier-free guidance, in [0, 1).
     seed: Decides initialisation, noise, order and flips; at least 0.
@@ -139,14 +146,18 @@ def fit(
   workdir, source = for_checkpoints(workdir), inputs.as_source(images, labels, classes, conditions)
   optimisation = Optimisation(
     inputs.name_of(optimizer), batch_size, 0.0 if callable(learning_rate) else float(learning_rate), warmup,
-    clip, ema, tuple(emas), seed,
+    learning_rate_schedule, inputs.weight_decay_of(optimizer), clip, ema, tuple(emas), seed,
   )  # fmt: skip
+  learning_rate = objective.schedule(learning_rate, learning_rate_schedule, warmup, steps)
   found = for_source(inputs.as_model(model, source), source, decode)
   model = inputs.recorded(
-    found, optimisation, record, label_dropout=label_dropout, antithetic=antithetic, weighting=weighting,
+    found, optimisation, record, label_dropout=label_dropout, distribution=level_distribution,
+    antithetic=antithetic, weighting=weighting,
   )  # fmt: skip
   made = objective.optimizer(optimizer, learning_rate, warmup, clip)
-  losses, levels = (minimise or objective.simple(weighting, antithetic, label_dropout))(model)
+  losses, levels = (minimise or objective.simple(weighting, level_distribution, antithetic, label_dropout))(
+    model
+  )
   batch = partial(local_batch, source, batch_size=batch_size, seed=seed, flip=flip)
   chief, key = jax.process_index() == 0, key_of(seed)
   shown = progress and chief
@@ -157,7 +168,7 @@ def fit(
       stack.enter_context(alone(workdir, "is training there"))
     folder = workdir / "checkpoints"
     manager = stack.enter_context(checkpoints.open_manager(folder, keep=keep, keep_every=keep_every))
-    begun = begin(workdir, manager, model, source, made, packed=optimizer in objective.ALIKE, origin=origin)
+    begun = begin(workdir, manager, model, source, made, packed=objective.alike(optimizer), origin=origin)
     decay = training.constant_decay if begun.tuned else training.warm_decay
     update = pmapped_update(
       objective.accumulated(losses, accumulate), levels, made, decay(ema), [decay(value) for value in emas],
@@ -174,9 +185,12 @@ def fit(
     if first < steps:
       with waiting("compiling", shown):
         flags = np.zeros(jax.local_device_count(), np.int32)
-        program = update.lower(state, key, *batch(first), flags).compile()  # JAX keeps it for the calls below
+        lowered = update.lower(state, key, *batch(first), flags)
+        program = lowered.compile(compiler_options=tuning.options())
       if shown:
         say_operations(program)
+      if jax.process_count() == 1:  # else pmap makes global arrays of the hosts' parts
+        update = program
     book = stack.enter_context(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )

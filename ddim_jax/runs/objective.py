@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddim_jax import training
+from ddim_jax import continuous, training
 from ddim_jax.models.model import Model
 from ddim_jax.models.tables import named
+from ddim_jax.schedules import Schedule
 
 WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
   "none": lambda: None,
@@ -18,6 +19,14 @@ WEIGHTINGS: dict[str, Callable[[], training.Weighting | None]] = {
   "variational": training.variational,
 }
 """Name -> weighting of the loss by level."""
+
+
+SCHEDULES: dict[str, Callable[[float, int, int], float | optax.Schedule]] = {
+  "constant": lambda rate, warmup, steps: rate,
+  "cosine": lambda rate, warmup, steps: training.cosine_rate(rate, warmup, steps=steps),
+  "inverse_sqrt": lambda rate, warmup, steps: training.inverse_sqrt_rate(rate, warmup),
+}
+"""Name -> what the learning rate does, by its largest value, the warm-up and all updates."""
 
 
 class Given(NamedTuple):
@@ -79,24 +88,58 @@ def losses(
 
 
 def simple(
-  weighting: str | training.Weighting | None, antithetic: bool, label_dropout: float
+  weighting: str | training.Weighting | None, distribution: str, antithetic: bool, label_dropout: float
 ) -> Callable[[Model], tuple[Callable[..., jax.Array], training.Levels]]:
   """``model -> (losses, levels)`` of ordinary training.
 
   Raises:
-    ValueError: If there is no weighting of that name.
+    ValueError: If there is no weighting or distribution of that name, or it does not go with antithetic.
   """
   weigh = named(WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
-  return lambda model: (losses(model, weigh, label_dropout), levels(antithetic, model.schedule.T))
+  named(LEVELS, distribution, "level_distribution")
+  if antithetic and distribution != "uniform":
+    raise ValueError(f"antithetic goes with level_distribution uniform, got {distribution}")
+  return lambda model: (
+    losses(model, weigh, label_dropout), levels(model.schedule, distribution, antithetic),
+  )  # fmt: skip
 
 
-def levels(antithetic: bool, T: int) -> training.Levels:
-  """How each example's level is drawn from 1 to T: in pairs t and T + 1 - t, or independently."""
-  return (training.antithetic_levels if antithetic else training.uniform_levels)(T)
+LEVELS: dict[str, Callable[[Schedule], training.Levels]] = {
+  "uniform": lambda schedule: training.uniform_levels(schedule.T),
+  "log_normal": continuous.log_normal_levels,
+  "logit_normal": continuous.logit_normal_levels,
+}
+"""Name -> how an example's level is drawn, by the schedule."""
 
 
-ALIKE = (optax.adam, optax.adamw, optax.sgd)
-"""Optimisers that treat all numbers alike, so that their state may be vectors, see `ddim_jax.packing`."""
+def levels(schedule: Schedule, distribution: str = "uniform", antithetic: bool = False) -> training.Levels:
+  """How each example's level is drawn: in pairs t and T + 1 - t, or independently by a key of `LEVELS`."""
+  return training.antithetic_levels(schedule.T) if antithetic else LEVELS[distribution](schedule)
+
+
+_ALIKE = (optax.adam, optax.adamw, optax.sgd)
+
+
+def alike(made_by: Any) -> bool:
+  """Whether it treats all numbers alike, so that its state may be vectors, see `ddim_jax.packing`."""
+  given = getattr(made_by, "keywords", {})  # of functools.partial
+  return getattr(made_by, "func", made_by) in _ALIKE and set(given) <= {"weight_decay", "b1", "b2", "eps"}
+
+
+def schedule(
+  learning_rate: float | optax.Schedule, name: str, warmup: int, steps: int
+) -> float | optax.Schedule:
+  """A learning rate with what it does after the warm-up; a number stays one where that is nothing.
+
+  Raises:
+    ValueError: If there is no such name, or it does not go with the rate and the warm-up.
+  """
+  found = named(SCHEDULES, name, "learning_rate_schedule")
+  if not callable(learning_rate):
+    return found(learning_rate, warmup, steps)
+  if name != "constant":
+    raise ValueError(f"learning_rate_schedule {name} needs a number as learning_rate, got a schedule")
+  return learning_rate
 
 
 def optimizer(

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.denoisers import check_signal
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
@@ -102,7 +103,12 @@ def example_losses(
   Returns:
     ``(params, keys: [B], x0: f32[B, ...], labels: i32[B], t: i32[B]) -> f32[B]``; the loss of example i
     depends on the i-th of each alone.
+
+  Raises:
+    ValueError: For `EPS` and a schedule that is not traced and has no signal at its last level: nobody could
+      sample from such a network.
   """
+  check_signal(schedule, parameterisation)
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
     noise_keys, network_keys = split_each(keys)

@@ -78,6 +78,35 @@ def warm_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.Schedule
   return optax.linear_schedule(0.0, learning_rate, warmup)
 
 
+def cosine_rate(learning_rate: float = 2e-4, warmup: int = 5000, *, steps: int) -> optax.Schedule:
+  """A learning rate that rises as `warm_rate`, then falls along half a cosine to 0 after ``steps`` updates.
+
+  Raises:
+    ValueError: If ``warmup`` is not below ``steps``.
+  """
+  if warmup >= steps:
+    raise ValueError(f"warmup must be below the {steps:,} steps after which a cosine is 0, got {warmup:,}")
+  falling = optax.cosine_decay_schedule(learning_rate, steps - warmup)
+  return optax.join_schedules([warm_rate(learning_rate, warmup), falling], [warmup])
+
+
+def inverse_sqrt_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.Schedule:
+  """A learning rate that rises as `warm_rate` and then falls as ``sqrt(warmup / updates)``.
+
+  It needs no number of updates, and goes on falling as long as a run is continued (Vaswani et al.,
+  arXiv:1706.03762, equation (3)).
+
+  Raises:
+    ValueError: If ``warmup`` is 0: the rate has no start then.
+  """
+  if not warmup:
+    raise ValueError("warmup must be positive for a rate that falls as sqrt(warmup / updates), got 0")
+  rising = warm_rate(learning_rate, warmup)
+  return lambda count: jnp.where(
+    count < warmup, rising(count), learning_rate * jnp.sqrt(warmup / jnp.maximum(count, 1))
+  )
+
+
 def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
   """Decay of the EMA after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
 

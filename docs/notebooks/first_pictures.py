@@ -1,11 +1,12 @@
 # %% [markdown]
 # # First pictures
-# A model that comes along draws clothes. Open this file as a notebook (Jupyter with jupytext does, and so
-# does VS Code); it is kept as text, so that its changes can be read. Outputs are made when it is run.
+# A model that comes along draws clothes.
 
 # %%
+import numpy as np
+
 import ddim_jax
-from ddim_jax import data, plots
+from ddim_jax import plots
 
 model = ddim_jax.load("fashion_mnist_classes")
 model.classes
@@ -14,20 +15,20 @@ model.classes
 # Image i of a seed is always the same image; by default it is of class i.
 
 # %%
-images = model.sample(10, steps=10, guidance=2.0)
-plots.to_image(plots.enlarge(plots.grid(data.to_uint8(images), columns=5)))
+images = model.sample(20, steps=10, guidance=2.0)  # f32[20, 28, 28, 1] in [-1, 1]
+plots.to_image(plots.labelled(model.pictures(images), columns=model.classes))
 
 # %% [markdown]
 # More steps, more noise, another seed: nothing is compiled again.
 
 # %%
-noisy = model.sample(10, steps=20, guidance=2.0, eta=1.0, seed=1)
-plots.to_image(plots.enlarge(plots.grid(data.to_uint8(noisy), columns=5)))
+noisy = model.sample(20, steps=20, guidance=2.0, eta=1.0, seed=1)
+plots.to_image(plots.labelled(model.pictures(noisy), columns=model.classes))
 
 # %% [markdown]
 # The same noise with few and with many steps.
 
 # %%
-rows = [data.to_uint8(model.sample(10, steps=steps, guidance=2.0)) for steps in (3, 5, 10, 20)]
-blocks = [[plots.enlarge(plots.grid(row, columns=10))] for row in rows]
-plots.to_image(plots.table(blocks, [f"S = {steps}" for steps in (3, 5, 10, 20)], [""]))
+counts = (3, 5, 10, 20, 50)
+rows = [model.pictures(model.sample(10, steps=steps, guidance=2.0)) for steps in counts]
+plots.to_image(plots.labelled(np.concatenate(rows), [f"S = {steps}" for steps in counts], model.classes))

@@ -7,7 +7,7 @@
 import numpy as np
 
 import ddim_jax
-from ddim_jax import data, plots
+from ddim_jax import plots
 from ddim_jax.models.tables import steps_for
 
 model = ddim_jax.load("fashion_mnist")
@@ -20,7 +20,5 @@ for name, images in found.items():
   print(f"{name:10} differs from the exact solution by {np.sqrt(np.mean((images - exact) ** 2)):.3f} (RMS)")
 
 # %%
-blocks = [
-  [plots.enlarge(plots.grid(data.to_uint8(images), columns=8))] for images in (*found.values(), exact)
-]
-plots.to_image(plots.table(blocks, [*names, "200 steps"], [f"{evaluations} evaluations"]))
+rows = found | {"200 steps": exact}
+plots.to_image(plots.labelled(np.concatenate([model.pictures(x) for x in rows.values()]), list(rows)))

@@ -45,8 +45,8 @@ def prepare(preset: str, batch_size: int, images: int = 512, network: Network | 
   options, model = found.optimisation, build.from_config(settings.config, shape)
   optimizer = objective.optimizer(optax.adam, options.learning_rate, options.warmup, options.clip)
   step = update.pmapped_update(
-    objective.losses(model), objective.levels(found.diffusion.antithetic, model.schedule.T), optimizer,
-    training.warm_decay(options.ema), level_edges=evaluation.level_edges(model.schedule.T),
+    objective.losses(model), objective.levels(model.schedule, antithetic=found.diffusion.antithetic),
+    optimizer, training.warm_decay(options.ema), level_edges=evaluation.level_edges(model.schedule.T),
   )  # fmt: skip
   key, flags = jax.random.key(0), np.zeros(jax.local_device_count(), np.int32)
   return Training(

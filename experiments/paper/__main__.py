@@ -23,46 +23,50 @@ from experiments.paper import cells, page, study
 
 @dataclass(frozen=True)
 class Args:
-  """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json."""
+  """Makes the tables and figures of arXiv:2010.02502, a page that shows them, and results.json.
+
+  Attributes:
+    out: Folder for the results; by default NAME_paper in the folder of the run, or here.
+    cells: Which to make, by name or its beginning: table1, table1/eta=0/S=10, figure4; * matches anything.
+      All by default.
+    steps: Numbers of steps S of table 1 and the figures.
+    etas: Rows of table 1 above sigma-hat.
+    inversion_steps: Numbers of steps S of table 2.
+    spacing: Which levels to visit; by default the paper's choice: quadratic for cifar10, uniform for the
+      others.
+    num_samples: Images of each cell of table 1; the paper has 50,000.
+    num_samples_long: The same where S is more than 100; as --num-samples by default.
+    num_test: Test images of table 2 and of the loss by level.
+    num_bits: Test images whose bits per dimension are bounded, at an NFE of T each.
+    inception: Weights of the FID's Inception network; without, grey images are judged by a small classifier.
+    clean_fid: Resize for the Inception network as clean-fid does, instead of pytorch-fid.
+    step: Checkpoint to use; the newest by default.
+    ema: Decay of the EMA to use, of those the run has kept; the main one by default.
+    seed: Image i of a seed is always the same image.
+    batch_size: Images at a time on each device.
+    size: Height of the images in pixels, where another project's files do not say.
+    data: What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits.
+  """
 
   model: options.Where = options.DEFAULT
   out: Path | None = None
-  """Folder for the results; by default NAME_paper in the folder of the run, or here."""
   cells: tuple[str, ...] = ()
-  """Which to make, by name or its beginning: table1, table1/eta=0/S=10, figure4; * matches anything. All by
-  default."""
   steps: tuple[int, ...] = (10, 20, 50, 100, 1000)
-  """Numbers of steps S of table 1 and the figures."""
   etas: tuple[float, ...] = (0.0, 0.2, 0.5, 1.0)
-  """Rows of table 1 above sigma-hat."""
   inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
-  """Numbers of steps S of table 2."""
   spacing: tables.SpacingName | None = None
-  """Which levels to visit; by default the paper's choice: quadratic for cifar10, uniform for the others."""
   num_samples: int = 5_000
-  """Images of each cell of table 1; the paper has 50,000."""
   num_samples_long: int | None = None
-  """The same where S is more than 100; as --num-samples by default."""
   num_test: int = 1_000
-  """Test images of table 2 and of the loss by level."""
   num_bits: int = 16
-  """Test images whose bits per dimension are bounded, at an NFE of T each."""
   inception: Path | None = None
-  """Weights of the FID's Inception network; without, grey images are judged by a small classifier."""
   clean_fid: bool = False
-  """Resize for the Inception network as clean-fid does, instead of pytorch-fid."""
   step: int | None = None
-  """Checkpoint to use; the newest by default."""
   ema: float | None = None
-  """Decay of the EMA to use, of those the run has kept; the main one by default."""
   seed: int = 0
-  """Image i of a seed is always the same image."""
   batch_size: int = 64
-  """Images at a time on each device."""
   size: int | None = None
-  """Height of the images in pixels, where another project's files do not say."""
   data: str | None = None
-  """What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits."""
 
 
 def _check(args: Args) -> None:

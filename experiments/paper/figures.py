@@ -102,7 +102,8 @@ def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
     )
 
   images = data.to_uint8(run(trained, ts)).swapaxes(0, 1)
-  picture = plots.grid(images.reshape(-1, *trained.shape), columns=columns)
+  above = [f"{weight:.2g}" for weight in np.linspace(0, 1, columns)]
+  picture = plots.labelled(images.reshape(-1, *trained.shape), columns=above)
   plots.save_png(task.folder / "figure6.png", picture, task.settings(len(ts) - 1, eta=0))
   return {"picture": "figure6.png", "weights": np.linspace(0, 1, columns).tolist()}
 

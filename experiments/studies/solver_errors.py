@@ -201,7 +201,7 @@ def solver_errors(
   out.mkdir(parents=True, exist_ok=True)
   (out / "solvers.md").write_text(text)
   settings = {"spacing": spacing, "num": num, "images": images, "seed": seed}
-  (out / "solvers.json").write_text(json.dumps({"settings": settings, "errors": results}, indent=1))
+  (out / "solvers.json").write_text(json.dumps({"settings": settings, "errors": results}, indent=1) + "\n")
   panels = {
     title: {name: (list(row), list(row.values())) for name, row in errors.items()}
     for title, errors in results.items()

@@ -5,6 +5,8 @@ import json
 import re
 import select
 import shutil
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +14,8 @@ import urllib.request
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.helpers import ROOT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -27,12 +31,15 @@ _PATIENCE = 120_000
 
 
 @pytest.fixture(scope="module")
-def address(spawn, small, tmp_path_factory):
+def address(compilation_cache, small, tmp_path_factory):
   """A server with a small model; what it writes unasked would be in its temporary folder."""
   patch = pytest.MonkeyPatch()
   folder = tmp_path_factory.mktemp("gradio")
   patch.setenv("GRADIO_TEMP_DIR", str(folder))
-  process = spawn("ddim_jax", "play", small, "--port", 0)
+  patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compilation_cache))
+  patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+  command = [sys.executable, "-m", "ddim_jax", "play", str(small), "--port", "0"]
+  process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
   try:
     ready, _, _ = select.select([process.stdout], [], [], 240)
     line = process.stdout.readline() if ready else ""

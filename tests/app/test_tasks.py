@@ -51,6 +51,35 @@ def test_pictures_are_those_of_the_model(counted, settings):
   )
 
 
+def test_a_model_of_standardised_data_shows_three_deviations_each_way(counted):
+  model = counted.model.replace(
+    scaling=data.Scaling("float32", 5.0, 2.0, bounded=False), restrict=lambda denoise, _: denoise
+  )
+  assert model.scaling != counted.model.scaling
+  settings = Settings(steps=8, label="cup")
+  row = last(tasks.draw(model, settings, num=3)).rows[0]
+  own = model.sample(3, steps=8, label="cup")
+  expected = np.clip((own / 3 + 1) / 2 * 255, 0, 255)
+  assert np.abs(row.images - expected).max() <= 1
+  assert np.abs(row.images - data.to_uint8(own).astype(int)).max() > 20
+  rows = last(tasks.edit(model, settings, PICTURE, "cup", strength=0.5, refine=60)).rows
+  assert np.abs(rows[2].images[0].astype(int) - PICTURE).max() <= 2  # led back
+  kept = uploads.mask("1" * 8 + "0" * 40, (6, 8, 1))
+  painted = last(tasks.paint(model, settings, PICTURE, kept, repeats=1)).rows[-1].images
+  assert np.abs(painted[:, 1:].astype(int) - PICTURE[1:]).max() <= 1
+
+
+def test_pictures_of_a_model_with_a_decoder_are_decoded_and_none_is_edited(counted):
+  model = counted.model.replace(decode=lambda values: np.repeat(values, 3, axis=-1))
+  assert last(tasks.draw(model, Settings(steps=2), num=2)).rows[0].images.shape == (2, 6, 8, 3)
+  for task in (
+    tasks.edit(model, Settings(), PICTURE, "cup", 0.5, 1),
+    tasks.paint(model, Settings(), PICTURE, uploads.mask("1" * 48, (6, 8, 1)), 1),
+  ):
+    with pytest.raises(ValueError, match="cannot be edited by this model"):
+      last(task)
+
+
 def test_other_values_compile_nothing(counted):
   first = Settings(guidance=2.0, steps=4)
   last(tasks.draw(counted.model, first))

@@ -102,6 +102,7 @@ def test_axes_of_a_comparison(asked, said):
     compare("fashion_mnist", **asked)
 
 
+@pytest.mark.slow
 def test_any_two_can_be_the_axes_of_a_comparison(tmp_path, capsys):
   unet = ddim_jax.UNet(
     channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1, num_classes=2
@@ -141,16 +142,10 @@ def test_a_png_says_how_it_was_made(tmp_path, capsys):
 
 @pytest.mark.parametrize(
   ("size", "accelerated"),
-  [
-    (8, False),
-    (28, False),
-    (48, False),
-    (96, False),
-    (256, False),
-    (12, True),
-    (32, True),
-    (64, True),
-    (512, True),
+  [(8, False), (28, False), (48, False), (12, True), (32, True)]
+  + [
+    pytest.param(*case, marks=pytest.mark.slow)
+    for case in [(96, False), (256, False), (64, True), (512, True)]
   ],
 )
 def test_a_network_for_every_size_and_machine(size, accelerated):
@@ -325,6 +320,8 @@ def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["torch", "diffusers"])
 def test_a_benchmark_says_what_its_peers_need(name, run_here, monkeypatch):
+  if name == "diffusers":
+    pytest.importorskip("torch")  # is asked for first
   monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
   done = run_here(
     "experiments.bench", "sample", "--network", "tiny", "--batch-size", 2, "--steps", 1, status=2

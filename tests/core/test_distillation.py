@@ -56,6 +56,7 @@ def mixture(x, t):
   return ddim_jax.Prediction(x0, (x - alpha * x0) / sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameterisation", [ddim_jax.V, ddim_jax.X0], ids=["v", "x0"])
 @pytest.mark.parametrize("every", [1, 2])
 def test_the_losss_minimiser_is_the_teachers_map(parameterisation, every):

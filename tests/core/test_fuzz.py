@@ -29,7 +29,9 @@ ETAS = st.one_of(st.floats(-0.5, 1.5, width=32), st.sampled_from([0.0, 1.0, math
 wide = lambda x: np.asarray(x, np.float64)
 
 
-@pytest.fixture(params=[False, True], ids=["x32", "x64"], scope="module", autouse=True)
+@pytest.fixture(
+  params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["x32", "x64"], scope="module", autouse=True
+)
 def precision(request):
   with jax.enable_x64(request.param) if hasattr(jax, "enable_x64") else contextlib.nullcontext():
     yield
@@ -124,6 +126,7 @@ def test_an_image_does_not_depend_on_its_batch(seed, numbers, dtype):
   np.testing.assert_array_equal(wide(together[1]), wide(alone[0]))
 
 
+@pytest.mark.slow
 @few
 @given(st.lists(LEVELS, min_size=0, max_size=4), st.booleans())
 def test_sampling_is_finite_or_refused(levels, parallel):
@@ -161,6 +164,7 @@ DIFFUSION = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=10, derandomize=True, deadline=None, database=None)
 @given(st.data())
 def test_a_configuration_makes_a_network_or_is_refused_by_name(draw):

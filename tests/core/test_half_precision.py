@@ -8,6 +8,7 @@ import pytest
 import ddim_jax
 from ddim_jax import timesteps
 from ddim_jax.noise_maps import decode_noises, encode_noises
+from tests.helpers import slow_but
 
 TYPES = [jnp.bfloat16, jnp.float16]
 KEY = jax.random.key(0)
@@ -68,7 +69,7 @@ def test_denoisers(dtype, name):
   )
 
 
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", slow_but(lambda dtype: dtype == jnp.bfloat16, TYPES))
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_step_of_every_solver(dtype, name):
   """From levels without signal, between, and to clean data, one for each example."""

@@ -28,6 +28,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_pseudo_inverses_are_moore_and_penroses(name):
   operator = OPERATORS[name]

@@ -70,6 +70,7 @@ def test_hutchinson_in_the_ode():
   assert np.all(error < 4 * estimates.std(axis=1) / 20)
 
 
+@pytest.mark.slow
 def test_vmap_jit_and_keys_per_image_agree():
   ts, keys = timesteps.trailing(1000, 10), ddim_jax.image_keys(KEY, jnp.arange(8))
 

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import plots
+from tests.helpers import likeness
 
 IMAGES = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3, 1)
 
@@ -146,3 +147,48 @@ def test_pictures_of_other_kinds_are_refused():
 def test_a_table_takes_any_channels():
   blocks = [[np.full((20, 30, channels), 7, np.uint8)] for channels in (1, 3, 4)]
   assert plots.table(blocks, ["a", "b", "c"], ["x"]).shape[2] == 3
+
+
+def ink(picture, area):
+  """How much darker than paper an area of a picture is."""
+  return float((255.0 - picture[area]).sum())
+
+
+def test_labels_stand_above_their_columns_and_beside_their_rows():
+  white = np.full((6, 28, 28, 1), 255, np.uint8)  # so that all ink is of labels
+  page = plots.labelled(white, ["image 0", "predicted"], ["level 801", "level 1", "level 0"])
+  cell, font = 28 * 6 + 2, 14
+  assert page.shape[2] == 3
+  above, beside = page.shape[0] - 2 * cell, page.shape[1] - 3 * cell
+  for i, text in enumerate(("level 801", "level 1", "level 0")):
+    here = page[:above, beside + i * cell : beside + (i + 1) * cell]
+    assert likeness(here, text, font) > 0.9
+    assert likeness(here, "weight 0.5", font) < 0.9
+  for i, text in enumerate(("image 0", "predicted")):
+    here = page[above + i * cell : above + (i + 1) * cell, :beside]
+    assert likeness(here, text, font) > 0.9
+    assert likeness(here, "original", font) < 0.9
+  assert ink(page, np.s_[above:, beside:]) == 0
+
+
+def test_labels_leave_the_pictures_as_they_are():
+  images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+  page = plots.labelled(images, columns=["a", "b", "c"])
+  cells = page[-2 * 162 :].reshape(2, 162, 3, 162, 3).swapaxes(1, 2).reshape(6, 162, 162, 3)
+  for cell, image in zip(cells, images, strict=False):
+    np.testing.assert_array_equal(cell[:160:20, :160:20], np.repeat(image, 3, axis=-1))
+  assert np.all(cells[5] == 255)
+  np.testing.assert_array_equal(plots.labelled(images), plots.grid(images))
+
+
+def test_a_label_wider_than_its_column_is_cut():
+  white = np.full((2, 240, 240, 1), 255, np.uint8)
+  page = plots.labelled(white, columns=["a very long name, even for a class", "cup"])
+  assert likeness(page[:40, :240], "a very", size=20) > 0.9
+  assert ink(page, np.s_[:, 240:242]) == 0
+  assert likeness(page[:40, 242:], "cup", size=20) > 0.9
+
+
+def test_as_many_labels_as_rows():
+  with pytest.raises(ValueError, match="rows must label each of 2 rows of 3 images, got 1 labels"):
+    plots.labelled(np.zeros((6, 4, 4, 1), np.uint8), ["one"], ["a", "b", "c"])

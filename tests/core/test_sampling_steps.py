@@ -29,6 +29,7 @@ def network(weight, schedule=SCHEDULE):
   return ddim_jax.as_denoiser(lambda x, t: jnp.tanh(weight * x), schedule, ddim_jax.V)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVERS)
 def test_padded_levels_give_the_unpadded_result(name):
   @jax.jit
@@ -91,6 +92,7 @@ def test_padded_gradients_are_the_unpadded_ones(remat):
   chex.assert_trees_all_close(gradient(X_T, 0.8, ts, None), gradient(X_T, 0.8, padded, count), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim with noise", "unipc(2)", "heun"])
 def test_derivatives_equal_finite_differences(name):
   """Of a loss on x_0, with respect to x_T, the guidance weight, and the (real) levels themselves."""

@@ -10,6 +10,7 @@ from tests.helpers import printed
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="configures glibc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "kept"), [({}, True), ({"MALLOC_ARENA_MAX": "4"}, False)])
 def test_programs_reuse_memory_unless_malloc_is_configured(option, kept):
   """Pages of the second and third of three equal arrays are mapped only if the first's were given back."""
@@ -28,6 +29,7 @@ print(faults() - before)
   assert (int(found) < 100) == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "taken"), [({}, True), ({"MALLOC_ARENA_MAX": "4"}, False)])
 def test_pieces_of_the_heap_are_set_aside_and_their_pages_given_back(option, taken):
   """Of 8,000 blocks every second one is freed: 4,000 pieces of 16 to 80 KB between blocks in use."""

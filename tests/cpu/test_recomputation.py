@@ -17,6 +17,7 @@ def layer(w, x, c, power):
   return jnp.tanh(jnp.sin(x @ w["w"]) + c[None]) ** power
 
 
+@pytest.mark.slow
 def test_derivatives_are_the_same_also_under_vmap():
   def derivatives(f):
     loss = lambda w, x, c: jnp.sum(f({"w": w}, f({"w": w}, x, c, 1), c, 3))

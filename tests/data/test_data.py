@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import shutil
 import tarfile
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import data
-from ddim_jax.data import builders, forms, sources
+from ddim_jax.data import builders, forms, prepared, sources
 from tests.helpers import cifar_archive
 
 
@@ -37,6 +38,31 @@ def test_cifar10_from_a_hand_placed_archive(cifar_dir, caplog):
     planes = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     found = {(int(n), i.tobytes()) for n, i in zip(labels, images, strict=True)}
     assert found == {(int(r[0]), i.tobytes()) for r, i in zip(rows, planes, strict=True)}
+
+
+@pytest.mark.parametrize("damage", [None, "cut", "other", "folder"])
+def test_a_second_start_decodes_nothing(data_dir, tmp_path, monkeypatch, damage):
+  """And decodes again where what it finds is not that."""
+  data.load_builtin("digits", "train", data_dir)
+  shutil.copytree(data_dir / "digits_png", tmp_path / "digits_png")
+  for left in tmp_path.rglob("decoded-*.npz"):
+    left.unlink()
+  first = data.load_builtin("digits", "train", tmp_path)
+  (kept,) = tmp_path.rglob("decoded-train.npz")
+  if damage == "cut":
+    kept.write_bytes(kept.read_bytes()[:1000])
+  elif damage == "other":
+    np.savez(kept, images=np.zeros((5, 8, 8, 1), np.uint8), labels=np.zeros(5, np.int32))
+  elif damage == "folder":
+    kept.unlink()
+    kept.mkdir()
+  times, resize = [], prepared.resize
+  monkeypatch.setattr(prepared, "resize", lambda *given: times.append(1) or resize(*given))
+  again = data.load_builtin("digits", "train", tmp_path)
+  assert len(times) == (0 if damage is None else first.size)
+  rows = np.arange(first.size)
+  for a, b in zip(first.read(rows), again.read(rows), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("damage", ["short", "label", "missing"])

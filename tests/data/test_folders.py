@@ -42,12 +42,14 @@ def test_links_in_circles_end(tmp_path):
 
 def test_hidden_names_are_neither_classes_nor_pictures(tmp_path):
   root = write(tmp_path, "cat/a.png", "cat/._a.png", "dog/c.png", "dog/.hidden/b.png")
-  write(root, ".ipynb_checkpoints/a-checkpoint.png")
+  write(root, ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/cat/a.png", "dog/@eaDir/c.png")
   write(root, "cat/Thumbs.db", "notes.txt", content=b"x")
   source = data.load_folder(root, 8)
   assert counts(source) == {"cat": 1, "dog": 1}
-  hidden = {".ipynb_checkpoints": "hidden", "._a.png": "hidden", ".hidden": "hidden"}
-  assert reasons(source) == hidden | dict.fromkeys(("Thumbs.db", "notes.txt"), "no picture by its name")
+  hidden = (".ipynb_checkpoints", "._a.png", ".hidden", "__MACOSX", "@eaDir")
+  assert reasons(source) == dict.fromkeys(hidden, "hidden") | dict.fromkeys(
+    ("Thumbs.db", "notes.txt"), "no picture by its name"
+  )
 
 
 def test_a_folder_whose_own_name_is_hidden_is_read(tmp_path):

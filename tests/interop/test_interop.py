@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="parity is measured against torch")
 diffusers = pytest.importorskip("diffusers", reason="parity is measured against diffusers")
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
+from tests.helpers import slow_but  # noqa: E402
 from tests.parity import NETWORKS, TINY, our_images, relative, saved, torch_output  # noqa: E402
 
 
@@ -24,12 +25,10 @@ def labels_for(config, batch):
   return np.array([4, 0, 2][:batch]) if conditional else None
 
 
-LARGE = ("cifar10-32", "six levels, as at 256")
+SMALLEST = ("classes", "scale and shift", "flipped, no shift, centred")
 
 
-@pytest.mark.parametrize(
-  "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in NETWORKS]
-)
+@pytest.mark.parametrize("name", slow_but(lambda name: name in SMALLEST, NETWORKS))
 def test_output_equals_diffusers_and_export_is_the_identity(name, tmp_path):
   config = NETWORKS[name]
   network = saved(tmp_path / "in", config)
@@ -84,12 +83,10 @@ def their_images(network, scheduler, S, x_T):
   return x.numpy().transpose(0, 2, 3, 1)
 
 
-QUICK = [pytest.param(config, id=", ".join(config)) for config in SCHEDULERS[1:3]]
-OTHERS = [config for config in SCHEDULERS if config not in SCHEDULERS[1:3]]
-SLOW = [pytest.param(config, id=", ".join(config), marks=pytest.mark.slow) for config in OTHERS]
+CONFIGS = slow_but(lambda config: config is SCHEDULERS[1], SCHEDULERS)
 
 
-@pytest.mark.parametrize("config", QUICK + SLOW)
+@pytest.mark.parametrize("config", CONFIGS, ids=", ".join)
 def test_ddim_images_equal_diffusers(pair, config):
   folder, network = pair
   scheduler = diffusers.DDIMScheduler(**config)
@@ -181,6 +178,7 @@ def test_eps_without_signal_at_the_last_level_is_refused(pair):
     interop.load_diffusers(pair[0], scheduler=config)
 
 
+@pytest.mark.slow
 def test_a_network_that_learned_its_variance(tmp_path, monkeypatch):
   """Twice as many channels out as in: DDPM with the range that it has learned, as diffusers samples it."""
   scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
@@ -201,6 +199,7 @@ def test_a_network_that_learned_its_variance(tmp_path, monkeypatch):
   assert traced.shape == x_T.shape
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array_(_ implementation|wrap__):DeprecationWarning")  # torch's
 @pytest.mark.parametrize(
   "scheduler",

@@ -11,6 +11,7 @@ from ddim_jax import checkpoints, load
 from ddim_jax.commands.sample_images import parse, sample
 from ddim_jax.models import build, config, datasets
 from experiments.studies import parallel_rounds, round_trips
+from tests.helpers import likeness
 
 SIDE = 8
 
@@ -39,25 +40,26 @@ def workdir(tmp_path_factory):
   return folder
 
 
-def rows(path, count):
-  """The pictures of a grid, ``u8[rows, columns, H, W]``."""
+def rows(path, count, columns):
+  """The pictures of a grid with labels on its left and above, ``u8[rows, columns, H, W]``."""
   with Image.open(path) as image:
-    pixels = np.asarray(image)
-  factor = round(pixels.shape[0] / (count * (SIDE + 1) - 1))
-  pixels = np.pad(pixels[::factor, ::factor], ((0, 1), (0, 1)))
-  cells = pixels.reshape(count, SIDE + 1, -1, SIDE + 1).swapaxes(1, 2)
-  return cells[:, :, :SIDE, :SIDE].astype(int)
+    pixels = np.asarray(image)[..., 0]
+  factor = -(-max(72, 480 // max(count, columns)) // SIDE)
+  cell = factor * SIDE + 2
+  cells = pixels[-count * cell :, -columns * cell :].reshape(count, cell, columns, cell).swapaxes(1, 2)
+  return cells[:, :, : SIDE * factor : factor, : SIDE * factor : factor].astype(int)
 
 
 def draw(workdir, out, *options):
   sample(parse([str(o) for o in (workdir, "--out", out, "--steps", 6, *options)]))
 
 
+@pytest.mark.slow
 def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir, tmp_path):
   out = tmp_path / "inpainted.png"
   options = ("--num", 3, "--inpaint", workdir / "mask.png", "--eta", 1, "--guidance", 2, "--jump", 2)
   draw(workdir, out, *options)
-  original, kept, result = rows(out, 3)
+  original, kept, result = rows(out, 3, 3)
   known = np.s_[:, :, : SIDE // 2]
   assert np.abs(result[known] - original[known]).max() <= 1  # a unit of rounding
   np.testing.assert_array_equal(kept[known], original[known])
@@ -67,16 +69,40 @@ def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir,
   np.testing.assert_array_equal(original, images[..., 0])
 
 
+def test_classes_stand_above_their_columns(workdir, tmp_path):
+  out = tmp_path / "classes.png"
+  draw(workdir, out, "--num", 20)
+  with Image.open(out) as image:
+    head = np.asarray(image)[:24]
+  for i in range(10):
+    alike = [likeness(head[:, 74 * i : 74 * (i + 1)], str(number)) for number in range(10)]
+    assert np.argmax(alike) == i
+
+
+@pytest.mark.slow
 def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
   far = []
   for strength in (0.17, 1.0):
     out = tmp_path / f"{strength}.png"
     draw(workdir, out, "--num", 2, "--image", workdir / "grey.png", "--strength", strength, "--class", 7)
-    original, result = rows(out, 2)
+    original, result = rows(out, 2, 2)
     assert np.all(original == 60)
     assert np.any(result[0] != result[1])  # another seed for every result
     far.append(np.abs(result - original).mean())
   assert 0 < far[0] < 0.3 * far[1]
+
+
+def test_a_picture_becomes_one_of_another_class(workdir, tmp_path):
+  """Of its own class it is itself again, of another it is not, and less so over more of the levels."""
+  out, far = tmp_path / "edited.png", {}
+  for target, strength in ((7, 1.0), (2, 1.0), (2, 0.34)):
+    options = ("--num", 2, "--image", workdir / "grey.png", "--class", 7, "--guidance", 3)
+    draw(workdir, out, *options, "--edit-to", target, "--strength", strength)
+    original, result = rows(out, 2, 2)
+    assert np.all(original == 60)
+    far[target, strength] = np.abs(result - original).mean()
+  assert far[7, 1.0] <= 1  # of 255: rounding
+  assert 2 < far[2, 0.34] < far[2, 1.0]
 
 
 def test_pictures_of_any_size_are_fitted_to_the_model(workdir, tmp_path, capsys):
@@ -89,7 +115,7 @@ def test_pictures_of_any_size_are_fitted_to_the_model(workdir, tmp_path, capsys)
     Image.fromarray(pixels).save(tmp_path / name)
   out = tmp_path / "out.png"
   draw(workdir, out, "--num", 1, "--image", tmp_path / "wide.png", "--inpaint", tmp_path / "large.png")
-  original, kept, _ = rows(out, 3)
+  original, kept, _ = rows(out, 3, 1)
   assert np.all(original == 60)
   assert np.all(kept[:, :, : SIDE // 2] == 60)
   assert np.all(kept[:, :, SIDE // 2 :] == 128)
@@ -110,8 +136,15 @@ def test_class_is_label(workdir):
     (("--inpaint", "black.png"), "black.png must have white pixels"),
     (("--inpaint", "text.png"), "text.png cannot be used: it is no picture"),
     (("--inpaint", "mask.png", "--resample", "0"), r"resample must be an integer in \[1, "),
-    (("--image", "grey.png"), "--image is for --inpaint and --strength"),
+    (("--image", "grey.png"), "--image is for --inpaint, --strength and --edit-to"),
     (("--strength", "0"), "strength must be in"),
+    (
+      ("--edit-to", "12", "--image", "grey.png", "--class", "1"),
+      r"edit_to must be in \[0, 9\] or one of .* '12'",
+    ),
+    (("--edit-to", "2", "--image", "grey.png"), "--edit-to needs --class with --image"),
+    (("--edit-to", "2", "--inpaint", "mask.png"), "exclude each other"),
+    (("--edit-to", "2", "--solver", "heun"), "--edit-to goes with --solver ddim"),
     (("--strength", "0.5", "--trajectory"), "exclude each other"),
   ],
 )
@@ -134,6 +167,7 @@ def test_the_inversion_study(workdir, tmp_path, capsys):
     round_trips.round_trips(str(workdir), refine=(0,), damping=0.0)
 
 
+@pytest.mark.slow
 def test_the_parallel_study_on_four_devices(workdir, capsys):
   parallel_rounds.parallel_rounds(str(workdir), steps=(10,), tolerances=(0.1, 0.0), num=2)
   lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]

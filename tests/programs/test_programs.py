@@ -12,7 +12,7 @@ from PIL import Image
 from ddim_jax import checkpoints, load
 from ddim_jax.commands import presets
 from ddim_jax.models import build
-from tests.helpers import ROOT, cifar_archive
+from tests.helpers import ROOT, cifar_archive, likeness
 from tests.programs.draw_floats import draw_floats
 
 PROGRAM = "ddim_jax.__main__"
@@ -107,8 +107,10 @@ def test_trajectory_interpolation_reconstruction(workdir, run_here, tmp_path):
   done = run_here(PROGRAM, "sample", *options, tmp_path / "t.png", "--trajectory")
   assert "levels 901 801 701 601 501 401 301 201 101 1 0" in done.stdout
   assert all((tmp_path / f"t{suffix}").stat().st_size > 1000 for suffix in (".png", ".gif", ".webp"))
+  assert likeness(pixels(tmp_path / "t.png")[:24], "level 801") > 0.9
   run_here(PROGRAM, "sample", *options, tmp_path / "i.png", "--interpolate", "--eta", 0.5)
   assert pixels(tmp_path / "i.png").shape[1] > pixels(tmp_path / "i.png").shape[0]
+  assert likeness(pixels(tmp_path / "i.png")[:24], "0.9") > 0.9  # a weight
   errors = []
   for refine in (0, 5):
     done = run_here(PROGRAM, "sample", *options, tmp_path / "r.png", "--reconstruct", "--refine", refine)

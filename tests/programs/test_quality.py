@@ -110,6 +110,7 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
     exported.write(tmp_path / "x.safetensors", {"a": np.float32([1e5])}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [PACKAGED, WITH_CLASSES], ids=lambda path: path.stem)
 def test_the_packaged_models_are_small_and_trained(path):
   assert path.stat().st_size <= 4_000_000
@@ -131,6 +132,7 @@ def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
   assert np.mean(np.argmax(logits, -1) == np.arange(20) % 10) >= 0.7
 
 
+@pytest.mark.slow
 def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path):
   source = datasets.open_data(settings.data)
   evaluate = evaluation.evaluator(MODEL, source, folder=tmp_path, num=10, decays=(0.5,), name="digits")
@@ -145,6 +147,7 @@ def test_evaluation_is_the_distance_of_each_average(settings, workdir, tmp_path)
   assert values["frechet"] != values["frechet_0.5"]
 
 
+@pytest.mark.slow
 def test_training_keeps_the_best_step_and_records_losses_by_level(settings, tmp_path, monkeypatch, capsys):
   found = iter([5.0, 2.0, 3.0, 4.0])
   monkeypatch.setattr(evaluation, "evaluator", lambda *_, **__: lambda *_: {"frechet": next(found)})
@@ -193,6 +196,7 @@ def whole(workdir, tmp_path_factory):
   return out
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_table_and_figure(whole):
   results = json.loads((whole / "results.json").read_text())
   assert len(results["cells"]) == 6 + 2 + 2 * 2
@@ -218,6 +222,7 @@ def test_the_page_holds_every_table_and_figure(whole):
   assert not list((whole / "cells").glob("partial*"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_inside_its_cell(whole, workdir, tmp_path, monkeypatch, capsys):
   """Killed in its third batch of 8; the rest gives the same values as without a break."""
   cell = "table1/eta=0/S=4"
@@ -248,6 +253,7 @@ def test_a_killed_run_goes_on_inside_its_cell(whole, workdir, tmp_path, monkeypa
   assert len(seen) == 4
 
 
+@pytest.mark.slow
 def test_table_2_is_the_round_trip(whole, workdir):
   """Against the round trip written here with the library's two functions, eight images at once."""
   import ddim_jax

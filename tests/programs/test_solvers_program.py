@@ -43,6 +43,7 @@ def workdir(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_the_program_measures_mixture_and_model(workdir, tmp_path, monkeypatch, capsys):
   chosen = {name: solvers.STEPS[name] for name in ("ddim", "dpmpp-2m", "unipc3")}
   monkeypatch.setattr(solvers, "STEPS", chosen)  # every solver compiles the network

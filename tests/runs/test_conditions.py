@@ -38,6 +38,7 @@ def model():
   )
 
 
+@pytest.mark.slow
 def test_the_output_depends_on_the_condition_and_nan_is_none(model):
   x, c = jnp.ones((2, *SHAPE)), jnp.array([[1.0, 2.0], [1.0, 2.0]])
   apply = jax.jit(lambda c: unet().apply({"params": model.params}, x, 5, jnp.array([0, 1]), conditions=c))
@@ -65,6 +66,7 @@ def test_a_unet_refuses_what_does_not_fit(model):
     interop.from_ours(unet(), {}, model.schedule, model.parameterisation, size=4)
 
 
+@pytest.mark.slow
 def test_guidance_leads_away_from_no_class_and_no_condition(model):
   x, t = jnp.ones((2, *SHAPE)), jnp.int32(700)
   one = lambda **options: model.denoiser(clip=False, **options)(x, t).eps
@@ -135,6 +137,7 @@ def linear():
   )
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_its_condition_says(tmp_path):
   images, conditions = brightness()
   start = models.from_network(linear(), SHAPE, conditions=1, parameterisation=ddim_jax.X0)

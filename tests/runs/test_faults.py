@@ -12,10 +12,11 @@ import pytest
 import tqdm.std
 
 import ddim_jax
-from ddim_jax import atomic, checkpoints, data, plots
+from ddim_jax import atomic, checkpoints, data, models, plots, training
 from ddim_jax.commands import outputs
 from ddim_jax.data import cache
 from ddim_jax.data.sources import Found
+from ddim_jax.models import config as configs
 from ddim_jax.runs import fit, logs, quality
 from ddim_jax.runs.header import rest_of_the_data
 from tests.helpers import small_file_system
@@ -222,6 +223,26 @@ def test_levels_too_few_for_noise_alone_are_warned_of(schedule, share):
   said = rest_of_the_data(schedule)
   assert (said is None) == (share is None)
   assert said is None or (share in said and str(schedule.T) in said)
+
+
+@pytest.mark.parametrize(
+  "make", [ddim_jax.flow_schedule, lambda: ddim_jax.zero_terminal_snr(ddim_jax.linear_schedule(20))]
+)
+def test_a_model_from_which_nobody_could_sample_is_not_trained(make):
+  """Where nothing is left of the data, the noise says nothing of them."""
+  for made in (
+    lambda schedule: ddim_jax.models.from_network(network(), (2, 2, 3), schedule=schedule),
+    lambda schedule: training.example_losses(lambda *given: given[1], schedule),
+  ):
+    with pytest.raises(ValueError, match="parameterisation must be V, X0, EDM or FLOW"):
+      made(make())
+
+
+@pytest.mark.parametrize("options", [{"schedule": "flow"}, {"zero_terminal_snr": True}])
+def test_nor_is_one_of_a_configuration(options):
+  config = configs.Config(diffusion=configs.Diffusion(**options))
+  with pytest.raises(ValueError, match="predict must be x0, v, edm or flow, got eps"):
+    models.build.from_config(config, (8, 8, 1))
 
 
 def test_the_warning_is_said_when_a_run_begins(tmp_path, capsys):

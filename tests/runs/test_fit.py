@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,8 +16,10 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 import ddim_jax
 from ddim_jax import checkpoints, models, plots
+from ddim_jax.models import config as configs
 from ddim_jax.runs import Interrupted, fit
-from ddim_jax.runs.objective import accumulated
+from ddim_jax.runs.objective import accumulated, simple
+from ddim_jax.schedules import log_snr_at
 
 SHAPE = (4, 4, 1)
 QUICK = {"batch_size": 16, "warmup": 0, "sample_every": 0, "progress": False, "learning_rate": 0.1}
@@ -87,6 +90,7 @@ def test_an_array_becomes_a_model_that_draws(whole):
     ddim_jax.load(workdir)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_values_and_the_grids(tmp_path):
   """The rate rises to 0.1 in two updates; a grid says how it was made."""
   model = models.from_network(Small(), SHAPE, schedule=ddim_jax.cosine_schedule(10))
@@ -116,6 +120,7 @@ def test_a_pair_of_functions_trains_the_same(whole, tmp_path):
   assert model.sample(1, steps=2).shape == (1, *SHAPE)
 
 
+@pytest.mark.slow
 def test_an_nnx_module_trains(tmp_path):
   from flax import nnx
 
@@ -135,6 +140,7 @@ def test_an_nnx_module_trains(tmp_path):
   np.testing.assert_array_equal(model.sample(2, steps=3), model.sample(2, steps=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["equinox", "haiku"])
 def test_networks_of_other_libraries_train(tmp_path, library):
   module = pytest.importorskip(library, reason=f"{library} is not installed")
@@ -176,6 +182,7 @@ def test_accumulated_gradients_are_those_of_the_mean():
   assert set(sizes) == {2}
 
 
+@pytest.mark.slow
 def test_any_optimiser_and_schedule(tmp_path):
   rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 3, 20)
   options = {**QUICK, "learning_rate": rate}
@@ -192,6 +199,68 @@ def test_any_optimiser_and_schedule(tmp_path):
   assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
 
 
+def test_a_schedule_by_name_is_the_one_of_optax(tmp_path):
+  """With AdamW and its weight decay, which a checkpoint remembers."""
+  decayed = partial(optax.adamw, weight_decay=0.2)
+  named = {**QUICK, "warmup": 2, "learning_rate_schedule": "cosine"}
+  fit(tmp_path / "a", Small(), images(), steps=6, optimizer=decayed, **named)
+  rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 6)
+  by_hand = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.2))
+  fit(tmp_path / "b", Small(), images(), steps=6, optimizer=by_hand, **QUICK)
+  assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
+  other = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.0))
+  fit(tmp_path / "c", Small(), images(), steps=6, optimizer=other, **QUICK)
+  assert losses(tmp_path / "a") != pytest.approx(losses(tmp_path / "c"), rel=1e-5)
+  found = ddim_jax.load(tmp_path / "a", like=models.from_network(Small(), SHAPE)).config.optimisation
+  kept = (found.optimizer, found.learning_rate_schedule, found.weight_decay, found.learning_rate)
+  assert kept == ("adamw", "cosine", 0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"learning_rate_schedule": "linear"}, "learning_rate_schedule must be one of"),
+    ({"learning_rate_schedule": "cosine", "learning_rate": optax.constant_schedule(1.0)}, "needs a number"),
+    ({"learning_rate_schedule": "cosine", "warmup": 3}, "warmup must be below the 3 steps"),
+    ({"learning_rate_schedule": "inverse_sqrt"}, "warmup must be positive"),
+  ],
+)
+def test_a_schedule_that_cannot_be_is_refused(tmp_path, options, message):
+  with pytest.raises(ValueError, match=message):
+    fit(tmp_path, Small(), images(), steps=3, **QUICK | options)
+  assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("kind", "distribution", "mean", "deviation"),
+  [("edm", "log_normal", -1.2, 1.2), ("flow", "logit_normal", 0.0, 1.0)],
+)
+def test_edm_and_flow_matching_by_name(tmp_path, kind, distribution, mean, deviation):
+  """They train at real levels, whose log(sigma / alpha) has the papers' moments; files remember all of it."""
+  network = configs.Network(4, (1,), 1, attention=(), dropout=0.0, groups=2)
+  noise = configs.Diffusion(50, kind, predict=kind)
+  model = models.build.from_config(configs.Config(network=network, diffusion=noise), SHAPE)
+  options = QUICK | {"learning_rate": 1e-3, "level_distribution": distribution}
+  trained = fit(tmp_path, model, images(), steps=2, **options)
+  assert np.isfinite(trained.sample(2, steps=5)).all()
+  trained.save(tmp_path / "x.safetensors")
+  found = ddim_jax.load(tmp_path / "x.safetensors")
+  kept = found.config.diffusion
+  assert (kept.schedule, kept.predict, kept.level_distribution) == (kind, kind, distribution)
+  assert found.parameterisation is {"edm": ddim_jax.EDM, "flow": ddim_jax.FLOW}[kind]
+  _, levels = simple(None, distribution, False, 0.0)(found)
+  t = jax.vmap(lambda key: levels(key, 0))(jax.random.split(jax.random.key(0), 4000))
+  inside = t[(t > 1) & (t < 50)]
+  log_sigma = -log_snr_at(found.schedule, inside, inside) / 2
+  assert len(inside) > 3800 and np.any(inside != np.round(inside))
+  np.testing.assert_allclose([log_sigma.mean(), log_sigma.std()], [mean, deviation], atol=0.1)
+
+
+def test_pairs_of_levels_are_uniform(tmp_path):
+  with pytest.raises(ValueError, match="antithetic goes with level_distribution uniform, got log_normal"):
+    fit(tmp_path, Small(), images(), steps=1, level_distribution="log_normal", antithetic=True, **QUICK)
+
+
 def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
   options = {**QUICK, "warmup": 2, "progress": True}
   fit(tmp_path, Small(), images(), steps=3, **options)
@@ -205,6 +274,7 @@ def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
   np.testing.assert_array_equal(state["params.out.kernel"], before["params.out.kernel"])
 
 
+@pytest.mark.slow
 def test_another_model_or_another_ema_is_refused(tmp_path):
   unet = ddim_jax.UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1)
   model = models.from_network(unet, SHAPE, schedule=ddim_jax.cosine_schedule(10))

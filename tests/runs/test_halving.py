@@ -58,6 +58,7 @@ def test_four_steps_of_a_student_are_nearer_to_many_than_four_of_its_teacher(tmp
   np.testing.assert_array_equal(student.sample(2, steps=4), student.sample(2, steps=4, spacing="trailing"))
 
 
+@pytest.mark.slow
 def test_a_run_of_students_goes_on_and_can_be_loaded(tmp_path):
   """A U-Net of eps: turned to v, then halved; stopped within a student, and called again."""
   unet = ddim_jax.UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1)

@@ -134,13 +134,17 @@ def two_processes(spawn, workdir, steps, *more, devices=2):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_two_processes_of_two_devices_train_the_same_model_as_one(spawn, finish, run, tmp_path, optimizer):
-  more = ("--optimizer", optimizer, "--learning-rate", 2e-4 if optimizer == "adam" else 0.1)
+  """And find it equally good: each draws half of the images of an evaluation."""
+  evaluated = ("--eval-every", 20, "--eval-num", 30)
+  more = (*evaluated, "--optimizer", optimizer, "--learning-rate", 2e-4 if optimizer == "adam" else 0.1)
   first, _ = [finish(process) for process in two_processes(spawn, tmp_path / "two", 20, *more)]
   assert "4 x cpu (cpu), 2 processes" in first.stdout
   run(*options(tmp_path / "one", 20, *more))
   two, one = (arrays(tmp_path / name) for name in ("two", "one"))
   parameters = lambda tree: {n: a for n, a in tree.items() if n.startswith(("params.", "ema."))}
   assert_same_state(parameters(two), parameters(one), atol=1e-5)
+  last = lambda name: json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1])
+  assert last("two")["frechet"] == pytest.approx(last("one")["frechet"], rel=1e-3)
 
 
 @pytest.mark.slow

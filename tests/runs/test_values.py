@@ -37,6 +37,7 @@ def shrunk(model, steps):
 LATENTS = np.random.default_rng(0).normal((5, -3), (2, 30), (64, 4, 4, 2)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_latents_come_back_with_their_own_mean_and_deviation(tmp_path):
   source = data.in_memory("latents", LATENTS, values="standardise")
   pictures = lambda values: np.repeat(values[..., :1] * 0 + 1, 3, axis=-1).repeat(2, axis=1)  # all white
@@ -64,6 +65,7 @@ def test_latents_come_back_with_their_own_mean_and_deviation(tmp_path):
     fit(tmp_path, gaussian((4, 4, 2)), other, steps=2, **QUICK)
 
 
+@pytest.mark.slow
 def test_vectors_train_and_come_back(tmp_path):
   vectors = np.random.default_rng(0).normal(7, (0.1, 1, 10), (64, 3)).astype(np.float32)
   model = fit(

@@ -16,6 +16,7 @@ DENOISE = ddim_jax.as_denoiser(lambda x, t: x, LINEAR)
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_lower_order_final_counts_the_steps_that_are_left():
   ts = timesteps.uniform(100, 5)
   for levels in (ts, timesteps.pad(ts, 9)[0], jnp.asarray(ts, jnp.float32)):

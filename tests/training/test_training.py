@@ -25,6 +25,7 @@ MODEL = ddim_jax.UNet(
   out_channels=1,
   groups=8,
   num_classes=8,
+  middle_attention=False,
 )
 
 
@@ -67,6 +68,7 @@ def test_same_loss_and_gradients_on_any_number_of_devices(undivided, devices):
   chex.assert_trees_all_close(got_metrics, metrics, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_shard_map_gives_the_same(undivided):
   state, expected, _ = undivided
   spec = jax.sharding.PartitionSpec
@@ -160,6 +162,7 @@ def test_weights_are_their_papers():
     assert at(training.variational()) / snr == pytest.approx(ddpm, rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [ddim_jax.linear_schedule, ddim_jax.jsd_schedule])
 def test_weights_and_losses_are_finite_at_every_level(factory):
   schedule = factory(10)
@@ -182,6 +185,7 @@ def test_levels():
   np.testing.assert_array_equal(t[::2] + t[1::2], 11)
 
 
+@pytest.mark.slow
 @adam_mixes_dtypes
 def test_an_update_that_is_not_finite_is_left_out(params):
   optimizer = training.warmed_up(optax.adam, warmup=0)
@@ -198,6 +202,7 @@ def test_an_update_that_is_not_finite_is_left_out(params):
   assert int(again.skipped) == 1
 
 
+@pytest.mark.slow
 def test_an_update_that_overflows_is_left_out(params):
   optimizer = optax.chain(optax.sgd(1e38), optax.scale(1e3))
   state = training.create_state(params, optimizer)
@@ -267,3 +272,18 @@ def test_losses_by_level(devices):
   _, metrics = mapped(state, KEY, images, LABELS.reshape(devices, -1))
   np.testing.assert_array_equal(metrics["level_losses"], [0 + 1, 2, np.inf, 0])
   np.testing.assert_array_equal(metrics["level_counts"], [2, 1, 5, 0])
+
+
+def test_learning_rates_fall_as_said():
+  """Against the formulas at points where they are known, and without a jump where the warm-up ends."""
+  cosine = training.cosine_rate(0.5, 10, steps=30)
+  rates = [cosine(n) for n in (0, 5, 10, 15, 20, 30)]
+  np.testing.assert_allclose(rates, [0, 0.25, 0.5, 0.25 + 0.25 / 2**0.5, 0.25, 0], atol=1e-7)
+  falling = training.inverse_sqrt_rate(0.5, 10)
+  np.testing.assert_allclose(
+    [falling(n) for n in (0, 5, 10, 40, 1000)], [0, 0.25, 0.5, 0.25, 0.05], rtol=1e-6
+  )
+  with pytest.raises(ValueError, match=r"warmup must be below the 10 steps .* got 10"):
+    training.cosine_rate(0.5, 10, steps=10)
+  with pytest.raises(ValueError, match=r"warmup must be positive .* got 0"):
+    training.inverse_sqrt_rate(0.5, 0)

@@ -16,6 +16,7 @@ def definition(q, k, v):
   return jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(scores), v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [49, 2 * 1024 + 2])
 def test_equals_its_definition(number):
   """The larger number is split in two parts, a divisor of it each."""
@@ -35,6 +36,7 @@ def test_scores_of_narrow_types_are_float32():
   assert np.abs(wide(got) - expected).max() < 0.02 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_a_map_of_64_by_64_needs_no_matrix_of_all_scores():
   """That of a batch of 2 alone has 134 MB, and its derivative as many."""
   model = ddim_jax.UNet(channels=8, multipliers=(1,), blocks=1, attention=(64,), groups=4, dropout=0.0)

@@ -18,6 +18,8 @@ from tests.helpers import random_variables, shapes
 KEY = jax.random.key(0)
 SMALL = {"channels": 32, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "groups": 8}
 SHALLOW = SMALL | {"multipliers": (1,), "attention": (8,)}
+TINY = SHALLOW | {"attention": ()}
+"""Attention in the middle only."""
 
 
 INITIAL = ddim_jax.UNet(**SMALL)
@@ -60,14 +62,18 @@ def test_count_equals_diffusers(size):
   ("config", "size"),
   [
     (SMALL | {"num_classes": 3}, 8),
-    (SMALL | {"channels": 64, "groups": 32, "blocks": 2, "multipliers": (1, 1, 2), "attention": (8, 4)}, 16),
+    pytest.param(
+      SMALL | {"channels": 64, "groups": 32, "blocks": 2, "multipliers": (1, 1, 2), "attention": (8, 4)},
+      16,
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_equals_a_torch_composition_of_the_same_network(config, size):
   pytest.importorskip("torch")
   model = ddim_jax.UNet(**config, out_channels=2)
   variables = random_variables(model, (1, size, size, 2))
-  x = jax.random.normal(KEY, (3, size, size, 2))
+  x = jax.random.normal(KEY, (3, size, size, 2), jnp.float32)
   t, label = jnp.array([1, 500, 1000]), jnp.array([0, 2, 3])
   label = label if "num_classes" in config else None
   ours = jax.jit(model.apply)(variables, x, t, label)
@@ -104,6 +110,7 @@ def test_initialisers_are_the_ddpm_codes(initial_variables):
       assert np.all(np.asarray(leaf) == (1 if name.endswith("scale") else 0)), name
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_keeps_float32_parameters():
   x, t = jax.random.normal(KEY, (4, 8, 8, 3)), jnp.array([1, 10, 500, 1000])
   model = ddim_jax.UNet(**SMALL)
@@ -115,6 +122,7 @@ def test_bfloat16_is_close_and_keeps_float32_parameters():
   assert 1e-4 < np.linalg.norm(full - low) / np.linalg.norm(full) < 0.03
 
 
+@pytest.mark.slow
 def test_remat_changes_neither_parameters_nor_gradients_with_dropout():
   x, t = jax.random.normal(KEY, (2, 8, 8, 3)), jnp.array(300)
   variables = random_variables(ddim_jax.UNet(**SHALLOW), x.shape)
@@ -129,7 +137,7 @@ def test_remat_changes_neither_parameters_nor_gradients_with_dropout():
 
 
 def test_dropout_acts_in_training_only():
-  model, x = ddim_jax.UNet(**SHALLOW, dropout=0.5), jnp.ones((1, 8, 8, 3))
+  model, x = ddim_jax.UNet(**TINY, dropout=0.5), jnp.ones((1, 8, 8, 3))
   variables = random_variables(model, x.shape)
   train = jax.jit(lambda key: model.apply(variables, x, 5, train=True, rngs={"dropout": key}))
   assert np.abs(train(KEY) - train(jax.random.key(1))).max() > 1e-3
@@ -138,7 +146,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_dropout_of_an_image_comes_from_its_key():
-  model, x = ddim_jax.UNet(**SHALLOW, dropout=0.5), jax.random.normal(KEY, (3, 8, 8, 3))
+  model, x = ddim_jax.UNet(**TINY, dropout=0.5), jax.random.normal(KEY, (3, 8, 8, 3))
   variables, keys = random_variables(model, x.shape), jax.random.split(KEY, 3)
   train = jax.jit(lambda x, keys: model.apply(variables, x, 5, train=True, keys=keys))
   together = train(x, keys)
@@ -163,7 +171,7 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
 
 
 def test_no_label_is_the_null_class():
-  model, x = ddim_jax.UNet(**SHALLOW, num_classes=4), jnp.ones((2, 8, 8, 3))
+  model, x = ddim_jax.UNet(**TINY, num_classes=4), jnp.ones((2, 8, 8, 3))
   variables = random_variables(model, x.shape)
   apply = jax.jit(model.apply)
   none = apply(variables, x, 5)
@@ -172,7 +180,7 @@ def test_no_label_is_the_null_class():
 
 
 def test_scalar_and_vector_levels_agree():
-  model, x = ddim_jax.UNet(**SHALLOW), jax.random.normal(KEY, (3, 8, 8, 3))
+  model, x = ddim_jax.UNet(**TINY), jax.random.normal(KEY, (3, 8, 8, 3))
   variables = random_variables(model, x.shape)
   apply = jax.jit(model.apply)
   for same in (jnp.full(3, 7), 7.0, jnp.full(3, 7.0)):
@@ -224,7 +232,7 @@ class Norm(nn.Module):
     return group_norm(x, 4, 1e-6, self.operations, x.dtype, "n")
 
 
-@pytest.mark.parametrize("conv", ["direct", "winograd"])
+@pytest.mark.parametrize("conv", ["direct", pytest.param("winograd", marks=pytest.mark.slow)])
 def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
   model = ddim_jax.UNet(**SMALL | {"num_classes": 3, "conv": conv})
   x, t, labels = jnp.zeros((8, 8, 8, 3)), jnp.ones((8,), jnp.int32), jnp.zeros((8,), jnp.int32)
@@ -232,6 +240,7 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
   assert not exchanges(model.apply, variables, x, t, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", [True, False])
 def test_sampling_on_a_mesh_with_explicit_axes(inside):
   """With the mesh set, or known from the arrays alone; network and sampler are not wrapped."""

@@ -1,0 +1,81 @@
+"""Models on a hub: what is uploaded, and that it comes back."""
+
+import shutil
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+
+import ddim_jax
+from ddim_jax.commands.push import push
+from ddim_jax.models import build, config
+
+NAME = "somebody/digits"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+  """A folder in place of the hub, which cannot be reached from tests: what is uploaded is copied there."""
+  there = tmp_path / "hub"
+
+  class Api:
+    def create_repo(self, repo_id, *, private, exist_ok):
+      assert exist_ok
+      (there / repo_id).mkdir(parents=True)
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+      assert commit_message
+      shutil.copytree(folder_path, there / repo_id, dirs_exist_ok=True)
+
+  monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(there / name))
+  return there
+
+
+def saved(folder, **changes):
+  """A model of random weights as a file."""
+  network = config.Network(8, (1,), 1, attention=(), dropout=0.0, groups=4, conditional=True)
+  options = config.Config(network=network, diffusion=config.Diffusion(**changes))
+  model = build.from_config(options, (8, 8, 1), ("cat", "dog"), step=3)
+  model = model.replace(params=jax.device_get(model.init(jax.random.key(0))))
+  model.save(folder / "mine.safetensors", half=False)
+  return str(folder / "mine.safetensors"), model
+
+
+def test_a_model_comes_back_from_the_hub_with_its_classes_and_for_diffusers(hub, tmp_path):
+  diffusers = pytest.importorskip("diffusers")
+  where, model = saved(tmp_path)
+  push(where, NAME)
+  files = {str(path.relative_to(hub / NAME)) for path in (hub / NAME).rglob("*") if path.is_file()}
+  assert {"README.md", "model.safetensors", "model_index.json", "samples.png"} < files
+  again = ddim_jax.load(NAME)
+  assert (again.classes, again.step) == (("cat", "dog"), 3)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-6), model.params, again.params
+  )
+  theirs = diffusers.UNet2DModel.from_pretrained(hub / NAME / "unet")
+  assert theirs.config.sample_size == 8
+  text = (hub / NAME / "README.md").read_text()
+  assert text.startswith("---\nlibrary_name: diffusers\n")
+  for part in (f'ddim_jax.load("{NAME}")', "cat, dog", "(samples.png)", "3 updates of 128 images"):
+    assert part in text
+
+
+def test_what_diffusers_cannot_say_is_pushed_for_this_project_alone(hub, tmp_path, capsys):
+  where, _ = saved(tmp_path, schedule="flow", predict="flow")
+  push(where, NAME, samples=False)
+  assert {path.name for path in (hub / NAME).iterdir()} == {"README.md", "model.safetensors"}
+  assert "no files for diffusers: " in capsys.readouterr().out
+  assert ddim_jax.load(NAME).parameterisation is ddim_jax.FLOW
+  assert "library_name: ddim_jax" in (hub / NAME / "README.md").read_text()
+
+
+def test_a_name_and_a_token_are_asked_for(tmp_path, monkeypatch):
+  where, _ = saved(tmp_path)
+  with pytest.raises(ValueError, match="repository must be OWNER/NAME, got 'digits'"):
+    push(where, "digits")
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+  with pytest.raises(ValueError, match=r"was not written|needs a token"):
+    push(where, NAME, samples=False)
