@@ -194,10 +194,10 @@ class UNet(nn.Module):
     def halve(h: jax.Array, level: int) -> jax.Array:
       if self.resample == "pool":
         return halved(h)
-      name, options = f"down_{level}_downsample", {"strides": 2, "padding": self.down_padding}
+      name, padding = f"down_{level}_downsample", self.down_padding
       if self.resample == "block":
         return block(h, level, name, size="half")
-      return conv(h.shape[-1], dtype=self.dtype, name=name, **options)(h)
+      return conv(h.shape[-1], dtype=self.dtype, name=name, strides=2, padding=padding)(h)
 
     def double(h: jax.Array, level: int) -> jax.Array:
       if self.resample == "pool":
