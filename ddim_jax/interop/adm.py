@@ -80,7 +80,7 @@ def shape_of(weights: dict[str, np.ndarray]) -> tuple[Shape, dict[str, Any]]:
   if not any(name.startswith("output_blocks.") for name in weights):
     raise ValueError("these are weights of a classifier: ddim_jax.interop.load_adm_classifier reads them")
   has = lambda place: any(name.startswith(place) for name in weights)
-  # The first number without a residual block that changes nothing but the width ends the first level.
+  # A level ends where output_blocks hold weights that double the size, or where input_blocks hold none.
   count = next(i for i in itertools.count() if not has(f"output_blocks.{i}."))
   ends = [
     i for i in range(count) for j in (1, 2)

@@ -50,12 +50,15 @@ def load_adm_classifier(
   if number % (blocks + 1):
     raise ValueError(f"depth must make {number} input_blocks whole levels, got {blocks} blocks a level")
   starts = range(1, number, blocks + 1)
-  widths = [weights[f"input_blocks.{i}.0.in_layers.2.weight"].shape[0] for i in starts]
-  channels, (first, inputs) = (
-    weights["time_embed.0.weight"].shape[1],
-    weights["input_blocks.0.0.weight"].shape[:2],
-  )
+  blocks_of_levels = [f"input_blocks.{i}.0.in_layers.2.weight" for i in starts]
+  if not set(blocks_of_levels) <= set(weights):
+    raise ValueError(f"depth must be the number of residual blocks a level, got {blocks} for {path}")
+  widths = [weights[name].shape[0] for name in blocks_of_levels]
+  channels = weights["time_embed.0.weight"].shape[1]
+  first, inputs = weights["input_blocks.0.0.weight"].shape[:2]
   attended = tuple(level for level, i in enumerate(starts) if f"input_blocks.{i}.1.qkv.weight" in weights)
+  if any(widths[level] % head_dim for level in (*attended, -1)):
+    raise ValueError(f"head_dim must divide the widths with attention, of {widths}, got {head_dim}")
   model = Classifier(
     num_classes=weights["out.2.c_proj.weight"].shape[0],
     channels=first,
@@ -81,10 +84,9 @@ def load_adm_classifier(
   inner = adm.rename_of(config)
 
   def rename(layer: str, levels: int) -> str:
-    of_pool = {"pool": "out.2", "pool/out": "out.2.c_proj"} | {
-      f"pool/{part}": f"out.2.{part}" for part in "qkv"
-    }
-    return of_pool.get(layer) or inner(layer, levels)
+    if not layer.startswith("pool"):
+      return inner(layer, levels)
+    return layer.replace("pool", "out.2").replace("/out", ".c_proj").replace("/", ".")
 
   params = names.convert(apart, shapes, len(widths), rename, str(path))
   return model, {"params": params}

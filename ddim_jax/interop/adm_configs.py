@@ -50,7 +50,7 @@ FLAGS: dict[str, Any] = {
 
 
 class Shape(NamedTuple):
-  """What the weights of a network tell of it: the same for two networks only if their flags are, too.
+  """What the weights of a network tell of it. Published networks of one shape have the same flags.
 
   Attributes:
     channels: Base width.

@@ -73,6 +73,8 @@ def unet(labels=None, **options):
     (lambda: unet(dropout=1.0), "dropout must be"),
     (lambda: unet(embedding=-1), "embedding must be None or at least 1, got -1"),
     (lambda: unet(head_dim=0), "head_dim must be"),
+    (lambda: unet(head_dim=4, heads=2), "give head_dim or heads, not both: got 4 and 2"),
+    (lambda: unet(resample="linear"), "resample must be conv, block or pool, got 'linear'"),
     (lambda: unet(num_classes=3, labels=[-1, 0]), r"labels must be in \[0, 3\], got \[-1"),
     (lambda: unet(num_classes=3, labels=[0, 4]), r"labels must be in \[0, 3\]"),
     (lambda: unet(num_classes=3, null_class=False, labels=[0, 3]), r"labels must be in \[0, 2\]"),

@@ -208,6 +208,10 @@ def test_a_classifier_of_guided_diffusion(updown, tmp_path):
   assert relative(jax.jit(classifier.apply)(variables, x, t), expected) < 2e-5
   with pytest.raises(ValueError, match="depth must make 6 input_blocks whole levels, got 3"):
     interop.load_adm_classifier(tmp_path / "classifier.pt", depth=3)
+  with pytest.raises(
+    ValueError, match=r"head_dim must divide the widths with attention, of \[32, 64\], got 48"
+  ):
+    interop.load_adm_classifier(tmp_path / "classifier.pt", head_dim=48)
   torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
   with pytest.raises(ValueError, match="no classifier of guided-diffusion with attention pooling"):
     interop.load_adm_classifier(tmp_path / "other.pt")

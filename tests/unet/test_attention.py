@@ -45,3 +45,10 @@ def test_a_map_of_64_by_64_needs_no_matrix_of_all_scores():
   loss = lambda variables, x: jnp.sum(model.apply(variables, x, jnp.int32(1), train=True) ** 2)
   program = jax.jit(jax.grad(loss)).lower(variables, x).compile()
   assert program.memory_analysis().temp_size_in_bytes < 64 * 4096**2
+
+
+@pytest.mark.parametrize("heads", [{"heads": 3}, {"head_dim": 3}])
+def test_heads_that_do_not_share_the_channels_are_refused(heads):
+  network = ddim_jax.UNet(channels=8, multipliers=(1,), blocks=1, attention=(), groups=4, **heads)
+  with pytest.raises(ValueError, match="head_dim and heads must divide the channels with attention, 8"):
+    jax.eval_shape(network.init, KEY, jnp.zeros((1, 8, 8, 3)), 1)

@@ -123,12 +123,13 @@ def test_bfloat16_is_close_and_keeps_float32_parameters():
 
 
 @pytest.mark.slow
-def test_remat_changes_neither_parameters_nor_gradients_with_dropout():
+@pytest.mark.parametrize("options", [{}, {"multipliers": (1, 1), "resample": "block", "heads": 2}])
+def test_remat_changes_neither_parameters_nor_gradients_with_dropout(options):
   x, t = jax.random.normal(KEY, (2, 8, 8, 3)), jnp.array(300)
-  variables = random_variables(ddim_jax.UNet(**SHALLOW), x.shape)
+  variables = random_variables(ddim_jax.UNet(**SHALLOW | options), x.shape)
 
   def gradient(remat):
-    model = ddim_jax.UNet(**SHALLOW, remat=remat)
+    model = ddim_jax.UNet(**SHALLOW | options, remat=remat)
     chex.assert_trees_all_equal_shapes(variables, shapes(model, x.shape))
     loss = lambda v: jnp.sum(model.apply(v, x, t, train=True, rngs={"dropout": KEY}) ** 2)
     return jax.jit(jax.grad(loss))(variables)
