@@ -170,7 +170,7 @@ def test_a_file_becomes_a_model_that_samples(tiny, tmp_path):
 
 def test_what_such_a_model_cannot_do_is_said(tiny, tmp_path):
   path, weights, model = tiny
-  with pytest.raises(ValueError, match=r"tell image_size, num_heads.*: pass flags"):
+  with pytest.raises(ValueError, match=r"tell image_size, num_heads.*: give ddim_jax.load flags"):
     ddim_jax.load(path)
   with pytest.raises(ValueError, match=r"flags must be some of image_size.*, got heads"):
     ddim_jax.load(path, flags={"heads": 4})
