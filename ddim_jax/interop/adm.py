@@ -126,8 +126,8 @@ def _flags(shape: Shape, given: dict[str, Any], source: str) -> dict[str, Any]:
   if published is None and not given:
     raise ValueError(
       f"{source} has not the shape of a published network of improved-diffusion or guided-diffusion; its"
-      f" weights do not tell {', '.join(FLAGS)}: give ddim_jax.load flags={{...}}, those that it was trained with"
-      " where they differ from the defaults of guided-diffusion"
+      f" weights do not tell {', '.join(FLAGS)}: give ddim_jax.load flags={{...}}, those that it was"
+      " trained with where they differ from the defaults of guided-diffusion"
     )
   return FLAGS | (published or {}) | given
 
