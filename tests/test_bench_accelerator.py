@@ -64,7 +64,10 @@ def test_the_rows_say_what_was_not_measured():
     "parity/output/here": {"bfloat16": {"relative_rms": 0.01}},
   }
   text = readme({"rows": rows, "about": {"machine": {"device": "a GPU"}}})
-  assert "| sample 8, an image and step | 0.5 (1.00) | not measured | 1 (2.00) | not measured |" in text
+  assert (
+    "| sample 8, an image and step | 0.5 (1.00) | not measured | not measured | 1 (2.00) | not measured |"
+    in text
+  )
   assert "First training step: 80.0 s, with the compilation cache not measured s" in text
   assert "Parity of the output, bfloat16: 0.01" in text
 

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import pytest
 
 import ddim_jax
-from ddim_jax.commands import compare, convert, distil_model, editing, export, inspect_model, options, play
+from ddim_jax.commands import (
+  compare,
+  convert,
+  distil_model,
+  editing,
+  export,
+  inspect_model,
+  options,
+  play,
+  push,
+)
 from ddim_jax.commands import sample_images as sampling
 from ddim_jax.commands import train_model as training
 from ddim_jax.commands.main import COMMANDS
@@ -26,6 +36,7 @@ OF_COMMANDS = {
   "inspect": options.names(inspect_model.inspect, config.Data),
   "play": options.names(play.play),
   "distil": options.names(distil_model.distil_model),
+  "push": options.names(push.push),
 }
 OF_OTHERS = {"help", "worker", "command"}
 """Of every program, and of gcloud."""
@@ -128,8 +139,8 @@ def test_commands_and_options_exist(page):
 
 
 def named(text):
-  """Options named in a text, as names of arguments."""
-  found = {option.replace("-", "_") for option in re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)}
+  """Options named in a text, as names of arguments; flags of XLA are not ours."""
+  found = {option.replace("-", "_") for option in re.findall(r"(?<![\w-])--(?!xla_)([a-z][\w-]*)", text)}
   return {option.removeprefix("no_") for option in found}
 
 

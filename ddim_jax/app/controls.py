@@ -22,6 +22,10 @@ class Controls(NamedTuple):
   spacing: gr.Dropdown
 
 
+DRAWN = tuple(name for name in SOLVERS if name != tables.LEARNED)
+"""Solvers of the page, which takes one step at a time and knows no variances that a network predicts."""
+
+
 def controls(model: Model) -> Controls:
   """Controls of what the model can do; those of what it cannot are hidden."""
   first, guided = Settings(), model.null_label is not None
@@ -32,7 +36,7 @@ def controls(model: Model) -> Controls:
   most = min(model.schedule.T, MOST_STEPS)
   steps = gr.Slider(1, most, min(first.steps, most), step=1, label="Steps S", elem_id="steps")
   guidance = gr.Slider(0, 8, first.guidance, step=0.1, label="Guidance", visible=guided, elem_id="guidance")
-  solver = gr.Dropdown(list(SOLVERS), value=first.solver, label="Solver", elem_id="solver")
+  solver = gr.Dropdown(list(DRAWN), value=first.solver, label="Solver", elem_id="solver")
   eta = gr.Slider(0, 1, first.eta, step=0.05, label="Noise eta (solver ddim)", elem_id="eta")
   spacing = gr.Dropdown(list(_SPACINGS), value=OWN, label="Spacing of the levels", elem_id="spacing")
   solver.change(

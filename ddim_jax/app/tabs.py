@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from ddim_jax.app import tasks, views
-from ddim_jax.app.controls import settings_of
+from ddim_jax.app.controls import DRAWN, settings_of
 from ddim_jax.app.frame import LONG, QUIET, Frame, place, shown_in_place
 from ddim_jax.app.handlers import Trajectory
 from ddim_jax.app.settings import Settings, to_query
-from ddim_jax.models import SOLVERS, tables
+from ddim_jax.models import tables
 
 Values = list[Any]
 
@@ -96,7 +96,7 @@ def solvers(frame: Frame) -> gr.Column:
   """Solvers side by side."""
   with gr.Column(visible=False) as part:
     first = ["ddim", "dpmpp-2m", "unipc2", "deis3"]
-    names = gr.CheckboxGroup(list(SOLVERS), value=first, label="Solvers", elem_id="names")
+    names = gr.CheckboxGroup(list(DRAWN), value=first, label="Solvers", elem_id="names")
     evaluations = gr.Slider(
       1, 100, 10, step=1, label="Evaluations of the network for each", elem_id="evaluations"
     )

@@ -168,6 +168,8 @@ def test_weights_and_losses_are_finite_at_every_level(factory):
   schedule = factory(10)
   for weighting in (None, training.min_snr(), training.p2(), training.variational()):
     for parameterisation in (ddim_jax.EPS, ddim_jax.X0, ddim_jax.V):
+      if parameterisation is ddim_jax.EPS and factory is ddim_jax.jsd_schedule:
+        continue  # it ends in noise alone, which is refused
       losses = training.example_losses(lambda w, x, *_: w * x, schedule, parameterisation, weighting)
       one = lambda w, t, losses=losses: losses(w, KEY[None], jnp.ones((1, 3)), None, t)[0]
       for t in range(1, 11):
