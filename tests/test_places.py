@@ -62,6 +62,7 @@ def test_the_home_is_expanded(monkeypatch, tmp_path):
       places.local(wrong, "out")
 
 
+@pytest.mark.slow
 def test_the_second_in_a_folder_is_refused_by_the_name_of_the_first(tmp_path):
   """A process, then a thread; a lock whose process was killed holds nothing."""
   code = (
@@ -153,6 +154,7 @@ def test_help_in_a_narrow_terminal(columns, monkeypatch, capsys):
   assert os.environ["COLUMNS"] in ("60", "nonsense")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_gone_is_no_traceback():
   command = f"{sys.executable} -m ddim_jax sample --help"
   environment = os.environ | {"COLUMNS": "1"}

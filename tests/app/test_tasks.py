@@ -51,6 +51,7 @@ def test_pictures_are_those_of_the_model(counted, settings):
   )
 
 
+@pytest.mark.slow
 def test_a_model_of_standardised_data_shows_three_deviations_each_way(counted):
   model = counted.model.replace(
     scaling=data.Scaling("float32", 5.0, 2.0, bounded=False), restrict=lambda denoise, _: denoise

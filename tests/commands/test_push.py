@@ -2,7 +2,6 @@
 
 import shutil
 
-import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import ddim_jax
 from ddim_jax.commands.push import push
 from ddim_jax.models import build, config
 
+huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra hf")
 NAME = "somebody/digits"
 
 

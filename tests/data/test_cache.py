@@ -132,6 +132,7 @@ def test_nothing_is_left_of_an_attempt_that_failed(folder, tmp_path, monkeypatch
   assert not list(cache.glob(".partial*"))
 
 
+@pytest.mark.slow
 def test_processes_share_a_cache_and_one_decodes(folder, tmp_path):
   code = (
     "import sys, numpy as np; from ddim_jax import data; told = [];"

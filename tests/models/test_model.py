@@ -32,6 +32,7 @@ def drawn(old, name):
   return np.load(old / f"{name}.npz")["arr_0"].astype(int)
 
 
+@pytest.mark.slow
 def test_a_run_of_before_draws_what_it_drew(old):
   model = ddim_jax.load(old)
   assert (model.shape, model.step, len(model.classes)) == ((8, 8, 1), 3, 10)
@@ -48,6 +49,7 @@ def test_a_run_of_before_draws_what_it_drew(old):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_run_of_before_goes_on_as_it_was_saved(old, packed):
   """Every array of its checkpoint, as vectors or as a tree."""
@@ -207,6 +209,7 @@ def test_what_is_not_there(tmp_path, monkeypatch, where, error, message):
     ddim_jax.load(where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", ["named", "words of diffusers"])
 def test_a_unet_of_ones_own_is_saved_and_loaded(tmp_path, spread):
   """By the names of its options, or where these do not say it all, in the words of diffusers."""

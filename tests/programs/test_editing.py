@@ -69,6 +69,7 @@ def test_inpainting_keeps_what_is_black_in_the_mask_and_paints_the_rest(workdir,
   np.testing.assert_array_equal(original, images[..., 0])
 
 
+@pytest.mark.slow
 def test_classes_stand_above_their_columns(workdir, tmp_path):
   out = tmp_path / "classes.png"
   draw(workdir, out, "--num", 20)
@@ -92,6 +93,7 @@ def test_strength_says_how_far_from_the_picture(workdir, tmp_path):
   assert 0 < far[0] < 0.3 * far[1]
 
 
+@pytest.mark.slow
 def test_a_picture_becomes_one_of_another_class(workdir, tmp_path):
   """Of its own class it is itself again, of another it is not, and less so over more of the levels."""
   out, far = tmp_path / "edited.png", {}
@@ -105,6 +107,7 @@ def test_a_picture_becomes_one_of_another_class(workdir, tmp_path):
   assert 2 < far[2, 0.34] < far[2, 1.0]
 
 
+@pytest.mark.slow
 def test_pictures_of_any_size_are_fitted_to_the_model(workdir, tmp_path, capsys):
   """Four times the size and wider: the middle, resized. It says so."""
   wide = np.full((4 * SIDE, 6 * SIDE), 200, np.uint8)

@@ -81,6 +81,7 @@ def test_guidance_leads_away_from_no_class_and_no_condition(model):
   assert np.abs(each[1] - both[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_file_keeps_how_conditions_are_scaled(model, tmp_path):
   model.save(tmp_path / "m.safetensors", half=False)
   loaded = ddim_jax.load(tmp_path / "m.safetensors")

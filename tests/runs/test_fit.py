@@ -112,6 +112,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(whole, tmp_path):
   assert losses(tmp_path) == losses(workdir)
 
 
+@pytest.mark.slow
 def test_a_pair_of_functions_trains_the_same(whole, tmp_path):
   """And floats in [-1, 1] are what their pixels are."""
   array = np.asarray(images() / np.float32(127.5) - 1, np.float32)
@@ -199,6 +200,7 @@ def test_any_optimiser_and_schedule(tmp_path):
   assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_schedule_by_name_is_the_one_of_optax(tmp_path):
   """With AdamW and its weight decay, which a checkpoint remembers."""
   decayed = partial(optax.adamw, weight_decay=0.2)
@@ -231,6 +233,7 @@ def test_a_schedule_that_cannot_be_is_refused(tmp_path, options, message):
   assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("kind", "distribution", "mean", "deviation"),
   [("edm", "log_normal", -1.2, 1.2), ("flow", "logit_normal", 0.0, 1.0)],
@@ -261,6 +264,7 @@ def test_pairs_of_levels_are_uniform(tmp_path):
     fit(tmp_path, Small(), images(), steps=1, level_distribution="log_normal", antithetic=True, **QUICK)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_learn_at_another_rate_and_says_so(tmp_path, capsys):
   options = {**QUICK, "warmup": 2, "progress": True}
   fit(tmp_path, Small(), images(), steps=3, **options)

@@ -56,6 +56,7 @@ def test_any_other_pixel_is_another_reference(judge, other, tmp_path):
   np.testing.assert_allclose(found.moments.mean, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_of_nan_is_never_the_best(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)
   model = models.from_network(lambda params, x, t: x * params, (8, 8, 1), params=np.float32(0.5))
@@ -65,6 +66,7 @@ def test_a_model_of_nan_is_never_the_best(tmp_path):
   assert np.isfinite(found["frechet_0.5"])
 
 
+@pytest.mark.slow
 def test_hosts_share_an_evaluation(tmp_path, monkeypatch):
   """Two processes are simulated, one after the other: what each has seen is kept instead of exchanged."""
   pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)

@@ -20,6 +20,7 @@ with waiting("compiling"):
 """
 
 
+@pytest.mark.slow
 def test_seconds_are_counted_on_a_terminal():
   controller, terminal = os.openpty()
   environment = os.environ | {"PYTHONPATH": str(ROOT)}

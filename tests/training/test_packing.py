@@ -84,6 +84,7 @@ def run(params, optimizer, steps=3, scale=1.0):
   return state, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "optimizer", [training.warmed_up(optax.adam, warmup=2), optax.sgd(0.1, momentum=0.9)]
 )

@@ -51,6 +51,7 @@ def undivided(params):
   return state, *jax.jit(make_step(SGD))(state, KEY, IMAGES, LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_same_loss_and_gradients_on_any_number_of_devices(undivided, devices):
   """With dropout, labels and antithetic levels."""

@@ -91,11 +91,13 @@ def test_time_embedding_of_levels_is_of_t_minus_1():
   np.testing.assert_allclose(embedding[1], np.concatenate([np.sin(angles), np.cos(angles)]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_output_is_nearly_zero_and_blocks_are_the_identity(initial_variables):
   output = jax.jit(INITIAL.apply)(initial_variables, jax.random.normal(KEY, (4, 8, 8, 3)), jnp.array(500))
   assert 0 < np.abs(output).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_initialisers_are_the_ddpm_codes(initial_variables):
   """Uniform of variance 1 / fan_avg; 1e-10 of it where the network starts as the identity."""
   flat = flax.traverse_util.flatten_dict(initial_variables["params"], sep="/")
