@@ -22,6 +22,7 @@ def process_that(tmp_path, count, then):
   return tasks.Group("side", ("a/1/x", "a/2/x"), 60, {"PYTHONPATH": str(tmp_path)})
 
 
+@pytest.mark.slow
 def test_what_a_process_measured_before_it_was_stopped_is_kept(tmp_path):
   group = process_that(tmp_path, 1, "time.sleep(60)")
   rows = tasks.start(group, {}, seconds=3)

@@ -10,7 +10,6 @@ import pytest
 
 import ddim_jax
 from ddim_jax import bijective, distillation, inverse_problems, likelihood, timesteps
-from tests.helpers import slow_but
 
 T, T_NOW, S_NOW = 50, np.float64(30), np.float64(10)
 TS = np.array([50.0, 30.0, 10.0, 0.0])
@@ -110,9 +109,10 @@ WIDE = ("ode_log_density", "variational_bound")
 LOOSE = {"bijective": 256, "invert": 64}
 
 
-DTYPES = slow_but(lambda dtype: dtype == jnp.float32, [jnp.float32, jnp.bfloat16, jnp.float16])
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_narrower_type_stays_and_is_within_its_rounding_of_float64(name, dtype):

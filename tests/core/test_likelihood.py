@@ -41,6 +41,7 @@ def density(x0, S, key=KEY, divergence=likelihood.exact_divergence):
   return np.asarray(run(key, x0)[0])
 
 
+@pytest.mark.slow
 def test_the_odes_density_is_the_gaussians_and_of_second_order():
   np.testing.assert_allclose(density(DATA, 1000), EXACT, atol=2e-3)
   errors = [np.abs(density(DATA, S) - EXACT).max() for S in (50, 100)]
@@ -61,6 +62,7 @@ def test_hutchinson_has_the_exact_divergence_as_its_mean():
   assert np.abs(estimate - by_hand).max() > 0
 
 
+@pytest.mark.slow
 def test_hutchinson_in_the_ode():
   """Unbiased by image: the mean over many keys is the exact answer of the same steps."""
   tiled, keys = np.repeat(DATA[:2], 400, axis=0), jax.random.split(KEY, 800)

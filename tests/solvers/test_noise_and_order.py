@@ -31,6 +31,7 @@ def test_lower_order_final_counts_the_steps_that_are_left():
   np.testing.assert_allclose(*[run(solver, ts) for solver in two], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ancestral_steps_keep_the_marginals():
   """For data at one point, x_s has the process's mean and variance; with DDIM it is DDIM with eta."""
   x0, t, s = 0.7, 80, 30

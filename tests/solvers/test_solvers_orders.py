@@ -206,6 +206,7 @@ def test_a_level_for_every_example_and_vmap(name):
   np.testing.assert_allclose(half.astype(jnp.float32), alone, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_stochastic_steps_keep_the_marginals(order, eta):

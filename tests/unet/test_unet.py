@@ -35,6 +35,7 @@ def count(model, shape):
   return sum(leaf.size for leaf in jax.tree.leaves(shapes(model, shape)))
 
 
+@pytest.mark.slow
 def test_parameter_counts_of_the_published_networks():
   """DDPM, appendix B, gives 35.7 M for CIFAR-10 and 114 M for LSUN and CelebA-HQ at 256."""
   assert count(ddim_jax.UNet(), (1, 32, 32, 3)) == 35_746_307
@@ -148,6 +149,7 @@ def test_dropout_acts_in_training_only():
   np.testing.assert_array_equal(use(KEY), use(jax.random.key(1)))
 
 
+@pytest.mark.slow
 def test_dropout_of_an_image_comes_from_its_key():
   model, x = ddim_jax.UNet(**TINY, dropout=0.5), jax.random.normal(KEY, (3, 8, 8, 3))
   variables, keys = random_variables(model, x.shape), jax.random.split(KEY, 3)
