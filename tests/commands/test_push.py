@@ -43,6 +43,7 @@ def saved(folder, **changes):
   return str(folder / "mine.safetensors"), model
 
 
+@pytest.mark.slow
 def test_a_model_comes_back_from_the_hub_with_its_classes_and_for_diffusers(hub, tmp_path):
   diffusers = pytest.importorskip("diffusers")
   where, model = saved(tmp_path)

@@ -65,6 +65,7 @@ def test_a_network_that_ignores_its_input_takes_one_round_to_settle_and_one_to_n
   assert int(rounds) == 2
 
 
+@pytest.mark.slow
 def test_four_devices_share_the_steps():
   """With pmap and with shard_map, and every device evaluates a quarter of the window."""
 

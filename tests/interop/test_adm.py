@@ -9,6 +9,7 @@ import ddim_jax
 from ddim_jax import interop
 from ddim_jax.interop import adm, adm_configs
 from tests import oracles
+from tests.helpers import slow_but
 
 torch = pytest.importorskip("torch", reason="parity is measured against torch")
 
@@ -55,7 +56,7 @@ def saved(path, network, size=16):
   return weights
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(lambda name: name == "guided 64", NETWORKS))
 def test_networks_of_guided_diffusion(name, tmp_path):
   network, flags = NETWORKS[name]
   weights = saved(tmp_path / "model.pt", network)

@@ -245,6 +245,7 @@ def test_a_network_that_only_its_maker_knows_says_so(counting, tmp_path):
   np.testing.assert_array_equal(again.sample(2, steps=3), model.sample(2, steps=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
 def test_networks_with_other_coordinates_are_given_them(tmp_path, scheduler):
   """As `interop.Pretrained` reads them, whose steps are tested against diffusers; in training, too."""

@@ -92,6 +92,7 @@ def test_every_row_of_the_readmes_table(place, monkeypatch, capsys):
     diffusers.DDIMPipeline.from_pretrained(index.parent)
 
 
+@pytest.mark.slow
 def test_sampling_follows_the_files_unless_told_otherwise(tmp_path, capsys):
   scheduler = diffusers.DDIMScheduler(timestep_spacing="trailing", num_train_timesteps=100)
   saved(tmp_path / "in", TINY, scheduler)

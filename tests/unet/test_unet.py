@@ -44,6 +44,7 @@ def test_parameter_counts_of_the_published_networks():
   assert count(large, (1, 256, 256, 3)) == 113_673_219
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32])
 def test_count_equals_diffusers(size):
   pytest.importorskip("torch")
@@ -140,6 +141,7 @@ def test_remat_changes_neither_parameters_nor_gradients_with_dropout(options):
   chex.assert_trees_all_close(gradient(False), gradient(True), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_only():
   model, x = ddim_jax.UNet(**TINY, dropout=0.5), jnp.ones((1, 8, 8, 3))
   variables = random_variables(model, x.shape)
