@@ -129,7 +129,7 @@ def test_commands_and_options_exist(page):
       assert found, module
       sources = found[0].parent.glob("*.py") if found[0].name == "__main__.py" else found
       known = {name for path in sources for name in re.findall(r"\b(\w+): ", path.read_text())}
-      known |= OF_COMMANDS["train"] if module.endswith("train_cifar") else set()
+      known |= OF_COMMANDS["train"] if module.endswith(("train_cifar", "train_for_minutes")) else set()
       of_experiments |= known
     for option in named(" ".join(argv)):
       assert option in known | OF_OTHERS, f"{program} {argv}: {option}"
