@@ -13,7 +13,7 @@ from ddim_jax import plots, timesteps
 from ddim_jax.commands.sequences import How
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
-from ddim_jax.models import Model, datasets, denoising, drawing
+from ddim_jax.models import Model, classes, datasets, denoising, drawing
 from ddim_jax.ranges import Positive, Share
 
 _COLUMNS = 16
@@ -78,10 +78,7 @@ def _target(edit: Edit, how: How) -> Any:
   """
   if edit.image is not None and how.label is None:
     raise ValueError("--edit-to needs --class with --image: the class that the picture shows")
-  try:
-    return how.model.labels(edit.edit_to)
-  except ValueError as error:
-    raise ValueError(str(error).replace("label", "edit_to", 1)) from None
+  return classes.numbers(edit.edit_to, how.model.classes, "edit_to")
 
 
 def _as_another(how: How, keys: jax.Array, known: jax.Array, levels: Any, labels: Any, target: Any) -> Any:

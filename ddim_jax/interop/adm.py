@@ -12,7 +12,6 @@ from ddim_jax.interop.adm_configs import CLASS, FLAGS, PUBLISHED, Shape
 from ddim_jax.interop.assembly import assemble
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.interop.scheduler_defaults import choose
-from ddim_jax.places import local
 
 _BLOCK = {
   "norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1", "norm2": "out_layers.0",
@@ -219,9 +218,7 @@ def load_adm(
   Raises:
     ValueError: If the file holds anything but tensors, is not such a network, or its flags are not known.
   """
-  path = local(path)
-  if not path.is_file():
-    raise ValueError(f"{path} is not a file")
+  path = files.existing(path)
   values = files.read_pickle(path)
   if not is_adm(values):
     raise ValueError(f"{path} is no network of improved-diffusion or guided-diffusion")

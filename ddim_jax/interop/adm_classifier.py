@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from ddim_jax.interop import adm, files, names
 from ddim_jax.interop.adm_configs import GROUPS
-from ddim_jax.places import local
 from ddim_jax.unet import Sinusoids
 from ddim_jax.unet.noisy_classifier import Classifier
 
@@ -39,9 +38,7 @@ def load_adm_classifier(
   Raises:
     ValueError: If the file holds anything but tensors, or is no such classifier.
   """
-  path = local(path)
-  if not path.is_file():
-    raise ValueError(f"{path} is not a file")
+  path = files.existing(path)
   weights = files.as_arrays(files.read_pickle(path), str(path))
   if "out.2.positional_embedding" not in weights or not adm.is_adm(weights):
     raise ValueError(f"{path} is no classifier of guided-diffusion with attention pooling")

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ddim_jax.places import local
+
 
 def new_folder(path: str | Path) -> Path:
   """A folder to be written, which need not exist.
@@ -21,6 +23,18 @@ def new_folder(path: str | Path) -> Path:
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise ValueError(f"{folder} exists and is not an empty folder")
   return folder
+
+
+def existing(path: str | Path) -> Path:
+  """A file to be read.
+
+  Raises:
+    ValueError: If it is none on this machine.
+  """
+  found = local(path)
+  if not found.is_file():
+    raise ValueError(f"{found} is not a file")
+  return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 from ddim_jax.interop import files, names
 from ddim_jax.interop.assembly import assemble
 from ddim_jax.interop.pretrained import Pretrained
-from ddim_jax.places import local
 
 
 def _pick(values: Any, ema: bool, path: Path) -> dict[str, np.ndarray]:
@@ -22,7 +21,9 @@ def _pick(values: Any, ema: bool, path: Path) -> dict[str, np.ndarray]:
   return {name.removeprefix("module."): array for name, array in weights.items()}
 
 
-def _config(weights: dict[str, np.ndarray], size: int | None, dropout: float, groups: int) -> dict[str, Any]:
+def _config(
+  weights: dict[str, np.ndarray], size: int | None = None, dropout: float = 0.0, groups: int = 32
+) -> dict[str, Any]:
   """The network as UNet2DModel's configuration: in these files the shapes tell all but three things."""
 
   def shape(name: str) -> tuple[int, ...]:
@@ -79,9 +80,7 @@ def load_ddim(
   Raises:
     ValueError: If the file holds anything but tensors and plain containers, or not this network.
   """
-  path = local(path)
-  if not path.is_file():
-    raise ValueError(f"{path} is not a file")
+  path = files.existing(path)
   if path.suffix == ".safetensors":
     raise ValueError(f"path must be a .ckpt or .pth file, got {path}: ddim_jax.load reads .safetensors")
   read = files.read_pickle(path)
@@ -89,18 +88,11 @@ def load_ddim(
 
 
 def from_values(
-  values: Any,
-  path: Path,
-  *,
-  ema: bool = True,
-  size: int | None = None,
-  dropout: float = 0.0,
-  groups: int = 32,
-  scheduler: dict[str, Any] | None = None,
+  values: Any, path: Path, *, ema: bool = True, scheduler: dict[str, Any] | None = None, **settings: Any
 ) -> Pretrained:
-  """`load_ddim`, for what `files.read_pickle` has read."""
+  """`load_ddim`, for what `files.read_pickle` has read; settings are those of `_config`."""
   weights = _pick(values, ema, path)
-  config = _config(weights, size, dropout, groups)
+  config = _config(weights, **settings)
   paper = {"_class_name": "DDIMScheduler", "clip_sample": False}
   return assemble(
     lambda: weights, config, paper if scheduler is None else scheduler, names.to_ddim, str(path)

@@ -11,12 +11,13 @@ Label = int | str | Sequence[int | str] | np.ndarray | jax.Array
 _MOST_COLUMNS = 40
 
 
-def numbers(label: Label | None, classes: Sequence[str]) -> Any:
+def numbers(label: Label | None, classes: Sequence[str], name: str = "label") -> Any:
   """Classes as numbers: ``i32[]``, or ``i32[B]`` for one class for each image; None and traced ones stay.
 
   Args:
     label: As a person says it.
     classes: Names of the classes; empty if there are none.
+    name: What the argument is called.
 
   Raises:
     ValueError: If there is no such class, or none at all.
@@ -25,12 +26,12 @@ def numbers(label: Label | None, classes: Sequence[str]) -> Any:
     return label
   if not classes:
     raise ValueError(
-      "label needs a conditional model; this one is unconditional. One that comes along:"
+      f"{name} needs a conditional model; this one is unconditional. One that comes along:"
       " fashion_mnist_classes"
     )
   if isinstance(label, str) or np.ndim(label) == 0:
-    return np.int32(_number(label, classes))
-  return np.asarray([_number(one, classes) for one in np.asarray(label).ravel().tolist()], np.int32)
+    return np.int32(_number(label, classes, name))
+  return np.asarray([_number(one, classes, name) for one in np.asarray(label).ravel().tolist()], np.int32)
 
 
 def as_columns(classes: Sequence[str], num: int) -> Sequence[str]:
@@ -41,10 +42,10 @@ def as_columns(classes: Sequence[str], num: int) -> Sequence[str]:
   return classes if len(classes) < num and len(classes) <= _MOST_COLUMNS else ()
 
 
-def _number(label: Any, classes: Sequence[str]) -> int:
+def _number(label: Any, classes: Sequence[str], name: str) -> int:
   text = str(label)
   if isinstance(label, str) and text in classes:
     return list(classes).index(text)
   if text.isdigit() and int(text) < len(classes):
     return int(text)
-  raise ValueError(f"label must be in [0, {len(classes) - 1}] or one of {', '.join(classes)}, got {label!r}")
+  raise ValueError(f"{name} must be in [0, {len(classes) - 1}] or one of {', '.join(classes)}, got {label!r}")

@@ -107,8 +107,8 @@ def fit(
     weighting: Weighting of the loss: "min_snr", "p2", "variational", or a function, see
       `ddim_jax.training.Weighting`; None is L_simple.
     minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
-      something else, without weighting, level_distribution,
-      antithetic and label_dropout; see `ddim_jax.distillation`.
+      something else, without weighting, level_distribution, antithetic and label_dropout; see
+      `ddim_jax.distillation`.
     level_distribution: How levels are drawn: "uniform" from 1 to T, or as real numbers "log_normal", as EDM
       does, or "logit_normal", as flow matching does, see `ddim_jax.continuous`.
     antithetic: Draw levels in pairs t and T + 1 - t.

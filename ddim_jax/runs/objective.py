@@ -93,12 +93,9 @@ def simple(
   """``model -> (losses, levels)`` of ordinary training.
 
   Raises:
-    ValueError: If there is no weighting or distribution of that name, or it does not go with antithetic.
+    ValueError: If there is no weighting of that name; when called, as `levels`.
   """
   weigh = named(WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
-  named(LEVELS, distribution, "level_distribution")
-  if antithetic and distribution != "uniform":
-    raise ValueError(f"antithetic goes with level_distribution uniform, got {distribution}")
   return lambda model: (
     losses(model, weigh, label_dropout), levels(model.schedule, distribution, antithetic),
   )  # fmt: skip
@@ -113,8 +110,15 @@ LEVELS: dict[str, Callable[[Schedule], training.Levels]] = {
 
 
 def levels(schedule: Schedule, distribution: str = "uniform", antithetic: bool = False) -> training.Levels:
-  """How each example's level is drawn: in pairs t and T + 1 - t, or independently by a key of `LEVELS`."""
-  return training.antithetic_levels(schedule.T) if antithetic else LEVELS[distribution](schedule)
+  """How each example's level is drawn: in pairs t and T + 1 - t, or independently by a key of `LEVELS`.
+
+  Raises:
+    ValueError: If there is no distribution of that name, or it does not go with antithetic.
+  """
+  drawn = named(LEVELS, distribution, "level_distribution")
+  if antithetic and distribution != "uniform":
+    raise ValueError(f"antithetic goes with level_distribution uniform, got {distribution}")
+  return training.antithetic_levels(schedule.T) if antithetic else drawn(schedule)
 
 
 _ALIKE = (optax.adam, optax.adamw, optax.sgd)
