@@ -41,22 +41,14 @@ def plain(model: Model) -> Model:
   )  # fmt: skip
 
 
-def measured(
-  model: Model, num: int, folder: Path, inception: Path | None, batch: int = 256
-) -> dict[str, Any]:
+def measured(model: Model, num: int, folder: Path, inception: Path | None) -> dict[str, Any]:
   """Distances of ``num`` deterministic samples to the training images, by steps; image i is of class i modulo
   their number."""
   judge = quality.judge(model.shape[-1], model.config.data.data, inception)
   real = quality.reference(datasets.open_data(model.config.data), judge, folder)
   rows = {}
   for steps in (S for S in STEPS if model.schedule.T >= S):
-    seen: quality.Seen | None = None
-    size, draw = drawing.numbered_pictures(model, model.levels(steps), at_once=min(batch, num))
-    for start in range(0, num, size):
-      pictures = draw(np.arange(start, start + size))[: num - start]
-      seen = quality.add(seen, *judge.look(pictures))
-    if seen is None:
-      raise ValueError(f"--eval-num must be positive, got {num}")
+    seen = quality.drawn(judge, model, model.levels(steps), num)
     rows[str(steps)] = quality.measure(real, seen)
     say(f"S = {steps}: {judge.name} {rows[str(steps)]['frechet']:.2f}, N = {num:,}")
   return {"distance": judge.name, "steps": rows}
@@ -70,9 +62,9 @@ def train_for_minutes(args: Args) -> int:
   trained = ddim_jax.load(workdir)
   model = plain(trained)
   model.save(workdir / "model.safetensors")
-  size, draw = drawing.numbered_pictures(trained, trained.levels(min(50, trained.schedule.T)), at_once=_DRAWN)
-  columns = len(trained.classes) or None
-  plots.save_png(workdir / "samples.png", plots.grid(draw(np.arange(size))[:_DRAWN], columns), {"steps": 50})
+  size, draw = drawing.numbered_pictures(trained, trained.levels(trained.own_steps), at_once=_DRAWN)
+  drawn = plots.grid(draw(np.arange(size))[:_DRAWN], len(trained.classes) or None)
+  plots.save_png(workdir / "samples.png", drawn, {"S": trained.own_steps})
   device = jax.devices()[0]
   about = {
     "device": device.device_kind, "jax": jax.__version__, "began_with": args.run.origin,

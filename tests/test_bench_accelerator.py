@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.bench import tasks
+from experiments.bench import sides
 from experiments.bench.accelerator import accelerator, readme
 
 PRINTS = """
@@ -19,19 +19,19 @@ print("something else")
 def process_that(tmp_path, count, then):
   """A group of two tasks whose process does the first ``count`` and then something else."""
   (tmp_path / "side.py").write_text(PRINTS.format(count=count, then=then))
-  return tasks.Group("side", ("a/1/x", "a/2/x"), 60, {"PYTHONPATH": str(tmp_path)})
+  return sides.Group("side", ("a/1/x", "a/2/x"), 60, {"PYTHONPATH": str(tmp_path)})
 
 
 @pytest.mark.slow
 def test_what_a_process_measured_before_it_was_stopped_is_kept(tmp_path):
   group = process_that(tmp_path, 1, "time.sleep(60)")
-  rows = tasks.start(group, {}, seconds=3)
+  rows = sides.start(group, {}, seconds=3)
   assert rows == {"a/1/x": {"milliseconds": 1.0}, "a/2/x": {"not measured": "stopped after 3 s"}}
 
 
 def test_a_process_that_fails_says_why(tmp_path):
   group = process_that(tmp_path, 1, "sys.exit('out of memory')")
-  assert tasks.start(group, {}, seconds=30)["a/2/x"] == {
+  assert sides.start(group, {}, seconds=30)["a/2/x"] == {
     "error": "the process ended with status 1: out of memory"
   }
 
@@ -40,7 +40,7 @@ def test_a_task_that_raises_leaves_the_others_their_turn(capsys):
   def fail():
     raise ValueError("no such algorithm\nat all")
 
-  tasks.serve({"a/1/x": fail, "a/2/x": lambda: {"milliseconds": 2.0}})
+  sides.serve({"a/1/x": fail, "a/2/x": lambda: {"milliseconds": 2.0}})
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   assert rows == [{"a/1/x": {"error": "ValueError: no such algorithm"}}, {"a/2/x": {"milliseconds": 2.0}}]
 
@@ -48,13 +48,13 @@ def test_a_task_that_raises_leaves_the_others_their_turn(capsys):
 def test_times_are_of_a_unit_of_work_without_the_first_calls(monkeypatch):
   """A clock that a call moves on: 5 s for the first, 2 s for the second, 1 s for the others."""
   now, taken = [0.0], iter([5, 2, 1, 1, 1])
-  monkeypatch.setattr(tasks.time, "perf_counter", lambda: now[0])
+  monkeypatch.setattr(sides.time, "perf_counter", lambda: now[0])
 
   def call():
     now[0] += next(taken)
 
   expected = {"milliseconds": 250.0, "range": [250.0, 250.0], "first_call_seconds": 5.0}
-  assert tasks.timed(call, rounds=3, work=4) == expected
+  assert sides.timed(call, rounds=3, work=4) == expected
 
 
 def test_the_rows_say_what_was_not_measured():

@@ -13,6 +13,7 @@ from ddim_jax.commands import (
   convert,
   distil_model,
   editing,
+  evaluate_model,
   export,
   inspect_model,
   options,
@@ -37,6 +38,7 @@ OF_COMMANDS = {
   "play": options.names(play.play),
   "distil": options.names(distil_model.distil_model),
   "push": options.names(push.push),
+  "evaluate": options.names(evaluate_model.evaluate),
 }
 OF_OTHERS = {"help", "worker", "command"}
 """Of every program, and of gcloud."""

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, get_args
 
 import gradio as gr
 
-from ddim_jax.app.settings import EACH, MOST_STEPS, OWN, Settings
+from ddim_jax.app.settings import EACH, MOST_STEPS, OWN, Settings, first
 from ddim_jax.models import SOLVERS, Model, tables
 
 _SPACINGS = (OWN, *get_args(tables.SpacingName))
@@ -28,16 +28,16 @@ DRAWN = tuple(name for name in SOLVERS if name != tables.LEARNED)
 
 def controls(model: Model) -> Controls:
   """Controls of what the model can do; those of what it cannot are hidden."""
-  first, guided = Settings(), model.null_label is not None
-  seed = gr.Number(first.seed, label="Seed", precision=0, minimum=0, elem_id="seed")
+  begun, guided = first(model), model.null_label is not None
+  seed = gr.Number(begun.seed, label="Seed", precision=0, minimum=0, elem_id="seed")
   label = gr.Dropdown(
     [EACH, *model.classes], value=EACH, label="Class", visible=bool(model.classes), elem_id="class"
   )
   most = min(model.schedule.T, MOST_STEPS)
-  steps = gr.Slider(1, most, min(first.steps, most), step=1, label="Steps S", elem_id="steps")
-  guidance = gr.Slider(0, 8, first.guidance, step=0.1, label="Guidance", visible=guided, elem_id="guidance")
-  solver = gr.Dropdown(list(DRAWN), value=first.solver, label="Solver", elem_id="solver")
-  eta = gr.Slider(0, 1, first.eta, step=0.05, label="Noise eta (solver ddim)", elem_id="eta")
+  steps = gr.Slider(1, most, begun.steps, step=1, label="Steps S", elem_id="steps")
+  guidance = gr.Slider(0, 8, begun.guidance, step=0.1, label="Guidance", visible=guided, elem_id="guidance")
+  solver = gr.Dropdown(list(DRAWN), value=begun.solver, label="Solver", elem_id="solver")
+  eta = gr.Slider(0, 1, begun.eta, step=0.05, label="Noise eta (solver ddim)", elem_id="eta")
   spacing = gr.Dropdown(list(_SPACINGS), value=OWN, label="Spacing of the levels", elem_id="spacing")
   solver.change(
     lambda name: gr.update(interactive=name == "ddim"), solver, eta, queue=False, show_progress="hidden",

@@ -7,7 +7,7 @@ import gradio as gr
 from ddim_jax.app import tabs, views, widgets
 from ddim_jax.app.controls import controls, values_of
 from ddim_jax.app.frame import LONG, QUIET, Frame, visitor
-from ddim_jax.app.settings import Settings, from_query
+from ddim_jax.app.settings import first, from_query
 from ddim_jax.app.tab_of_pictures import pictures
 from ddim_jax.app.turns import Turns
 from ddim_jax.models import Model
@@ -33,7 +33,7 @@ def build(model: Model, name: str) -> gr.Blocks:
         # Not gr.Tabs: in Gradio 6.31 a tab that was opened is listed twice.
         tab = gr.Radio(list(tabs.TABS), value=tabs.DRAW, show_label=False, container=False, elem_id="tabs")
         frame = Frame(model, name, turns, chosen, tab)
-        drawing, first = tabs.draw(frame, link)
+        drawing, at_once = tabs.draw(frame, link)
         parts = [drawing, tabs.between(frame), pictures(frame), tabs.solvers(frame)]
         opened_tab = lambda open_now: [gr.update(visible=name == open_now) for name in tabs.TABS]
         tab.input(opened_tab, tab, parts, queue=False, **QUIET)
@@ -42,7 +42,7 @@ def build(model: Model, name: str) -> gr.Blocks:
       try:
         return ["", *values_of(from_query(dict(request.query_params), model))]
       except ValueError as error:
-        return [views.sentence(f"The address is not used: {error}."), *values_of(Settings())]
+        return [views.sentence(f"The address is not used: {error}."), *values_of(first(model))]
 
     def stopped(request: gr.Request) -> None:
       turns.stop(visitor(request))
@@ -51,6 +51,6 @@ def build(model: Model, name: str) -> gr.Blocks:
       turns.leave(visitor(request))
 
     stop.click(stopped, queue=False, **QUIET)
-    blocks.load(opened, None, [refused, *chosen], **QUIET).then(*first, **LONG)
+    blocks.load(opened, None, [refused, *chosen], **QUIET).then(*at_once, **LONG)
     blocks.unload(left)
   return blocks

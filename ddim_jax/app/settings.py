@@ -87,10 +87,15 @@ def guidance(settings: Settings) -> float | None:
   return settings.guidance if denoising.is_guided(settings.guidance) else None
 
 
-def to_query(settings: Settings) -> str:
+def first(model: Model) -> Settings:
+  """What a visitor begins with: few steps, or as many as the model was distilled for."""
+  return Settings(steps=model.config.distilled or min(Settings.steps, model.schedule.T))
+
+
+def to_query(settings: Settings, model: Model) -> str:
   """What differs from the beginning, as it stands behind the ``?`` of an address."""
-  first, values = Settings(), dataclasses.asdict(settings)
-  return urlencode({name: value for name, value in values.items() if value != getattr(first, name)})
+  begun, values = first(model), dataclasses.asdict(settings)
+  return urlencode({name: value for name, value in values.items() if value != getattr(begun, name)})
 
 
 def from_query(query: Mapping[str, str], model: Model) -> Settings:
@@ -108,4 +113,4 @@ def from_query(query: Mapping[str, str], model: Model) -> Settings:
       except ValueError as error:
         number = "an integer" if kind is int else "a number"
         raise ValueError(f"{field.name} must be {number}, got {text[:_SHOWN]!r}") from error
-  return checked(Settings(**given), model)
+  return checked(dataclasses.replace(first(model), **given), model)

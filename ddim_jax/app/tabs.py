@@ -54,7 +54,7 @@ def draw(frame: Frame, link: gr.HTML) -> tuple[gr.Column, Drawing]:
         yield shown
 
     for parts in shown_in_place(frame, request, values, recorded):
-      query = to_query(settings_of(values)) if way.moments else gr.skip()
+      query = to_query(settings_of(values), model) if way.moments else gr.skip()
       yield [*parts, way, 1, query]
 
   def moment(way: Trajectory | None, share: float) -> str | Any:

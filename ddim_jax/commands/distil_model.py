@@ -6,6 +6,7 @@ from pathlib import Path
 from ddim_jax.commands import options
 from ddim_jax.console import say
 from ddim_jax.models import datasets
+from ddim_jax.ranges import Several
 from ddim_jax.runs import Interrupted
 from ddim_jax.runs.halving import distil
 
@@ -16,6 +17,7 @@ def distil_model(
   workdir: Path = Path("runs/distil"),
   to: int = 4,
   start: int = 32,
+  by: Several = 2,
   updates: int = 5000,
   batch_size: int = 64,
   learning_rate: float = 2e-4,
@@ -27,13 +29,14 @@ def distil_model(
 ) -> int:
   """Trains students of half the steps, then of half of that, until one needs only --to; or goes on with that.
 
-  ddim distil fashion_mnist --to 4 --workdir runs/distil, then ddim sample runs/distil/4_steps --steps 4
+  ddim distil fashion_mnist --to 4 --workdir runs/distil, then ddim sample runs/distil/4_steps
 
   Args:
     teacher: The model.
     workdir: Folder of the runs, one for each student, such as 16_steps. Runs that are already there go on.
     to: Steps of the last student.
-    start: Steps that the teacher takes: --to times 2, 4, 8, ...
+    start: Steps that the teacher takes: --to times --by, once or several times, such as 32 for 4.
+    by: Steps of each teacher that its student takes in one: 2 halves them.
     updates: Updates of each student.
     batch_size: Size of the global batch.
     learning_rate: At each student's first update; falls to 0 at its last.
@@ -47,7 +50,7 @@ def distil_model(
   source = datasets.open_data(found.config.data, scaling=found.scaling)
   try:
     student = distil(
-      workdir, found, source, to=to, start=start, updates=updates,
+      workdir, found, source, to=to, start=start, by=by, updates=updates,
       batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed, max_minutes=max_minutes,
       save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
     )  # fmt: skip
@@ -57,7 +60,7 @@ def distil_model(
   if student.step < updates:
     say(f"stopped and saved in {workdir}; the same command goes on from there")
   else:
-    say(f"done. Next: ddim sample {workdir / f'{to}_steps'} --steps {to}")
+    say(f"done. Next: ddim sample {workdir / f'{to}_steps'}")
   return 0
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
   "train": ("train_model", "train a model, or go on with a run"),
   "distil": ("distil_model", "train a student that needs few steps"),
   "compare": ("compare", "the same images for several S and eta, side by side"),
+  "evaluate": ("evaluate_model", "how far samples are from the data, for several S and solvers"),
   "play": ("play", "a page in the browser where a model draws while you move its settings"),
   "inspect": ("inspect_model", "what a run, a model or a data set holds; whether checkpoints are sound"),
   "export": ("export", "write a model as one file"),

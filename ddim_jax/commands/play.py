@@ -46,7 +46,10 @@ def play(
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
   from ddim_jax.app import layout, server  # needs Gradio
 
-  found, port = options.model(model), free_port(host, port)
+  found = options.model(model)
+  if not found.visible:
+    raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
+  port = free_port(host, port)
   server.serve(layout.build(found, model), host, port, lambda address: print(f"open {address}", flush=True))
 
 

@@ -43,7 +43,7 @@ class Args:
     out: A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a
       folder for numbered files: PNG for bytes, TIFF for all else. By default sample.png in the folder of the
       run, or here. A folder or .npz that was interrupted is completed.
-    steps: Number of sampling steps S, from 1 to T.
+    steps: Number of sampling steps S, from 1 to T; by default 50, or what the model was distilled for.
     spacing: Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
       paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's.
     solver: ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
@@ -69,7 +69,7 @@ class Args:
   data: str | None = None
   num: Positive = 64
   out: Path | None = None
-  steps: Positive = 50
+  steps: Positive | None = None
   spacing: tables.SpacingName | None = None
   solver: tables.SolverName = "ddim"
   eta: Unit = 0.0
@@ -166,7 +166,7 @@ def sample(args: Args) -> None:
   args.check()
   out = args.target()
   trained = options.model(args.model, args.step, args.ema, args.size, args.data)
-  ts = trained.levels(args.steps, args.spacing)
+  ts = trained.levels(args.steps or trained.own_steps, args.spacing)
   what = f"model of step {trained.step:,}" if trained.step else "model of another project"
   print(f"{what}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}")
   began, settings = time.monotonic(), args.settings(trained, ts)

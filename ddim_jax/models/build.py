@@ -29,7 +29,7 @@ _OPEN = {
   "diffusion": ("weighting", "level_distribution", "antithetic", "spacing"),
 }
 """What a network with weights of its own leaves to the options."""
-WHOLE = ("imported", "custom")
+WHOLE = ("imported", "custom", "distilled")
 """Entries of the JSON beside the sections."""
 
 
@@ -219,4 +219,4 @@ def from_json(values: dict[str, Any]) -> Config:
       found |= {key: Path(found[key]) for key in PATHS if found.get(key)}
       found |= {key: str(found[key]) for key in ("image_size", "crop") if found.get(key)}  # once integers
     sections[_FIELDS.get(name, name)] = kind(**found)
-  return Config(**sections, imported=values.get("imported"), custom=values.get("custom", ""))
+  return Config(**sections, **{name: values[name] for name in WHOLE if name in values})

@@ -163,6 +163,7 @@ class Config:
     imported: ``{"config": ..., "scheduler": ...}``, the network and the noise in the words of diffusers, if
       they came from another project. Only `ddim_jax.models.build` looks at it.
     custom: Name of a network that this project cannot build again, or "".
+    distilled: Steps that it was distilled for; 0 if it was not.
   """
 
   data: Data = Data()
@@ -171,3 +172,4 @@ class Config:
   optimisation: Optimisation = Optimisation()
   imported: dict[str, Any] | None = None
   custom: str = ""
+  distilled: int = 0

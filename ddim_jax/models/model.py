@@ -131,6 +131,11 @@ class Model:
     return size_of(self.conditions)
 
   @property
+  def own_steps(self) -> int:
+    """Steps S that it takes unless asked for others: those that it was distilled for, or 50."""
+    return self.config.distilled or min(50, self.schedule.T)
+
+  @property
   def visible(self) -> bool:
     """Whether `pictures` can show its samples."""
     return len(self.shape) == 3 or self.decode is not None
@@ -224,7 +229,7 @@ class Model:
     self,
     num: ranges.Positive,
     *,
-    steps: ranges.Positive = 50,
+    steps: ranges.Positive | None = None,
     eta: ranges.Unit = 0.0,
     solver: str | Solver | None = None,
     label: Label | None = None,
@@ -242,7 +247,7 @@ class Model:
 
     Args:
       num: How many, at least 1.
-      steps: Number of steps S, from 1 to T.
+      steps: Number of steps S, from 1 to T; by default 50, or what the model was distilled for.
       eta: Noise of DDIM in [0, 1]: 0 is deterministic, 1 as DDPM.
       solver: A `ddim_jax.Solver` (keep it: a new one compiles anew), a key of `ddim_jax.models.SOLVERS`, or
         None for DDIM.
@@ -266,7 +271,7 @@ class Model:
     """
     ranges.check_all(Model.sample, locals())
     return drawing.sampled(
-      self, num, self.levels(steps, spacing), eta, batch_size,
+      self, num, self.levels(steps or self.own_steps, spacing), eta, batch_size,
       solver=solver, label=self.labels(label), condition=condition, guidance=guidance, clip=clip, seed=seed,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The loop of a run: update after update; between them checkpoints, evaluations and grids."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ _GRID = 64
 
 LogFunction = Callable[[int, dict[str, float]], None]
 """``(step, values)``, see ``log`` of `ddim_jax.runs.fit`."""
+PictureFunction = Callable[[int, np.ndarray], None]
+"""``(step, u8[H, W, C])``, see ``log_samples`` of `ddim_jax.runs.fit`."""
 
 
 class Habits(NamedTuple):
@@ -87,17 +89,18 @@ def train(
       jax.block_until_ready(metrics)
       habits.compiled()
     last, judged = step == steps, None
+    drawing = habits.draw is not None and (last or step % habits.sample_every == 0)
     if habits.evaluate is not None and (last or step % habits.eval_every == 0):
       with waiting("drawing images to evaluate", habits.shown):
         judged = habits.evaluate(*unpack(jax.device_get((state.ema, state.emas))))
     reader.add(step, metrics | (judged or {}))
     due = last or judged is not None or step % habits.save_every == 0
-    urgency = reader.read(0 if due else _LAG)
+    urgency = reader.read(0 if due or drawing else _LAG)
     if due or urgency:
       urgency = max(urgency, reader.read(0))
       reader.flush()
       habits.save(step, state, None if judged is None else judged["frechet"])
-    if habits.draw is not None and (last or step % habits.sample_every == 0):
+    if habits.draw is not None and drawing:
       with waiting("drawing samples", habits.shown):
         habits.draw(step, unpack(jax.device_get(state.ema)))
     if urgency:
@@ -149,14 +152,14 @@ class Reader:
 
 
 def grids(
-  model: Model, source: Source, seed: int, workdir: Path, book: logs.Log
+  model: Model, source: Source, seed: int, workdir: Path, shown_to: Sequence[PictureFunction]
 ) -> Callable[[int, Any], None]:
   """``(step, ema)``: draws the first images of a seed, with 50 deterministic steps.
 
   A column for each class, if there are not too many. The picture lies in the run's folder, with how it was
-  made, and TensorBoard has it too.
+  made, and is given to all of ``shown_to``.
   """
-  ts, given = model.levels(min(50, model.schedule.T)), evaluation.given(model, source, _GRID)
+  ts, given = model.levels(model.own_steps), evaluation.given(model, source, _GRID)
   size, draw = drawing.numbered_pictures(model, ts, seed=seed, at_once=_GRID, **given)
   made = {"model": str(workdir), "levels": ts.tolist(), "eta": 0.0, "seed": seed}
   names = () if given else as_columns(model.classes, _GRID)
@@ -168,7 +171,8 @@ def grids(
       say(f"warning: no samples of step {step:,}: {error}")
       return
     plots.save_png(workdir / "samples" / f"step_{step:08d}.png", picture, made | {"step": step})
-    book.picture(step, picture)
+    for show in shown_to:
+      show(step, picture)
 
   return grid
 

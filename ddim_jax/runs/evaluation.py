@@ -85,7 +85,7 @@ def evaluator(
   pixels = _as_pixels(source, model)
   judge = quality.judge(pixels.read(np.zeros(1, np.int64))[0].shape[-1], name, inception)
   real = quality.reference(pixels, judge, folder)
-  ts = model.levels(min(50, model.schedule.T), "uniform")
+  ts = model.levels(model.own_steps, None if model.config.distilled else "uniform")
   share = -(-num // jax.process_count())
   size, draw = drawing.numbered_pictures(
     model, ts, seed=seed, at_once=min(share, 256), **given(model, source, num)

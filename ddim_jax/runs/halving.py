@@ -23,32 +23,39 @@ SPACING: Literal["trailing"] = "trailing"
 """Levels of students: the first is T, where there is only noise, however few they are; halves are nested."""
 
 
-def stages(start: int, to: int, turn: bool) -> list[tuple[int, int]]:
+def stages(start: int, to: int, turn: bool, by: int = 2) -> list[tuple[int, int]]:
   """``(steps of the student, teacher's steps in one of them)``, in order.
 
   Args:
     start: Steps of the first teacher.
     to: Steps of the last student.
     turn: Whether to learn what the teacher predicts first, with as many steps.
+    by: Steps of each teacher in one of its student's, at least 2.
 
   Raises:
-    ValueError: If ``start`` cannot be halved to ``to``.
+    ValueError: If ``start`` divided by ``by`` again and again is never ``to``.
   """
-  halvings = max(0, (start // max(to, 1)).bit_length() - 1)
-  if to < 1 or halvings < 1 or to << halvings != start:
-    raise ValueError(f"start must be to times 2, 4, 8, ..., got start {start} and to {to}")
-  return [(start, 1)] * turn + [(start >> i, 2) for i in range(1, halvings + 1)]
+  if by < 2:
+    raise ValueError(f"by must be at least 2, got {by}")
+  students, left = [], start
+  while to > 0 and left > to and left % by == 0:
+    left //= by
+    students.append((left, by))
+  if not students or left != to:
+    several = f"{by}, {by**2}, {by**3}"
+    raise ValueError(f"start must be to times {several}, ..., got start {start} and to {to}")
+  return [(start, 1)] * turn + students
 
 
-def as_student(teacher: Model) -> Model:
-  """The teacher as the model that is to become a student: of v if it was of eps, on the students' levels."""
+def as_student(teacher: Model, steps: int) -> Model:
+  """The teacher as the model that is to become a student of so many steps: of v if it was of eps."""
   turn = teacher.parameterisation is EPS
   config = build.to_predict_v(teacher.config) if turn else teacher.config
   diffusion = dataclasses.replace(config.diffusion, spacing=SPACING)
   return teacher.replace(
     parameterisation=V if turn else teacher.parameterisation,
     spacing=tables.spacing(SPACING, teacher.schedule),
-    config=dataclasses.replace(config, diffusion=diffusion),
+    config=dataclasses.replace(config, diffusion=diffusion, distilled=steps),
   )
 
 
@@ -59,6 +66,7 @@ def distil(
   *,
   to: int = 4,
   start: int = 32,
+  by: int = 2,
   updates: int = 5000,
   learning_rate: float = 2e-4,
   ema: float = 0.999,
@@ -66,7 +74,7 @@ def distil(
   max_minutes: float | None = None,
   **options: Any,
 ) -> Model:
-  """Progressive distillation: students of half the steps, until one has ``to``; or goes on with that.
+  """Progressive distillation: students of half the steps each, until one has ``to``; or goes on with that.
 
   A teacher of eps is first turned into a student of v that takes as many steps. Every student begins with
   the weights of its teacher, and its run is one of `fit` in a folder of its own, ``workdir/16_steps`` and so
@@ -77,7 +85,8 @@ def distil(
     teacher: Any model with parameters. Its weights are constants of the compiled update.
     images: What it was trained on, see `fit`.
     to: Steps of the last student.
-    start: Steps of the teacher: ``to`` times 2, 4, 8, ...; at most T.
+    start: Steps of the teacher: ``to`` times ``by`` once or several times; at most T.
+    by: Teacher's steps in one of the student's: 2 halves them; 4 needs half as many students.
     updates: Of each student.
     learning_rate: At each student's first update; falls linearly to 0 at its last.
     ema: Decay of the EMA, which begins with the teacher's weights: short against ``updates``.
@@ -86,8 +95,8 @@ def distil(
     **options: Further arguments of `fit`, such as labels, batch_size, flip, seed, save_every.
 
   Returns:
-    The last student that was trained; sample from it with its own number of steps. ``model.step`` is less
-    than ``updates`` if the run was stopped.
+    The last student that was trained, which draws with its own number of steps. ``model.step`` is less than
+    ``updates`` if the run was stopped.
 
   Raises:
     ValueError: If an argument is out of its range, or the folder holds another run; names it.
@@ -96,7 +105,7 @@ def distil(
     raise ValueError(f"updates must be positive, got {updates}")
   if teacher.params is None:
     raise ValueError("teacher has no parameters: train it with ddim_jax.runs.fit")
-  planned = stages(start, to, teacher.parameterisation is EPS)
+  planned = stages(start, to, teacher.parameterisation is EPS, by)
   if start > teacher.schedule.T:
     raise ValueError(f"start must be at most the {teacher.schedule.T} levels of the teacher, got {start}")
   rate = optax.linear_schedule(learning_rate, 0.0, updates)
@@ -105,7 +114,7 @@ def distil(
   for steps, every in planned:
     left = None if ends is None else max((ends - time.monotonic()) / 60, 0.0)
     student = fit(
-      Path(workdir).expanduser() / f"{steps}_steps", as_student(teacher), images, steps=updates,
+      Path(workdir).expanduser() / f"{steps}_steps", as_student(teacher, steps), images, steps=updates,
       learning_rate=rate, ema=ema, label_dropout=label_dropout, sample_every=0, max_minutes=left,
       minimise=_towards(teacher, steps * every, every, label_dropout), **options,
     )  # fmt: skip

@@ -66,6 +66,7 @@ def fit(
   eval_num: Several = 1000,
   inception: str | Path | None = None,
   log: between.LogFunction | None = None,
+  log_samples: between.PictureFunction | None = None,
   progress: bool = True,
   record: Data | None = None,
   origin: str | None = None,
@@ -127,6 +128,8 @@ def fit(
     log: ``(step, values)``, called in order for every update with what TensorBoard gets: "loss", "grad_norm",
       "skipped", "learning_rate" (unless the optimiser is a finished one); and where there are any,
       "images_per_second", "frechet" and losses by level: ``lambda step, values: wandb.log(values, step)``.
+    log_samples: ``(step, u8[H, W, C])``, called with every grid of samples, after what ``log`` gets of that
+      step: ``lambda step, grid: wandb.log({"samples": wandb.Image(grid)}, step)``.
     progress: Show a header and a progress bar.
     record: What checkpoints say of the data, by which commands find its test split again.
     origin: What checkpoints call the weights that the run started from.
@@ -195,9 +198,10 @@ def fit(
       logs.open_log(workdir, first, steps, batch_size, chief=chief, progress=progress, deadline=stop.deadline)
     )
     drawn = sample_every and chief and model.visible
+    shown_to = [book.picture] if log_samples is None else [book.picture, log_samples]
     habits = between.Habits(
       between.checkpointer(manager, begun.description), save_every, judge, eval_every,
-      between.grids(model, source, seed, workdir, book) if drawn else None, sample_every, compiled, shown,
+      between.grids(model, source, seed, workdir, shown_to) if drawn else None, sample_every, compiled, shown,
     )  # fmt: skip
     reader = between.Reader(book, log if chief else None, max_skipped, model.schedule.T, manager)
     batches = data.prefetch(batch, first, steps)

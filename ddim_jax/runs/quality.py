@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from ddim_jax.atomic import replacing
 from ddim_jax.metrics import classifier, efficientnet, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
+from ddim_jax.models import Model, drawing
 
 KEPT = 5_000
 """Features kept for the kernel distance, precision and recall; statistics take any number."""
@@ -86,6 +87,40 @@ def add(seen: Seen | None, features: np.ndarray, logits: np.ndarray) -> Seen:
   return Seen(metrics.merge(seen.moments, moments), metrics.merge_scores(seen.scores, scores), kept)
 
 
+def look(seer: Judge, batches: Iterable[np.ndarray]) -> Seen:
+  """What the judge sees in batches of pictures, ``u8[B, H, W, C]``.
+
+  Raises:
+    ValueError: If there are none.
+  """
+  seen: Seen | None = None
+  for pictures in batches:
+    seen = add(seen, *seer.look(pictures))
+  if seen is None:
+    raise ValueError("there must be images to look at, got none")
+  return seen
+
+
+def drawn(
+  seer: Judge,
+  model: Model,
+  ts: np.ndarray,
+  num: int,
+  batch_size: int = 128,
+  *,
+  eta: float = 0.0,
+  **options: Any,
+) -> Seen:
+  """What the judge sees in images 0 to ``num - 1`` of a model, so many at a time on each device.
+
+  Options are of `drawing.numbered_images`.
+  """
+  at_once = max(1, min(batch_size * jax.local_device_count(), num))
+  size, draw = drawing.numbered_pictures(model, ts, at_once=at_once, **options)
+  bar = console.bar(iterable=range(0, num, size), desc=f"S = {len(ts) - 1}", unit="batch", leave=False)
+  return look(seer, (draw(np.arange(start, start + size), eta)[: num - start] for start in bar))
+
+
 def save(path: Path, seen: Seen) -> None:
   """Writes what was seen; an interruption leaves the file as it was."""
   with replacing(path) as partial, partial.open("wb") as file:
@@ -123,11 +158,8 @@ def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) 
     return load(path)
   # In the random order of an epoch, so that the features kept are a fair sample.
   order = data.batch_indices(source.size, source.size, 0, 0)
-  seen: Seen | None = None
-  for start in console.bar(iterable=range(0, source.size, batch), desc="reference", unit="batch"):
-    seen = add(seen, *seer.look(source.read(order[start : start + batch])[0]))
-  if seen is None:
-    raise ValueError(f"{source.name} is empty")
+  bar = console.bar(iterable=range(0, source.size, batch), desc="reference", unit="batch")
+  seen = look(seer, (source.read(order[start : start + batch])[0] for start in bar))
   if jax.process_index() == 0:
     save(path, seen)
   return seen

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax import interop
-from experiments.bench import measure, peers, tasks
+from experiments.bench import measure, peers, sides
 
 Part = Literal["product", "sample", "start", "train", "parity"]
 _OURS, _TORCH = "experiments.bench.accelerator_ours", "experiments.bench.accelerator_torch"
@@ -32,7 +32,7 @@ _MINUTES = 6
 
 def _groups(
   sample: tuple[int, int], train: tuple[int, int], compiled: bool, cache: Path
-) -> list[tasks.Group]:
+) -> list[sides.Group]:
   """What is measured, in the order of its importance: later groups may find no time left."""
   cached = {"JAX_COMPILATION_CACHE_DIR": str(cache), "CUDA_CACHE_PATH": str(cache / "cuda")}
   tuned = {"XLA_FLAGS": "--xla_gpu_enable_triton_gemm=true"}
@@ -42,24 +42,24 @@ def _groups(
   eager = tuple(task for case in (many, few, large, small) for side in _EAGER for task in each(side, case))
   wide = ("parity/output/here", *each(_WIDE, many, few), "parity/gradient/here")
   groups = [
-    tasks.Group(_OURS, (_PRODUCT, *each(_MINE, many, few)), 100, {}),
-    tasks.Group(_TORCH, (*each(_COMPILED, many), *each(_GRAPHS, few)), 90, {}),
-    tasks.Group(_OURS, ("start/cold/preset",), 150, cached),
-    tasks.Group(_OURS, ("start/cached/preset",), 60, cached),
-    tasks.Group(_OURS, each(_MINE, large), 100, {}),
-    tasks.Group(_TORCH, each(_COMPILED, large), 100, {}),
-    tasks.Group(_TORCH, eager, 60, {}),
-    tasks.Group(_OURS, wide, 150, {}),
-    tasks.Group(_OURS, each(_TUNED, many), 150, tuned),
-    tasks.Group(_OURS, each(_MINE, small), 100, {}),
-    tasks.Group(_TORCH, each(_COMPILED, small, few), 150, {}),
-    tasks.Group(_TORCH, each(_GRAPHS, large, small, many), 200, {}),
-    tasks.Group(_OURS, each(_TUNED, few, large, small), 400, tuned),
+    sides.Group(_OURS, (_PRODUCT, *each(_MINE, many, few)), 100, {}),
+    sides.Group(_TORCH, (*each(_COMPILED, many), *each(_GRAPHS, few)), 90, {}),
+    sides.Group(_OURS, ("start/cold/preset",), 150, cached),
+    sides.Group(_OURS, ("start/cached/preset",), 60, cached),
+    sides.Group(_OURS, each(_MINE, large), 100, {}),
+    sides.Group(_TORCH, each(_COMPILED, large), 100, {}),
+    sides.Group(_TORCH, eager, 60, {}),
+    sides.Group(_OURS, wide, 150, {}),
+    sides.Group(_OURS, each(_TUNED, many), 150, tuned),
+    sides.Group(_OURS, each(_MINE, small), 100, {}),
+    sides.Group(_TORCH, each(_COMPILED, small, few), 150, {}),
+    sides.Group(_TORCH, each(_GRAPHS, large, small, many), 200, {}),
+    sides.Group(_OURS, each(_TUNED, few, large, small), 400, tuned),
   ]
   return [group for group in groups if compiled or not {_COMPILED, _GRAPHS} & _sides(group)]
 
 
-def _sides(group: tasks.Group) -> set[str]:
+def _sides(group: sides.Group) -> set[str]:
   return {task.split("/")[2] for task in group.tasks}
 
 
@@ -111,20 +111,20 @@ def accelerator(
       given["model"] = {"channels": 8, "multipliers": (1,), "blocks": 1, "attention": (), "groups": 4}
     groups = _groups(*batches, compiled, Path(place) / "cache")
     asked = [g._replace(tasks=tuple(t for t in g.tasks if t.split("/")[0] in parts)) for g in groups]
-    rows: dict[str, tasks.Row] = {
+    rows: dict[str, sides.Row] = {
       task: {"not measured": "no time left"} for group in asked for task in group.tasks
     }
     settings: dict[str, Any] = {
       "network": network, "minutes": minutes, "steps": steps, "rounds": rounds, "gflop_an_image": work,
       "torch_compile": "measured" if compiled else "left out",
     }  # fmt: skip
-    about: dict[str, tasks.Row] = {}
+    about: dict[str, sides.Row] = {}
     compared = rows
     for group in asked:
       left = end - time.monotonic()
       if not group.tasks or left < 1:
         continue
-      found = tasks.start(group, given, min(left, group.seconds * max(1, minutes / _MINUTES)))
+      found = sides.start(group, given, min(left, group.seconds * max(1, minutes / _MINUTES)))
       about |= {key: found.pop(key) for key in ("machine", "torch") if key in found}
       rows |= found
       for task, row in found.items():
@@ -153,9 +153,9 @@ def _gflop(folder: Path) -> float:
   return measure.gflop(loaded.model, loaded.variables, x, jnp.int32(1))
 
 
-def _table(rows: dict[str, tasks.Row]) -> dict[str, dict[str, tasks.Row]]:
+def _table(rows: dict[str, sides.Row]) -> dict[str, dict[str, sides.Row]]:
   """The rows of sampling and training by case and side; those of torch say so."""
-  table: dict[str, dict[str, tasks.Row]] = {}
+  table: dict[str, dict[str, sides.Row]] = {}
   for task, row in rows.items():
     part, case, side = task.split("/")
     if part in ("sample", "train"):
@@ -164,7 +164,7 @@ def _table(rows: dict[str, tasks.Row]) -> dict[str, dict[str, tasks.Row]]:
   return table
 
 
-def _compared(rows: dict[str, tasks.Row], work: float) -> dict[str, tasks.Row]:
+def _compared(rows: dict[str, sides.Row], work: float) -> dict[str, sides.Row]:
   """The rows with how many times as long as ours they take, their rate, and its fraction of a product's."""
   product = rows.get(_PRODUCT, {}).get("tflop_per_second")
   compared = {}
@@ -192,10 +192,10 @@ def readme(results: dict[str, Any]) -> str:
     f"| {device}: ms (times as long as ours) | " + " | ".join(_SIDES) + " |",
     "|" + "---|" * (1 + len(_SIDES)),
   ]
-  for case, sides in _table(rows).items():
+  for case, measured in _table(rows).items():
     cells = []
     for side in _SIDES:
-      row = sides.get(side, {})
+      row = measured.get(side, {})
       times = f" ({row['times_ours']:.2f})" if "times_ours" in row else ""
       cells.append(f"{row['milliseconds']:.4g}{times}" if "milliseconds" in row else missing)
     unit = "an image and step" if case.startswith("sample") else "a step"

@@ -1,4 +1,4 @@
-"""This project's side of `experiments.bench.accelerator`, a process of its own: see `tasks`."""
+"""This project's side of `experiments.bench.accelerator`, a process of its own: see `sides`."""
 
 import time
 from functools import partial
@@ -11,11 +11,11 @@ import numpy as np
 from ddim_jax import interop
 from ddim_jax.commands import cli
 from ddim_jax.models.config import Network
-from experiments.bench import noise, peers, programs, tasks
+from experiments.bench import noise, peers, programs, sides
 from experiments.bench.sample import sampler
 
 
-def product(given: tasks.Row) -> tasks.Row:
+def product(given: sides.Row) -> sides.Row:
   """The rate of a large bfloat16 product of matrices."""
   size = given["product"]
   a = jnp.ones((size, size), jnp.bfloat16)
@@ -27,27 +27,27 @@ def product(given: tasks.Row) -> tasks.Row:
       x = multiply(x, a)
     x.block_until_ready()
 
-  row = tasks.timed(call, given["rounds"], work=10)
+  row = sides.timed(call, given["rounds"], work=10)
   return row | {"size": size, "tflop_per_second": round(2e-9 * size**3 / row["milliseconds"], 4)}
 
 
-def _loaded(given: tasks.Row, dtype: str) -> interop.Pretrained:
-  pretrained = interop.load_diffusers(tasks.folder(given))
+def _loaded(given: sides.Row, dtype: str) -> interop.Pretrained:
+  pretrained = interop.load_diffusers(sides.folder(given))
   return pretrained._replace(
     model=pretrained.model.clone(dtype=jnp.dtype(dtype)), variables=jax.device_put(pretrained.variables)
   )
 
 
-def sample(given: tasks.Row, batch_size: int, dtype: str) -> tasks.Row:
+def sample(given: sides.Row, batch_size: int, dtype: str) -> sides.Row:
   """DDIM, milliseconds an image and step."""
   pretrained, steps = _loaded(given, dtype), given["steps"]
   program, ts = sampler(pretrained, steps), jnp.asarray(pretrained.timesteps(steps))
   x_T = jax.random.normal(jax.random.key(0), (batch_size, *peers.image_shape(pretrained)))
   draw = lambda: program(pretrained.variables, pretrained.schedule, x_T, ts).block_until_ready()
-  return tasks.timed(draw, given["rounds"], work=batch_size * steps)
+  return sides.timed(draw, given["rounds"], work=batch_size * steps)
 
 
-def train(given: tasks.Row, batch_size: int, dtype: str) -> tasks.Row:
+def train(given: sides.Row, batch_size: int, dtype: str) -> sides.Row:
   """A training step, milliseconds."""
   pretrained = _loaded(given, dtype)
   step, create = programs.training_step(pretrained.model)
@@ -65,10 +65,10 @@ def train(given: tasks.Row, batch_size: int, dtype: str) -> tasks.Row:
       state, _ = update(state, key, images, labels)
     jax.block_until_ready(state)
 
-  return tasks.timed(call, given["rounds"], work=many)
+  return sides.timed(call, given["rounds"], work=many)
 
 
-def first_step(given: tasks.Row, batch_size: int) -> tasks.Row:
+def first_step(given: sides.Row, batch_size: int) -> sides.Row:
   """Seconds from the command to the first training step of the preset, on images of noise: the parts of the
   training program without data set, folder and log; and the steps after it."""
   small = Network(**given["model"]) if "model" in given else None
@@ -83,17 +83,17 @@ def first_step(given: tasks.Row, batch_size: int) -> tasks.Row:
 
   call(1)
   seconds = time.time() - given["began"]
-  row = tasks.timed(lambda: call(many), given["rounds"], work=many, before=0)
+  row = sides.timed(lambda: call(many), given["rounds"], work=many, before=0)
   return {"seconds": round(seconds, 2), "preset": given["preset"], "milliseconds_a_step": row["milliseconds"]}
 
 
-def parity(given: tasks.Row, what: str) -> tasks.Row:
+def parity(given: sides.Row, what: str) -> sides.Row:
   """Output or gradient of the network here, in three precisions, against a CPU in float32.
 
   Returns:
     Root mean square and largest difference, as fractions of the root mean square of the reference.
   """
-  pretrained = interop.load_diffusers(tasks.folder(given))
+  pretrained = interop.load_diffusers(sides.folder(given))
   size = given["parity_batch"]
   x = np.random.default_rng(0).standard_normal((size, *peers.image_shape(pretrained)), np.float32)
   t = np.linspace(1, 900, size, dtype=np.int32)
@@ -129,7 +129,7 @@ def parity(given: tasks.Row, what: str) -> tasks.Row:
   return table
 
 
-def _do(given: tasks.Row, part: str, case: str, side: str) -> tasks.Row:
+def _do(given: sides.Row, part: str, case: str, side: str) -> sides.Row:
   dtype = "bfloat16" if "bfloat16" in side else "float32"
   if part == "product":
     return product(given)
@@ -142,10 +142,10 @@ def _do(given: tasks.Row, part: str, case: str, side: str) -> tasks.Row:
 
 def main() -> None:
   """Does the tasks of the command line."""
-  given = tasks.settings()
+  given = sides.settings()
   cli.prepare(given["preset_batch"])
-  tasks.serve({"machine": lambda: {"device": jax.devices()[0].device_kind, "jax": jax.__version__}})
-  tasks.serve({name: partial(_do, given, *name.split("/")) for name in given["tasks"]})
+  sides.serve({"machine": lambda: {"device": jax.devices()[0].device_kind, "jax": jax.__version__}})
+  sides.serve({name: partial(_do, given, *name.split("/")) for name in given["tasks"]})
 
 
 if __name__ == "__main__":

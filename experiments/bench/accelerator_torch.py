@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DModel
 
-from experiments.bench import tasks
+from experiments.bench import sides
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _LEVELS = 1000
@@ -30,8 +30,8 @@ def _wait() -> None:
     torch.cuda.synchronize()
 
 
-def _network(given: tasks.Row, side: str) -> Any:
-  unet: Any = UNet2DModel.from_pretrained(tasks.folder(given), subfolder="unet").to(_DEVICE)
+def _network(given: sides.Row, side: str) -> Any:
+  unet: Any = UNet2DModel.from_pretrained(sides.folder(given), subfolder="unet").to(_DEVICE)
   return unet.to(memory_format=torch.channels_last) if "channels_last" in side else unet
 
 
@@ -45,7 +45,7 @@ def _alpha_bar() -> torch.Tensor:
   return torch.cumprod(1 - torch.linspace(1e-4, 0.02, _LEVELS, dtype=torch.float64), 0)
 
 
-def sample(given: tasks.Row, batch_size: int, side: str) -> tasks.Row:
+def sample(given: sides.Row, batch_size: int, side: str) -> sides.Row:
   """DDIM with eta 0 and clipping, milliseconds an image and step."""
   unet, steps = _network(given, side).eval(), given["steps"]
   dtype = torch.bfloat16 if "bfloat16" in side else torch.float32
@@ -80,10 +80,10 @@ def sample(given: tasks.Row, batch_size: int, side: str) -> tasks.Row:
           x = x.clone()
     _wait()
 
-  return tasks.timed(draw, given["rounds"], work=batch_size * steps, before=2)
+  return sides.timed(draw, given["rounds"], work=batch_size * steps, before=2)
 
 
-def train(given: tasks.Row, batch_size: int, side: str) -> tasks.Row:
+def train(given: sides.Row, batch_size: int, side: str) -> sides.Row:
   """A training step as `ddim_jax.training` makes it, milliseconds: noise, loss, gradient, clipping, Adam,
   average."""
   unet, many = _network(given, side).train(), given["updates"]
@@ -118,12 +118,12 @@ def train(given: tasks.Row, batch_size: int, side: str) -> tasks.Row:
         torch._foreach_lerp_(average, parameters, 1 - 0.9999)
     _wait()
 
-  return tasks.timed(call, given["rounds"], work=many)
+  return sides.timed(call, given["rounds"], work=many)
 
 
 def main() -> None:
   """Does the tasks of the command line."""
-  given = tasks.settings()
+  given = sides.settings()
   torch.set_float32_matmul_precision("high")
   torch.backends.cudnn.allow_tf32 = True
   torch.backends.cudnn.benchmark = True
@@ -137,8 +137,8 @@ def main() -> None:
     return row
 
   name = torch.cuda.get_device_name() if _DEVICE == "cuda" else "cpu"
-  tasks.serve({"torch": lambda: {"device": name, "torch": str(torch.__version__)}})
-  tasks.serve({name: partial(task, *name.split("/")) for name in given["tasks"]})
+  sides.serve({"torch": lambda: {"device": name, "torch": str(torch.__version__)}})
+  sides.serve({name: partial(task, *name.split("/")) for name in given["tasks"]})
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def plan(
   add("figure3", figures.figure3, common | {"rows": rows}, rows, steps)
   add("figure4", figures.figure4, common | {"at_once": task.at_once}, steps)
   add("figure5", figures.figure5, common, steps)
-  add("figure6", figures.figure6, task.settings(min(50, task.trained.schedule.T)))
+  add("figure6", figures.figure6, task.settings(task.trained.own_steps))
   add("levels", figures.levels, task.settings(num=num_test), num_test)
   for S in inversion_steps:
     add(f"table2/S={S}", figures.table2, task.settings(S, num=num_test, clip=False), S, num_test)

@@ -89,7 +89,7 @@ def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
 def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   """Great-circle interpolation between pairs of noises, a row a pair."""
   trained = task.trained
-  ts = task.levels(min(50, trained.schedule.T))
+  ts = task.levels(trained.own_steps)
   keys, noise = drawing.starts(trained, key_of(task.seed), np.arange(2 * _ROWS))
   labels = drawing.in_turn(trained, jnp.tile(jnp.arange(_ROWS), columns))
 

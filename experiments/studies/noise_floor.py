@@ -1,62 +1,70 @@
-"""The smallest distance worth talking about: between two halves of a data set, which differ by chance alone.
+"""The smallest distance worth talking about: of a data set to itself, by chance alone.
 
 python -m experiments.studies.noise_floor cifar10
+
+python -m experiments.studies.noise_floor cifar10 --against test
 """
 
+import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
 
-from ddim_jax import data
+from ddim_jax import console, data
 from ddim_jax.commands import options
 from ddim_jax.models import datasets
 from ddim_jax.models.config import Data
+from ddim_jax.ranges import Positive, Seed, Several
 from ddim_jax.runs import quality
 
 
 def noise_floor(
   dataset: tyro.conf.Positional[str] = "cifar10",
   *,
-  num: int | None = None,
-  seed: int = 0,
-  batch_size: int = 256,
+  against: Literal["half", "test"] = "half",
+  num: Several | None = None,
+  seed: Seed = 0,
+  batch_size: Positive = 256,
   inception: Path | None = None,
 ) -> None:
-  """Prints all metrics of one random half of a data set against the other.
+  """Prints all metrics of one random half of the training images against the other, or of test images.
 
   Args:
     dataset: cifar10, fashion_mnist or digits.
-    num: Images of each half; all by default.
+    against: half: one half of the training images against the other. test: test images against all of them.
+    num: Images of each half, or of the test images; all by default.
     seed: Of the division.
     batch_size: Images at a time.
     inception: Weights of the FID's Inception network; without, EfficientNet-Lite0, or for grey images a
       classifier.
   """
-  source = datasets.open_data(Data(dataset))
-  half = source.size // 2 if num is None else num
-  if not 2 <= half <= source.size // 2 or batch_size < 1:
-    raise ValueError(
-      f"num must be in [2, {source.size // 2}] and batch_size positive, got {half}, {batch_size}"
-    )
+  given = Data(dataset)
+  source = datasets.open_data(given)
   judge = quality.judge(source.shape[-1], dataset, inception)
-  order = data.batch_indices(source.size, source.size, seed, 0)
-  one, other = (_seen(source, judge, order[first : first + half], batch_size) for first in (0, half))
-  values = quality.measure(one, other, seed)
-  print(f"{judge.name} of {source.name}, {half:,} images against {half:,} others")
+  if against == "test":
+    judged = datasets.open_data(dataclasses.replace(given, split="test"))
+    size, first = judged.size, 0
+  else:
+    judged, size = source, source.size // 2
+    first = size
+  number = size if num is None else num
+  if number > size:
+    raise ValueError(f"num must be at most {size:,}, got {number:,}")
+
+  def batches(source: data.Source, first: int, number: int) -> Iterator[np.ndarray]:
+    rows = data.batch_indices(source.size, source.size, seed, 0)[first : first + number]
+    for i in console.bar(iterable=range(0, number, batch_size), desc=source.name, unit="batch"):
+      yield source.read(rows[i : i + batch_size])[0]
+
+  real = quality.look(judge, batches(source, 0, source.size if against == "test" else number))
+  values = quality.measure(real, quality.look(judge, batches(judged, first, number)), seed)
+  print(f"{judge.name} of {source.name}: {number:,} images of the {against} against {real.moments.num:,}")
   for name, value in values.items():
     print(f"{name:20}{value:.4g}")
-
-
-def _seen(source: data.Source, judge: quality.Judge, rows: np.ndarray, batch_size: int) -> quality.Seen:
-  first, *rest = (
-    judge.look(source.read(rows[i : i + batch_size])[0]) for i in range(0, len(rows), batch_size)
-  )
-  seen = quality.add(None, *first)
-  for found in rest:
-    seen = quality.add(seen, *found)
-  return seen
 
 
 if __name__ == "__main__":

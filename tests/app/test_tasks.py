@@ -160,12 +160,15 @@ def test_solvers_side_by_side(counted):
 
 def test_an_address_holds_the_settings(counted):
   settings = Settings(7, 20, 0.5, 3.0, "hat", "ddim", "quadratic")
-  query = to_query(settings)
+  query = to_query(settings, counted.model)
   assert query == "seed=7&steps=20&eta=0.5&guidance=3.0&label=hat&spacing=quadratic"
   pairs = dict(pair.split("=") for pair in query.split("&"))
   assert from_query(pairs | {"__theme": "dark"}, counted.model) == settings
-  assert to_query(Settings()) == ""
+  assert to_query(Settings(), counted.model) == ""
   assert from_query({"solver": "unipc2", "eta": "1"}, counted.model).eta == 0  # eta is DDIM's
+  student = counted.model.replace(config=dataclasses.replace(counted.model.config, distilled=4))
+  assert from_query({}, student).steps == 4
+  assert to_query(Settings(steps=4), student) == ""
 
 
 @pytest.mark.parametrize(

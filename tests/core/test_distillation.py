@@ -93,6 +93,7 @@ def test_the_losss_minimiser_is_the_teachers_map(parameterisation, every):
 def test_each_student_has_half_the_steps():
   assert stages(16, 4, False) == [(8, 2), (4, 2)]
   assert stages(8, 4, True) == [(8, 1), (4, 2)]
+  assert stages(64, 4, True, by=4) == [(64, 1), (16, 4), (4, 4)]
   for S in (1, 3, 8, 50):
     for T in (100, 1000):
       whole, half = (ddim_jax.timesteps.trailing(T, steps) for steps in (2 * S, S))
@@ -102,6 +103,10 @@ def test_each_student_has_half_the_steps():
       ValueError, match=f"start must be to times 2, 4, 8, ..., got start {start} and to {to}"
     ):
       stages(start, to, False)
+  with pytest.raises(ValueError, match=r"start must be to times 4, 16, 64, .*, got start 32 and to 4"):
+    stages(32, 4, False, by=4)
+  with pytest.raises(ValueError, match="by must be at least 2, got 1"):
+    stages(32, 4, False, by=1)
 
 
 @pytest.mark.parametrize(

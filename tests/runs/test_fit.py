@@ -92,9 +92,16 @@ def test_an_array_becomes_a_model_that_draws(whole):
 
 @pytest.mark.slow
 def test_tensorboard_gets_the_values_and_the_grids(tmp_path):
-  """The rate rises to 0.1 in two updates; a grid says how it was made."""
+  """The rate rises to 0.1 in two updates; a grid says how it was made. Other loggers get both, in order."""
   model = models.from_network(Small(), SHAPE, schedule=ddim_jax.cosine_schedule(10))
-  fit(tmp_path, model, images(), steps=3, **{**QUICK, "warmup": 2, "sample_every": 2})
+  seen: list[tuple[int, str]] = []
+  fit(
+    tmp_path, model, images(), steps=3, log=lambda step, values: seen.append((step, "values")),
+    log_samples=lambda step, grid: seen.append((step, f"{grid.dtype} of {grid.ndim}")),
+    **{**QUICK, "warmup": 2, "sample_every": 2},
+  )  # fmt: skip
+  grid = "uint8 of 3"
+  assert seen == [(1, "values"), (2, "values"), (2, grid), (3, "values"), (3, grid)]
   (path,) = (tmp_path / "tensorboard").iterdir()
   values = [v for raw in RawEventFileLoader(str(path)).Load() for v in Event.FromString(raw).summary.value]
   rates = [value.simple_value for value in values if value.tag == "learning_rate"]
