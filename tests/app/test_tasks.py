@@ -17,7 +17,7 @@ from ddim_jax.app import tasks, uploads, views
 from ddim_jax.app.handlers import Trajectory, followed
 from ddim_jax.app.settings import EACH, Settings, checked, from_query, to_query
 from ddim_jax.app.turns import Turns
-from ddim_jax.models import tables
+from ddim_jax.models import from_network, tables
 from tests.app.conftest import NAMES
 
 PICTURE = np.random.default_rng(0).integers(60, 200, (6, 8, 1), np.uint8)
@@ -322,3 +322,13 @@ def test_names_cannot_become_markup():
   assert "<script>" not in views.rows(tasks.Shown(1, 1, (row,)))
   assert "<b>" not in views.rows(tasks.Shown(1, 1, (row,)))
   assert "<b>" not in views.sentence("got <b>")
+
+
+def test_values_that_are_no_pictures_have_no_page(monkeypatch):
+  """The model is given directly: one of vectors, as a command would load it from a run of a table."""
+  from ddim_jax.commands import options, play
+
+  model = from_network(lambda params, x, t: params * x, (5,), params=np.float32(1))
+  monkeypatch.setattr(options, "model", lambda where: model)
+  with pytest.raises(ValueError, match=r"model must be of pictures \[H, W, C\], got one of values \[5\]"):
+    play.play("runs/table")

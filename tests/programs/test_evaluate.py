@@ -70,7 +70,7 @@ def test_its_distances_are_those_of_the_models_images(model, drawn_from, tmp_pat
   assert set(json.loads(out.read_text())["rows"]) == {"tiny, ddim", "tiny, unipc2"}
   table = capsys.readouterr().out.strip().splitlines()
   assert "| tiny, unipc2 |  | " in "\n".join(table)  # S = 3 was not asked for
-  with pytest.raises(ValueError, match="out must hold measures of the same settings, .* seed 3, not 4"):
+  with pytest.raises(ValueError, match=r"out must hold measures of the same settings, .* seed 3, not 4"):
     evaluate(str(model), steps=(3,), **{**arguments, "seed": 4})
   assert set(json.loads(out.read_text())["rows"]) == {"tiny, ddim", "tiny, unipc2"}
 
