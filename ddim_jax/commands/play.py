@@ -44,11 +44,11 @@ def play(
     port: Port to listen on; 0 takes one that is free.
   """
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-  from ddim_jax.app import layout, server  # needs Gradio
-
   found = options.model(model)
   if not found.visible:
     raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
+  from ddim_jax.app import layout, server  # needs Gradio
+
   port = free_port(host, port)
   server.serve(layout.build(found, model), host, port, lambda address: print(f"open {address}", flush=True))
 

@@ -38,7 +38,7 @@ With diffusers:
 ```python
 from diffusers import DDIMPipeline
 
-images = DDIMPipeline.from_pretrained("{name}")(num_inference_steps=50).images
+images = DDIMPipeline.from_pretrained("{name}")(num_inference_steps={model.own_steps}).images
 ```
 """
   return f"""---
@@ -57,7 +57,7 @@ tags: [{", ".join(tags)}]
 import ddim_jax
 
 model = ddim_jax.load("{name}")
-images = model.sample(16, steps=50{asked})
+images = model.sample(16, steps={model.own_steps}{asked})
 ```
 {theirs if diffusers else ""}"""
 
@@ -70,6 +70,8 @@ def _network(model: Model) -> dict[str, str]:
     rows["Noise"] = f"{noise.schedule}, {noise.levels:,} levels; predicts {_PREDICTS[noise.predict]}"
   else:
     rows["Noise"] = f"{model.schedule.T:,} levels"
+  if model.config.distilled:
+    rows["Steps"] = f"distilled for {model.config.distilled}"
   if model.classes:
     rows["Classes"] = ", ".join(model.classes)
   return rows

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from ddim_jax import metrics, to_uint8
+from ddim_jax import metrics
 from ddim_jax.commands.evaluate_model import evaluate
 from ddim_jax.commands.main import main
+from ddim_jax.data import to_uint8
 from ddim_jax.metrics import classifier
 from ddim_jax.models import build, datasets
 from ddim_jax.models import config as configs
@@ -78,8 +79,8 @@ def test_its_distances_are_those_of_the_models_images(model, drawn_from, tmp_pat
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (("--num", "1"), "--num must be in [2, "),
-    (("--steps", "13"), "steps must be in [1, 12], got 13"),
+    (("--num", "1"), "--num must be an integer in [2, "),
+    (("--steps", "13"), "S must be at most T: asked for 13 steps out of 12 levels"),
     (("--out", "measured.txt"), "--out must end in .json, got measured.txt"),
     (("--eta", "2"), "--eta must be in [0, 1], got 2"),
   ],
