@@ -1,4 +1,4 @@
-"""The noise schedules that have a name, each from the variances (betas) that its steps add."""
+"""The noise schedules that have a name, from betas, the variances that steps add, or from alpha_bar."""
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def warmup_schedule(
 ) -> Schedule:
   """Betas rise linearly over the first ``fraction`` of the levels and stay at ``beta_end``.
 
-  "warmup10" and "warmup50" in the DDPM code are fractions 0.1 and 0.5, in [0, 1].
+  "warmup10" and "warmup50" in the DDPM code are ``fraction`` 0.1 and 0.5; it is in [0, 1].
   """
   if not 0 <= fraction <= 1:
     raise ValueError(f"fraction must be in [0, 1], got {fraction}")
@@ -79,8 +79,8 @@ def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.99
 def laplace_schedule(T: int = 1000, max_beta: float = 0.999) -> Schedule:
   """Log-SNRs follow a Laplace distribution: most levels lie where data and noise are equally strong.
 
-  Hang et al., arXiv:2407.03297, as "laplace" in diffusers computes it: ``sqrt(alpha_bar)`` of the formula
-  stands for ``alpha_bar``, and level 0 for the first point of the curve.
+  Hang et al., arXiv:2407.03297, as "laplace" in diffusers computes it: alpha_bar is the square root of
+  what the formula gives, and all values are divided by the first.
 
   Args:
     T: Number of levels.

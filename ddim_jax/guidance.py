@@ -84,7 +84,7 @@ def guide(
 def class_log_probability(
   classifier: Callable[[jax.Array, jax.Array], jax.Array], label: ArrayLike
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """What `classifier_guide` takes, of a classifier of noisy samples: ``log p(label | x_t)``.
+  """Turns a classifier of noisy samples into ``log p(label | x_t)``, which `classifier_guide` takes.
 
   Levels are 1 to T here. A classifier of another project that counts them 0 to T - 1 is asked one lower,
   ``lambda x, t: theirs(x, t - 1)``; that of `ddim_jax.interop.load_adm_classifier` knows.

@@ -4,12 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_kinds, check_levels
-from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients
+from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients, known
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
 
@@ -20,8 +21,8 @@ def climb(denoise: Denoiser, schedule: Schedule, x_s: jax.Array, s: Level, t: Le
     denoise: ``(x_t, t) -> Prediction``.
     schedule: Noise schedule. Traced.
     x_s: Sample at level ``s``, ``f32[B, ...]``.
-    s: Level in ``[0, T]``, ``i32[]``. Traced.
-    t: Level to reach, ``i32[]``. Traced.
+    s: Level in ``[0, T]``, ``i32[]`` or ``f32[]``. Traced.
+    t: Level to reach, likewise. Traced.
   """
   alpha, sigma = coefficients(schedule, s, x_s)
   eps = denoise(x_s, jnp.maximum(s, 1)).eps
@@ -46,10 +47,9 @@ def step_up(
 ) -> tuple[jax.Array, jax.Array]:
   r"""The point at level ``t`` from which a step of the solver lands on ``x_s``; see `invert`.
 
-  With m the miss of a point, :math:`m = d\, (\alpha_t / \alpha_s) (x_s - F(x_t))`, the fixed point moves by
-  m. Each move but the first also takes back, along the move before, as much as makes the miss smallest if F
-  is straight between the two points: Anderson's acceleration with one step of memory, in one dimension the
-  secant method, and example by example.
+  A plain iteration adds the miss :math:`m = d\, (\alpha_t / \alpha_s) (x_s - F(x_t))`. From the second on, an
+  iteration also mixes in the previous move, by the weight that minimises the miss if F is linear between the
+  two points: Anderson acceleration with a memory of one, the secant method in one dimension, per example.
 
   Returns:
     ``(x_t, count)``: the point, ``f32[B, ...]``, and ``i32[]``, how many iterations were made before all
@@ -105,18 +105,18 @@ def invert(
 
   .. math:: x_t \leftarrow x_t + d\, \frac{\alpha_t}{\alpha_s} \bigl(x_s - F(x_t)\bigr),
 
-  which for DDIM and d = 1 is the fixed point ``x_t = move(x_s, eps(x_t, t))``, accelerated by what the move
-  before brought (see `step_up`). Most steps are exact to rounding after a few iterations. The last into
-  clean data, where the network is sure of them whatever the noise (a plain background), take tens: F hardly
-  depends on x_t there, hence hardly anything is left to find it from. A step's iterations end when every
-  example lands where it should, so that a large ``refine`` costs only where it helps.
+  whose fixed point, for DDIM, is the step from x_s up to t with eps asked at x_t; it is accelerated (see
+  `step_up`). Most steps converge to rounding in a few iterations. The steps next to clean data take tens
+  where an image is a plain background: there the network finds x0 whatever the noise, so that F hardly
+  depends on x_t. A step's iterations end when every example lands where it should, so that a large ``refine``
+  costs only where it helps.
   `ddim_jax.bijective` is exact whatever the network.
 
   Args:
     denoise: ``(x_t, t) -> Prediction``. Clipping or thresholding cannot be inverted: leave it out.
     schedule: Noise schedule. Traced.
     x0: Samples at level ``ts[-1]``, ``f32[B, ...]``.
-    ts: The decreasing levels that `sample` would use, ``i32[S+1]``; values traced, S static.
+    ts: The decreasing levels that `sample` would use, ``i32[S+1]`` or ``f32[S+1]``; values traced, S static.
     refine: Largest number of iterations per step, at least 0; each costs one step of the solver. Static, or
       traced ``i32[]``, which rules out reverse-mode derivatives.
     damping: Dimensionless, in (0, 1]; 1 is undamped. Traced.
@@ -141,6 +141,8 @@ def invert(
   check_decreasing(ts, schedule.T)
   check_range("refine", refine, 0, jnp.inf)
   check_range("damping", damping, 0, 1)
+  if (given := known(damping)) is not None and np.any(given == 0):
+    raise ValueError(f"damping must be above 0, got {damping}")
   if jax.tree.leaves(solver.init(x0)):
     raise ValueError("solver must not remember earlier steps: going up, they are not known yet")
   tolerance = rounding(x0) if tolerance is None else tolerance

@@ -31,7 +31,7 @@ def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t: Level) -> ja
 
 
 def renoise(schedule: Schedule, x_t: jax.Array, z: jax.Array, t: Level, s: Level) -> jax.Array:
-  r"""Draws from :math:`q(x_s | x_t)`, from a level to a noisier one.
+  r"""Draws from :math:`q(x_s | x_t)`, from level t to the noisier s (elsewhere s is the cleaner one).
 
   .. math:: x_s = \frac{\alpha_s}{\alpha_t} x_t + \sqrt{1 - \bar\alpha_s / \bar\alpha_t}\, z
 

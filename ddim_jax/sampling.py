@@ -24,8 +24,8 @@ class Step(NamedTuple):
   """What ``observe`` sees of one step.
 
   Attributes:
-    t: Level left, ``i32[]``.
-    s: Level reached, ``i32[]``.
+    t: Level left, ``i32[]`` or ``f32[]``, as in ``ts``.
+    s: Level reached, likewise.
     x_t: Sample at ``t``, ``f32[B, ...]``.
     x_s: Sample at ``s``, ``f32[B, ...]``.
     prediction: The denoiser's estimate at ``t``.
@@ -186,7 +186,7 @@ def interpolate(
     schedule: Noise schedule. Traced.
     x_a: Noise at level ``ts[0]`` at weight 0, ``f32[B, ...]``.
     x_b: Noise at weight 1, the same shape.
-    ts: Decreasing levels ``i32[S+1]``.
+    ts: Decreasing levels, ``i32[S+1]`` or ``f32[S+1]``.
     weights: ``f32[W]`` in [0, 1]. Traced.
     solver: As in `sample`.
 

@@ -5,8 +5,8 @@ Level 0 is clean data and level T the noisiest. The forward process of [1] is, a
     x_t = alpha_t * x_0 + sigma_t * eps,   alpha_t = sqrt(alpha_bar_t),   sigma_t = sqrt(1 - alpha_bar_t)
 
 A schedule is stored as log-SNR, ``log(alpha_bar / (1 - alpha_bar))``, because both coefficients come
-from it without cancellation: a float32 table of ``alpha_bar`` is off by 1.7e-4 in ``1 - alpha_bar`` at
-level 1. Tables are computed in float64 on the host and cast once.
+from it without cancellation: in a float32 table of ``alpha_bar``, ``1 - alpha_bar`` at level 1 has a
+relative error of 1.7e-4. Tables are computed in float64 on the host and cast once.
 
 [1] Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502. Its alpha is our alpha_bar.
 """
@@ -91,7 +91,7 @@ def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
 def log_snr_at(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   """Log-SNR at level ``t``, shaped to combine with ``like``; in the schedule's own precision.
 
-  Between two integer levels the log-SNR is linear: increasing and invertible wherever the table is (see
+  Between two integer levels the log-SNR is linear: decreasing and invertible, as the table is (see
   `level_at`), and, since SNR is what a denoiser and a solver depend on, never outside what the two levels
   have. Published solvers interpolate the same way (k-diffusion; diffusers in Karras's spacing). Below
   level 1 the line rises to the limit that stands for infinity: no model knows such levels.
@@ -157,7 +157,10 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 
 
 def fresh_noise(schedule: Schedule, t: Level, s: Level, like: jax.Array) -> jax.Array:
-  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1]."""
+  """``sqrt(1 - SNR_t / SNR_s)``: the share of the noise at ``s`` that eta = 1 draws anew, in [0, 1].
+
+  Times eta and sigma_s it is sigma_t(eta) of the paper, equation (16).
+  """
   change = log_snr_at(schedule, t, like) - log_snr_at(schedule, s, like)
   return safe_sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
 
@@ -227,7 +230,7 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
   """Shifts and scales ``alpha`` so that level T has no signal and level 1 is unchanged.
 
   Algorithm 1 of Lin et al., arXiv:2305.08891. At level T an `EPS` network says nothing about x0:
-  use `V` or `X0` with such a schedule.
+  use another parameterisation with such a schedule.
 
   Args:
     schedule: A concrete (not traced) schedule with T of at least 2.

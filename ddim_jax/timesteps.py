@@ -1,9 +1,10 @@
 """Which noise levels a sampler visits.
 
-Every spacing returns a strictly decreasing numpy array of levels in ``[0, T]`` that ends at 0: S steps, from
-``ts[0]`` down to clean data. Most are ``i32[S+1]``; `log_snr` and `karras` lie between integers, ``f64[S+1]``
-(single precision once on a device, unless JAX's float64 is on). The same array, reversed, drives inversion.
-All are checked here, on the host; the sampler takes any such array, traced.
+A spacing returns a strictly decreasing numpy array of levels in ``[0, T]`` that ends at 0: S steps, from
+``ts[0]`` down to clean data (`quadratic` may return fewer); `pad`, `cut` and `repaint` change such an array.
+Most are ``i32[S+1]``; `log_snr` and `karras` lie between integers, ``f64[S+1]`` (single precision once on a
+device, unless JAX's float64 is on). The same array, reversed, drives inversion. All are checked here, on the
+host; the sampler takes any such array, traced.
 
 Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean data.
 """
@@ -54,9 +55,9 @@ def uniform(T: int, S: int) -> np.ndarray:
 def quadratic(T: int, S: int) -> np.ndarray:
   """The paper's tau for CIFAR-10: denser near clean data, up to level 0.8 T.
 
-  Rounding ``linspace(0, sqrt(0.8 T), S)**2`` down makes duplicates, steps that do nothing. Here, alone
-  in this module, the distinct levels are returned, so there may be fewer than S: for T = 1000,
-  S = 10, 20, 50, 100, 1000 give 10, 20, 49, 96, 688 steps.
+  Rounding ``linspace(0, sqrt(0.8 T), S)**2`` down makes duplicates, steps that do nothing. They are left out,
+  so that there may be fewer than S steps, as of no other spacing: for T = 1000, S = 10, 20, 50, 100, 1000
+  give 10, 20, 49, 96, 688 steps.
   """
   _check(T, S)
   return explicit(T, np.unique((np.linspace(0, np.sqrt(0.8 * T), S) ** 2).astype(int))[::-1] + 1)

@@ -75,9 +75,10 @@ def compare(
     columns: What differs from column to column.
     steps: Numbers of sampling steps S.
     etas: Values of eta, from 0 (deterministic) to 1 (as DDPM).
-    guidances: Weights of classifier-free guidance; 1 is none.
+    guidances: Weights of classifier-free guidance; 1 is the model itself.
     solvers: Solvers; eta goes with ddim alone.
-    label: Class to draw, by number or name; by default image i is of class i modulo their number.
+    label: Class to draw, by number or name; by default image i is of class i modulo the number of
+      classes.
     side: Each cell of the table holds side x side images.
     spacing: Which levels to visit; uniform by default, or what another project's files say.
     seed: Image i of a seed is always the same image.

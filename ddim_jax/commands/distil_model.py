@@ -35,7 +35,7 @@ def distil_model(
     teacher: The model.
     workdir: Folder of the runs, one for each student, such as 16_steps. Runs that are already there go on.
     to: Steps of the last student.
-    start: Steps that the teacher takes: --to times --by, once or several times, such as 32 for 4.
+    start: Steps of the first teacher: --to multiplied by --by once or several times, such as 4 * 2 * 2 * 2.
     by: Steps of each teacher that its student takes in one: 2 halves them.
     updates: Updates of each student.
     batch_size: Size of the global batch.

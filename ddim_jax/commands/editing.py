@@ -30,8 +30,9 @@ class Edit:
     edit_to: Make the picture one of this class, by number or name, and keep what the class leaves alone: the
       noise behind it is recorded (eta 1 unless you say less) and followed again. --class says what --image
       shows; pictures of the data set have their own class.
-    image: The picture to start from, drawn --num times; by default --num pictures of the data set. Of a
-      picture or mask of another size than the model's images, the largest central part is taken and resized.
+    image: The picture to start from, drawn --num times, at most 16; by default --num pictures of the data
+      set. Of a picture or mask of another size than the model's images, the largest central part is taken and
+      resized.
     resample: With --inpaint: how often each stretch of steps is walked, so that the new part fits the old.
     jump: With --inpaint: steps in a stretch.
   """

@@ -47,9 +47,9 @@ def evaluate(
     solvers: Solvers. dpmpp-2s and heun ask the network twice per step.
     spacing: Which levels to visit; uniform by default, or what the model's files say.
     eta: Noise of the solver ddim, from 0 (deterministic) to 1 (as DDPM).
-    guidance: Weight of classifier-free guidance, for a conditional model; 1 is none.
-    num: Images to draw; distances of different numbers cannot be compared. Image i is of class i modulo their
-      number.
+    guidance: Weight of classifier-free guidance, for a conditional model; 1 is the model itself.
+    num: Images to draw; distances of different numbers cannot be compared. Image i is of class i modulo the
+      number of classes.
     seed: Image i of a seed is always the same image.
     batch_size: Images at a time on each device.
     step: Checkpoint of a run to use; the newest by default.

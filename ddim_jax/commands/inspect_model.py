@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+import tyro
 
 from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import options, outputs
@@ -23,13 +24,16 @@ def _size(folder: Path) -> int:
   return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
+_HELP = (
+  "A model, the folder of a run, a picture that was drawn, or data: a folder of pictures, a .npy or .npz"
+  " file, hf:NAME or tfds:NAME."
+)
+What = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_HELP, metavar="WHAT")]
 _UNSAID = Data(UNKNOWN)
 _THUMBNAIL = "64"
 
 
-def inspect(
-  model: options.Where = options.DEFAULT, *, data: Data = _UNSAID, out: options.MaybeOut = None
-) -> int:
+def inspect(model: What = options.DEFAULT, *, data: Data = _UNSAID, out: options.MaybeOut = None) -> int:
   """Says what a model is, or how a picture was made; of a run, its loss and whether checkpoints are sound.
 
   Of data that you have, a folder of pictures, a .npy or .npz file, hf:NAME or tfds:NAME in place of the
@@ -46,7 +50,7 @@ def inspect(
   ddim inspect scans.npy --values 0 4095
 
   Args:
-    model: The model, the folder of a run, a picture that was drawn, or data.
+    model: What to look at.
     data: How data are read, as for ddim train; --data says which, too, such as digits.
     out: The contact sheet, a .png file; by default contact_sheet.png here.
 

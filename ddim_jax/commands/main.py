@@ -14,7 +14,7 @@ COMMANDS = {
   "distil": ("distil_model", "train a student that needs few steps"),
   "compare": ("compare", "the same images for several S and eta, side by side"),
   "evaluate": ("evaluate_model", "how far samples are from the data, for several S and solvers"),
-  "play": ("play", "a page in the browser where a model draws while you move its settings"),
+  "play": ("play", "serve a page where a model draws while you move its settings"),
   "inspect": ("inspect_model", "what a run, a model or a data set holds; whether checkpoints are sound"),
   "export": ("export", "write a model as one file"),
   "push": ("push", "put a model on the Hugging Face hub, with a card"),
@@ -26,7 +26,7 @@ _EXAMPLES = """
   ddim sample                                    draw clothes with the model that comes along
   ddim sample --class Sneaker --guidance 3
   ddim inspect PHOTOS                            what a folder of your pictures holds, and a contact sheet
-  ddim train folder PHOTOS                       train on it; or on a .npy or .npz file, hf:NAME, tfds:NAME
+  ddim train PHOTOS                              train on it; or on a .npy or .npz file, hf:NAME, tfds:NAME
   ddim sample runs/folder --steps 20
 """
 
@@ -35,7 +35,8 @@ def usage() -> str:
   """What ``ddim --help`` says."""
   lines = "\n".join(f"  ddim {name:8} {text}" for name, (_, text) in COMMANDS.items())
   return (
-    f"usage: ddim COMMAND ...\n\n{lines}\n\nexamples:\n{_EXAMPLES}\nddim COMMAND --help lists all options."
+    f"usage: ddim COMMAND ...\n\n{lines}\n\nexamples:\n{_EXAMPLES}\nddim COMMAND --help lists all options; of"
+    " training, ddim train folder --help."
   )
 
 

@@ -19,8 +19,8 @@ DEFAULT, CONDITIONAL = packaged()
 """The models that come along: the one that is used when none is named, and the one with classes."""
 _HELP = (
   f"The model: {DEFAULT} or {CONDITIONAL}, which come along; the folder of a run; a .safetensors file; a"
-  " folder of diffusers, or OWNER/NAME of its hub; a .ckpt, .pth or .pt file of the original DDIM code or of"
-  " guided-diffusion."
+  " folder of diffusers, or OWNER/NAME of its hub; a .ckpt, .pth or .pt file of the original DDIM code,"
+  " improved-diffusion or guided-diffusion."
 )
 Where = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_HELP, metavar="MODEL")]
 """The argument that says which model, the same for every command."""

@@ -1,4 +1,4 @@
-"""``ddim play``: a page in the browser."""
+"""``ddim play``: serves a page for a browser."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ def play(
   host: str = "127.0.0.1",
   port: Annotated[int, Range(0, 65535)] = 7860,
 ) -> None:
-  """Opens a page where a model draws while you move its settings; edits your pictures; compares solvers.
+  """Serves a page where a model draws while you move its settings; edits your pictures; compares solvers.
 
   ddim play
 

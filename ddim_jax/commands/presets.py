@@ -12,12 +12,13 @@ from ddim_jax.ranges import Count, Positive, PositiveReal, Several
 
 @dataclass(frozen=True)
 class Run:
-  """Where and how long; but for the origin, none of it changes the model that a step number stands for.
+  """Where and how long. Only --from changes what is learned.
 
   Attributes:
     workdir: Folder of the run: checkpoints, metrics, samples. A run that is already there goes on.
     origin: Start from these weights instead of random ones: folder of a run, .safetensors file, folder or hub
-      id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, or fashion_mnist. Network, noise
+      id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, improved-diffusion or
+      guided-diffusion, or a model that comes along. Network, noise
       levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
       weights. Once the run has a checkpoint, they are not needed any more.
     steps: Train until this many updates.
@@ -31,7 +32,7 @@ class Run:
     inception: Weights of the FID's Inception network, for evaluation; without, EfficientNet-Lite0 (needs the
       extra efficientnet), or for grey images a small classifier.
     max_skipped: Updates that may be left out because loss or gradient was not finite, before the run stops.
-    distributed: Several hosts, found by themselves on TPU pods and Slurm.
+    distributed: Train on several hosts; on TPU pods and Slurm they find each other.
     coordinator: ADDRESS:PORT of process 0, where hosts are not found by themselves; implies --distributed.
     num_processes: Number of processes, with --coordinator.
     process_id: Number of this process, from 0, with --coordinator.

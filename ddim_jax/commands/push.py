@@ -57,7 +57,7 @@ def push(
 
   ddim push runs/mine me/my-model
 
-  Needs huggingface_hub, and a token of yours: hf auth login, or $HF_TOKEN.
+  Needs the extra hf, and a token of yours: hf auth login, or $HF_TOKEN.
 
   Args:
     model: The model.

@@ -33,13 +33,18 @@ class Args:
 
   ddim sample runs/mine --steps 20 --solver unipc2 --spacing log-snr
 
+  ddim sample runs/mine --inpaint mask.png --image shoe.png
+
+  ddim sample runs/mine --reconstruct --refine 100
+
   Attributes:
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
       the model's own weights.
     size: Height of the images in pixels, where another project's files do not say, or other than they say.
     data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
-    num: How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn.
+    num: How many images; of trajectories and of pairs to interpolate at most 8 are drawn, at most 16 of
+      edits.
     out: A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a
       folder for numbered files: PNG for bytes, TIFF for all else. By default sample.png in the folder of the
       run, or here. A folder or .npz that was interrupted is completed.
@@ -53,9 +58,10 @@ class Args:
     seed: Image i of a seed is always the same image.
     batch_size: Images at a time on each device.
     label: Class to draw, by number or name, for a conditional model; by default image i is of class i modulo
-      their number.
+      the number of classes.
     condition: Numbers to condition on, of a model that was trained with such; by default none.
-    guidance: Weight of classifier-free guidance, for a conditional model; 1 is none.
+    guidance: Weight of classifier-free guidance, for a conditional model: 1 is the model itself, 0 draws
+      without a class, more is stronger. Any weight but 1 asks the network twice.
     trajectory: Draw how images emerge: a strip (.png) and animations (.gif, .webp).
     interpolate: Draw great-circle interpolations between noises, a row a pair.
     reconstruct: Encode real images, decode them, and print the error.

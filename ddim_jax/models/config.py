@@ -97,8 +97,8 @@ class Diffusion:
   Attributes:
     levels: Number of noise levels T.
     schedule: Noise schedule.
-    zero_terminal_snr: Rescale the schedule so that nothing is left of the data at level T (then predict v or
-      x0).
+    zero_terminal_snr: Rescale the schedule so that nothing is left of the data at level T (then predict
+      anything but eps).
     predict: What the network predicts.
     weighting: Weighting of the loss by level.
     spacing: Which levels S steps visit unless a program asks for others; uniform by default, or what another

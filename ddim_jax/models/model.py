@@ -29,8 +29,9 @@ class Model:
   """A network with its parameters, its noise, and how to sample from it: a pytree of parameters and schedule.
 
   Made by `ddim_jax.load`, `ddim_jax.runs.fit` or `ddim_jax.models.from_network`. Immutable; `replace` gives
-  a changed copy. What it compiles, it keeps: another S, eta, seed, label or guidance weight does not compile
-  again.
+  a changed copy. What it compiles, it keeps: another eta, seed or label does not compile again, nor does
+  another S up to 64 (beyond that, up to the next power of two), or another guidance weight than 1. `invert`
+  compiles for every S.
 
   Attributes:
     network: The network: a `ddim_jax.UNet`, or whatever it was made from.
@@ -248,16 +249,18 @@ class Model:
     Args:
       num: How many, at least 1.
       steps: Number of steps S, from 1 to T; by default 50, or what the model was distilled for.
-      eta: Noise of DDIM in [0, 1]: 0 is deterministic, 1 as DDPM.
+      eta: Noise of DDIM in [0, 1], of no other solver: 0 is deterministic, 1 as DDPM.
       solver: A `ddim_jax.Solver` (keep it: a new one compiles anew), a key of `ddim_jax.models.SOLVERS`, or
         None for DDIM.
-      label: A class by number or name, or one for each image; by default image i is of class i modulo their
-        number.
+      label: A class by number or name, or one for each image; by default image i is of class i modulo the
+        number of classes.
       condition: A vector in the numbers of the data set, ``f32[K]``, or one for each image; None is no
         condition.
-      guidance: Weight of classifier-free guidance; 1 is none.
+      guidance: Weight w of classifier-free guidance, ``eps_u + w (eps_c - eps_u)``: 1 is the conditional
+        model itself, 0 the unconditional one, more is stronger. Any but 1 asks the network twice.
       seed: In [0, 2^63).
-      spacing: Which levels to visit, by name or as ``S -> levels``; by default the model's own.
+      spacing: Which levels to visit: "uniform", "quadratic", "leading", "trailing", "linspace", "log-snr",
+        "karras", or a function ``S -> [S+1]``; by default the model's own.
       clip: Clip predictions of x0, see `denoiser`.
       batch_size: Images at a time on each device.
 
@@ -268,6 +271,7 @@ class Model:
 
     Raises:
       ValueError: On a value out of its range; names it.
+      FloatingPointError: If an image is not finite.
     """
     ranges.check_all(Model.sample, locals())
     return drawing.sampled(

@@ -76,8 +76,9 @@ def fit(
 
   Every device of every process is used; the result does not depend on their number. The folder gets
   checkpoints, metrics.jsonl, TensorBoard events and grids of samples. A run that ended, whatever ended it,
-  goes on from its newest sound checkpoint when the same call is made again; arguments that do not decide what
-  the model computes may then be others, such as ``steps`` and ``learning_rate``. SIGTERM, SIGHUP and Ctrl-C
+  goes on from its newest sound checkpoint when the same call is made again. Arguments may then be others,
+  such as ``steps`` and ``learning_rate``, which the log says; but not the network, the schedule, what is
+  predicted, the shape, classes, scaling or conditions of the data, or ``emas``. SIGTERM, SIGHUP and Ctrl-C
   save first, in the main thread.
 
   Args:
@@ -99,7 +100,8 @@ def fit(
     optimizer: ``(learning_rate) -> optimiser``, such as ``optax.adamw``; or a finished optimiser, which is
       used as it is: then learning_rate, warmup and clip have no effect.
     learning_rate: Its value after the warm-up; or an optax schedule, which has its own warm-up.
-    warmup: Updates over which the learning rate rises from 0.
+    warmup: Updates over which the learning rate rises from 0. The default is the paper's, for 800,000
+      updates: in a short run give about a tenth of ``steps``.
     learning_rate_schedule: What a number as learning_rate does then: "constant"; "cosine", to 0 after
       ``steps``; or "inverse_sqrt", see `ddim_jax.training.inverse_sqrt_rate`.
     clip: Largest global norm of a gradient.

@@ -70,8 +70,8 @@ Limit = Callable[[ArrayLike, ArrayLike], jax.Array | int]
 def lower_order_final(ts: ArrayLike) -> Limit:
   """A limit for multistep solvers: a step's order is at most the number of steps left, itself included.
 
-  The usual remedy for few steps, where the last ones are long in lambda. A step to level 0 is of order 1
-  without it; for levels that stop above 0 it helps: diffusers has it on below 15 steps.
+  The usual remedy for few steps, where the last ones are long in lambda. The step to level 0 is of
+  order 1 anyway. It helps where the levels end above 0. diffusers does it below 15 steps.
 
   Args:
     ts: The levels that `ddim_jax.sample` will get, ``[S+1]``, perhaps padded. Traced.
