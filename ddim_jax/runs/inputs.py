@@ -61,6 +61,7 @@ def recorded(
   distribution: LevelDistribution,
   antithetic: bool,
   weighting: Any,
+  minimise: Any,
 ) -> Model:
   """The model with what its checkpoints say of its data and its training; see `fit` for the arguments."""
   config = model.config
@@ -73,7 +74,7 @@ def recorded(
   )
   whole = dataclasses.replace(
     config, data=Data(UNKNOWN) if record is None else record, network=network, diffusion=diffusion,
-    optimisation=optimisation,
+    optimisation=optimisation, distilled=0 if minimise is None else config.distilled,
   )  # fmt: skip
   return model.replace(config=whole)
 

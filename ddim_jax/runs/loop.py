@@ -157,7 +157,7 @@ def fit(
   found = for_source(inputs.as_model(model, source), source, decode)
   model = inputs.recorded(
     found, optimisation, record, label_dropout=label_dropout, distribution=level_distribution,
-    antithetic=antithetic, weighting=weighting,
+    antithetic=antithetic, weighting=weighting, minimise=minimise,
   )  # fmt: skip
   made = objective.optimizer(optimizer, learning_rate, warmup, clip)
   losses, levels = (minimise or objective.simple(weighting, level_distribution, antithetic, label_dropout))(

@@ -76,5 +76,7 @@ def test_a_run_of_students_goes_on_and_can_be_loaded(tmp_path):
   np.testing.assert_allclose(found.sample(2), student.sample(2, steps=2), atol=1e-6)
   again = distil(tmp_path, teacher, images, **arguments)
   np.testing.assert_array_equal(again.sample(1, steps=2), student.sample(1, steps=2))
+  tuned = fit(tmp_path / "tuned", found, images, steps=1, batch_size=8, sample_every=0, progress=False)
+  assert tuned.own_steps == 16  # trained as any other, it is no student any more
   with pytest.raises(ValueError, match="start must be at most the 16 levels of the teacher, got 32"):
     distil(tmp_path, teacher, images, to=2, start=32)
