@@ -13,7 +13,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax.models import Model, drawing
-from ddim_jax.seeds import draw_noise, key_of
+from ddim_jax.seeds import key_of, step_noise
 
 
 class Moment(NamedTuple):
@@ -135,7 +135,7 @@ def _step(model: Model, solver: str, guided: bool, clip: bool, sharing: jax.shar
     denoise = model.denoiser(label=label, guidance=guidance if guided else 1.0, clip=clip)
     if painted is not None:
       denoise = ddim_jax.inpaint(denoise, painted.kept[None], painted.known[None], model.schedule)
-    noise = draw_noise(keys, number, x.shape, x.dtype)
+    noise = step_noise(keys, number, rule.draws, x.shape, x.dtype)
     x, carry, prediction = rule.step(denoise, model.schedule, carry, x, t, s, noise)
     return x, carry, prediction.x0
 

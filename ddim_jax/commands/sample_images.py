@@ -47,7 +47,7 @@ class Args:
     spacing: Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
       paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's.
     solver: ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
-      fewer steps. dpmpp-2s and heun ask the network twice per step.
+      fewer steps. dpmpp-2s, dpmpp-sde and heun ask the network twice per step.
     eta: Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM).
     clip: Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not.
     seed: Image i of a seed is always the same image.

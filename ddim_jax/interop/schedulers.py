@@ -25,7 +25,7 @@ from ddim_jax.schedules import Level, Schedule, from_alpha_bar, from_betas, log_
 from ddim_jax.solvers import Solver
 
 PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
-MULTISTEP = ("DPM", "UniPC", "DEIS", "SASolver")
+MULTISTEP = ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPC", "DEIS", "SASolver")
 Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
 """``(schedule, x_t, t) -> (x, level)``: what the network is given."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from ddim_jax import beta_schedules, parameterisation, paths, schedules, solvers, timesteps
 
 SolverName = Literal[
-  "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde",
+  "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "dpmpp-sde",
   "unipc2", "unipc3", "deis2", "deis3", "heun", "plms", "pndm",
 ]  # fmt: skip
 LEARNED = "ddpm-learned"
@@ -32,6 +32,7 @@ SOLVERS: dict[str, Callable[[Any], solvers.Solver]] = {
   "dpmpp-3m": lambda eta: solvers.dpm_solver_pp(3),
   "dpmpp-2s": lambda eta: solvers.dpm_solver_pp_2s(),
   "dpmpp-2m-sde": lambda eta: solvers.dpm_solver_pp(2, eta=1.0),
+  "dpmpp-sde": lambda eta: solvers.dpm_solver_pp_sde(),
   "unipc2": lambda eta: solvers.unipc(2),
   "unipc3": lambda eta: solvers.unipc(3),
   "deis2": lambda eta: solvers.deis(2),
@@ -50,7 +51,7 @@ def steps_for(solver: str, evaluations: int) -> int:
     ValueError: If there is no such solver, or not a single step is paid for.
   """
   named(SOLVERS, solver, "solver")
-  twice, more = solver in ("heun", "dpmpp-2s"), {"plms": 1, "pndm": 9}.get(solver, 0)
+  twice, more = solver in ("heun", "dpmpp-2s", "dpmpp-sde"), {"plms": 1, "pndm": 9}.get(solver, 0)
   least = 13 if solver == "pndm" else 1 + more
   if evaluations < least:
     raise ValueError(f"evaluations must be at least {least} with the solver {solver}, got {evaluations}")
