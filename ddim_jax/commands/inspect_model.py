@@ -71,6 +71,7 @@ def inspect(
     f"{type(found.network).__name__}: {parameters:,} parameters, images {'x'.join(map(str, found.shape))}"
   )
   print(f"T = {found.schedule.T}; {f'{found.step:,} updates' if found.step else 'of another project'}")
+  print(f"solver: {found.solver_name}")
   print(f"classes: {', '.join(found.classes) or 'none'}")
   print(f"values: {found.scaling}")
   if found.conditions is not None:

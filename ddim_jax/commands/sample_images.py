@@ -46,7 +46,7 @@ class Args:
     steps: Number of sampling steps S, from 1 to T.
     spacing: Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
       paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's.
-    solver: ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
+    solver: By default ddim, or what another project's files say. ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
       fewer steps. dpmpp-2s, dpmpp-sde and heun ask the network twice per step.
     eta: Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM).
     clip: Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not.
@@ -71,7 +71,7 @@ class Args:
   out: Path | None = None
   steps: Positive = 50
   spacing: tables.SpacingName | None = None
-  solver: tables.SolverName = "ddim"
+  solver: tables.SolverName | None = None
   eta: Unit = 0.0
   clip: bool = True
   seed: Seed = 0
@@ -96,15 +96,16 @@ class Args:
     """Raises ValueError on options that are out of range or do not go with each other."""
     ranges.check_all(self)
     ranges.check_all(self.edit)
-    drawing.checked_eta(self.eta, self.solver)
+    tables.checked_eta(self.eta, self.solver or "ddim")
     if sum((self.trajectory, self.interpolate, self.reconstruct, self.edit.asked_for)) > 1:
       raise ValueError(
         "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength, --edit-to) exclude each other"
       )
     self.edit.check()
-    if self.edit.edit_to is not None and self.solver != "ddim":
+    other = self.solver not in (None, "ddim")
+    if self.edit.edit_to is not None and other:
       raise ValueError(f"--edit-to goes with --solver ddim, whose noise it records, got {self.solver}")
-    fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
+    fixed = (self.eta != 0, other, self.label is not None, self.guidance is not None)
     if self.reconstruct and any((*fixed, self.condition)):
       raise ValueError(
         "--reconstruct is deterministic: leave out --eta, --solver, --label, --condition and --guidance"
@@ -125,8 +126,8 @@ class Args:
     return {
       "model": self.model, "step": trained.step,
       "weights_crc32": zlib.crc32(b"".join(np.asarray(w).tobytes() for w in weights)),
-      "levels": ts.tolist(), "solver": self.solver, "eta": self.eta, "clip": self.clip, "seed": self.seed,
-      "label": self.label, "guidance": self.guidance,
+      "levels": ts.tolist(), "solver": tables.chosen(trained, self.solver)[1], "eta": self.eta,
+      "clip": self.clip, "seed": self.seed, "label": self.label, "guidance": self.guidance,
       **({"condition": list(self.condition)} if self.condition else {}),
     }  # fmt: skip
 
@@ -167,11 +168,13 @@ def sample(args: Args) -> None:
   out = args.target()
   trained = options.model(args.model, args.step, args.ema, args.size, args.data)
   ts = trained.levels(args.steps, args.spacing)
+  solver, name = tables.chosen(trained, args.solver)
+  tables.checked_eta(args.eta, name)
   what = f"model of step {trained.step:,}" if trained.step else "model of another project"
-  print(f"{what}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}")
+  print(f"{what}; {len(ts) - 1} steps of {name} over levels {' '.join(f'{t:g}' for t in ts)}")
   began, settings = time.monotonic(), args.settings(trained, ts)
   how = sequences.How(
-    trained, ts, args.solver, args.eta, trained.labels(args.label),
+    trained, ts, solver, args.eta, trained.labels(args.label),
     args.guidance if denoising.is_guided(args.guidance) else None, args.clip, args.seed,
     args.condition or None,
   )  # fmt: skip

@@ -17,6 +17,7 @@ from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Op
 from ddim_jax.models.model import Model
 from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.schedules import Schedule, zero_terminal_snr
+from ddim_jax.solvers import Solver
 from ddim_jax.unet import UNet
 
 _SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
@@ -26,7 +27,7 @@ PATHS = ("data_dir", "table")
 """Fields of the data that say where things lie."""
 _OPEN = {
   "model": ("label_dropout", "dtype", "remat"),
-  "diffusion": ("weighting", "level_distribution", "antithetic", "spacing"),
+  "diffusion": ("weighting", "level_distribution", "antithetic", "spacing", "solver"),
 }
 """What a network with weights of its own leaves to the options."""
 WHOLE = ("imported", "custom")
@@ -72,6 +73,7 @@ def from_config(
       "predict must be x0, v, edm or flow, got eps: with this schedule nothing is left of the data at level"
       f" {schedule.T}, where eps does not determine x0"
     )
+  solver, solver_name = _solver(config, described)
   model = Model(
     network=network,
     params=params,
@@ -86,6 +88,8 @@ def from_config(
     config=config,
     scaling=scaling,
     conditions=conditions,
+    solver=solver,
+    solver_name=solver_name,
   )
   return model if described is None else model.replace(inputs=described.inputs)
 
@@ -95,6 +99,16 @@ def _spacing(config: Config, schedule: Schedule, described: interop.Pretrained |
   if described is not None and config.diffusion.spacing is None:
     return described.timesteps
   return tables.spacing(config.diffusion.spacing or "uniform", schedule)
+
+
+def _solver(config: Config, described: interop.Pretrained | None) -> tuple[str | Solver, str]:
+  """What draws unless another solver is asked for, and its name; chosen as in `_spacing`."""
+  asked, own = config.diffusion.solver, None if described is None else described.own_solver
+  if asked is None and own is not None and described is not None:
+    return own, described.scheduler["_class_name"]
+  name = asked or "ddim"
+  tables.named(tables.SOLVERS, name, "solver")
+  return name, name
 
 
 def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> Model:

@@ -52,6 +52,9 @@ class Model:
       ``load(where).replace(decode=...)``.
     inputs: ``(schedule, x_t, t) -> (x, level)``: what the network is given for a sample and its level; other
       coordinates for EDM and flow matching.
+    solver: What draws unless another solver is asked for: a key of `ddim_jax.models.SOLVERS`, or the solver
+      that another project's files name.
+    solver_name: What that is called: "ddim", or its class in diffusers.
   """
 
   network: Any = dataclasses.field(repr=False)
@@ -69,6 +72,8 @@ class Model:
   conditions: Scaling | None = None
   decode: Callable[[np.ndarray], Any] | None = dataclasses.field(default=None, repr=False)
   inputs: Inputs = dataclasses.field(default=as_it_is, repr=False)
+  solver: str | Solver = dataclasses.field(default="ddim", repr=False)
+  solver_name: str = "ddim"
 
   def replace(self, **changes: Any) -> "Model":
     """A copy with other values of some attributes."""
@@ -243,9 +248,9 @@ class Model:
     Args:
       num: How many, at least 1.
       steps: Number of steps S, from 1 to T.
-      eta: Noise of DDIM in [0, 1]: 0 is deterministic, 1 as DDPM.
+      eta: Noise of DDIM in [0, 1]: 0 is deterministic, 1 as DDPM; of another solver 0.
       solver: A `ddim_jax.Solver` (keep it: a new one compiles anew), a key of `ddim_jax.models.SOLVERS`, or
-        None for DDIM.
+        None for the model's own: DDIM, or what another project's files say.
       label: A class by number or name, or one for each image; by default image i is of class i modulo their
         number.
       condition: A vector in the numbers of the data set, ``f32[K]``, or one for each image; None is no

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ddim_jax import beta_schedules, parameterisation, paths, schedules, solvers, timesteps
+from ddim_jax import beta_schedules, parameterisation, paths, ranges, schedules, solvers, timesteps
 
 SolverName = Literal[
   "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "dpmpp-sde",
@@ -115,3 +115,34 @@ def spacing(name: str, schedule: schedules.Schedule) -> Spacing:
   known: dict[str, Spacing] = {key: functools.partial(make, schedule.T) for key, make in _INTEGERS.items()}
   known |= {key: functools.partial(make, schedule) for key, make in _REALS.items()}
   return named(known, name, "spacing")
+
+
+def as_solver(solver: str | solvers.Solver | None, eta: Any = 0.0, variance: Any = None) -> solvers.Solver:
+  """A solver by name, DDIM for None, or the one given.
+
+  ``eta``, perhaps traced, is DDIM's, and ``variance``, from `ddim_jax.models.denoising.pair`, that of
+  "ddpm-learned".
+
+  Raises:
+    ValueError: If there is no such name.
+  """
+  if solver == LEARNED and variance is not None:
+    return solvers.ddpm(variance)
+  if isinstance(solver, solvers.Solver):
+    return solver
+  return named(SOLVERS, "ddim" if solver is None else solver, "solver")(eta)
+
+
+def chosen(model: Any, solver: str | solvers.Solver | None) -> tuple[str | solvers.Solver, str]:
+  """The solver that is asked for, or the model's own, and what it is called."""
+  if solver is None:
+    return model.solver, model.solver_name
+  return solver, solver if isinstance(solver, str) else "a solver of its own"
+
+
+def checked_eta(eta: float, solver_name: str) -> np.float32:
+  """Eta; ValueError unless it is in [0, 1], and 0 for all solvers but DDIM."""
+  ranges.check(ranges.Unit, "eta", eta)
+  if eta and solver_name != "ddim":
+    raise ValueError(f"eta goes with the solver ddim, got eta {eta:g} with {solver_name}")
+  return np.float32(eta)

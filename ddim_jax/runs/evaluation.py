@@ -88,7 +88,7 @@ def evaluator(
   ts = model.levels(min(50, model.schedule.T), "uniform")
   share = -(-num // jax.process_count())
   size, draw = drawing.numbered_pictures(
-    model, ts, seed=seed, at_once=min(share, 256), **given(model, source, num)
+    model, ts, solver="ddim", seed=seed, at_once=min(share, 256), **given(model, source, num)
   )
   first, stride = jax.process_index() * size, jax.process_count() * size
 

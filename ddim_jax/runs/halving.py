@@ -44,11 +44,13 @@ def as_student(teacher: Model) -> Model:
   """The teacher as the model that is to become a student: of v if it was of eps, on the students' levels."""
   turn = teacher.parameterisation is EPS
   config = build.to_predict_v(teacher.config) if turn else teacher.config
-  diffusion = dataclasses.replace(config.diffusion, spacing=SPACING)
+  diffusion = dataclasses.replace(config.diffusion, spacing=SPACING, solver="ddim")
   return teacher.replace(
     parameterisation=V if turn else teacher.parameterisation,
     spacing=tables.spacing(SPACING, teacher.schedule),
     config=dataclasses.replace(config, diffusion=diffusion),
+    solver="ddim",
+    solver_name="ddim",
   )
 
 

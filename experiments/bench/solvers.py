@@ -42,7 +42,7 @@ def solvers(
 
   def side(name):
     ts = jnp.asarray(ddim_jax.timesteps.uniform(pretrained.schedule.T, least[name]))
-    solver = drawing.as_solver(name, 0.0)
+    solver = tables.as_solver(name, 0.0)
 
     @jax.jit
     def program(variables, schedule, x_T):

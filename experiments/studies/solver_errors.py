@@ -64,7 +64,7 @@ def _padded(longest: int, run: Callable) -> Draw:
 
   def draw(name, ts):
     if name not in compiled:
-      solver = drawing.as_solver(name, 0.0)
+      solver = tables.as_solver(name, 0.0)
       compiled[name] = jax.jit(lambda ts, count: run(solver, ts, count))
     padded, count = timesteps.pad(ts, max(longest, len(ts) - 1))
     return np.asarray(compiled[name](padded, count), np.float64)
