@@ -7,7 +7,7 @@ from ddim_jax.commands import options
 from ddim_jax.console import say
 from ddim_jax.models import datasets
 from ddim_jax.runs import Interrupted
-from ddim_jax.runs.halving import distil
+from ddim_jax.runs.halving import check_teacher, distil
 
 
 def distil_model(
@@ -44,6 +44,7 @@ def distil_model(
     data: Data set to distil on; by default the one that the teacher was trained on.
   """
   found = options.model(teacher, data=data)
+  check_teacher(found)
   source = datasets.open_data(found.config.data, scaling=found.scaling)
   try:
     student = distil(

@@ -54,6 +54,17 @@ def as_student(teacher: Model) -> Model:
   )
 
 
+def check_teacher(teacher: Model) -> None:
+  """Raises ValueError unless a model can be distilled."""
+  if teacher.params is None:
+    raise ValueError("teacher has no parameters: train it with ddim_jax.runs.fit")
+  if teacher.predicts_variance:
+    raise ValueError(
+      "teacher must not predict variances: students take steps of DDIM, which have none and would leave them"
+      " wrong; for few steps draw with the solver unipc2"
+    )
+
+
 def distil(
   workdir: str | Path,
   teacher: Model,
@@ -96,8 +107,7 @@ def distil(
   """
   if updates < 1:
     raise ValueError(f"updates must be positive, got {updates}")
-  if teacher.params is None:
-    raise ValueError("teacher has no parameters: train it with ddim_jax.runs.fit")
+  check_teacher(teacher)
   planned = stages(start, to, teacher.parameterisation is EPS)
   if start > teacher.schedule.T:
     raise ValueError(f"start must be at most the {teacher.schedule.T} levels of the teacher, got {start}")
