@@ -31,6 +31,7 @@ def play(
   *,
   host: str = "127.0.0.1",
   port: Annotated[int, Range(0, 65535)] = 7860,
+  flags: options.Flags = None,
 ) -> None:
   """Opens a page where a model draws while you move its settings; edits your pictures; compares solvers.
 
@@ -42,11 +43,13 @@ def play(
     model: The model.
     host: Address to listen on. By default only this machine; 0.0.0.0 is all who can reach it, unencrypted.
     port: Port to listen on; 0 takes one that is free.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
+      "num_head_channels 64 image_size 256".
   """
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
   from ddim_jax.app import layout, server  # needs Gradio
 
-  found, port = options.model(model), free_port(host, port)
+  found, port = options.model(model, flags=flags), free_port(host, port)
   server.serve(layout.build(found, model), host, port, lambda address: print(f"open {address}", flush=True))
 
 

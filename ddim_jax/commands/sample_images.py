@@ -38,6 +38,8 @@ class Args:
     ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
       the model's own weights.
     size: Height of the images in pixels, where another project's files do not say, or other than they say.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
+      "num_head_channels 64 image_size 256".
     data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
     num: How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn.
     out: A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a
@@ -66,6 +68,7 @@ class Args:
   step: Count | None = None
   ema: Rate | None = None
   size: Side | None = None
+  flags: options.Flags = None
   data: str | None = None
   num: Positive = 64
   out: Path | None = None
@@ -166,7 +169,7 @@ def sample(args: Args) -> None:
   """Loads the model and does what was asked for."""
   args.check()
   out = args.target()
-  trained = options.model(args.model, args.step, args.ema, args.size, args.data)
+  trained = options.model(args.model, args.step, args.ema, args.size, args.data, args.flags)
   ts = trained.levels(args.steps, args.spacing)
   solver, name = tables.chosen(trained, args.solver)
   tables.checked_eta(args.eta, name)
