@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 import ddim_jax
 from ddim_jax import plots, timesteps
@@ -174,13 +173,10 @@ def solver_errors(
   def collect(title: str, schedule: ddim_jax.Schedule, draw: Draw, reference: str) -> None:
     exact = draw(reference, timesteps.log_snr(schedule, min(_EXACT, schedule.T)))
     errors: Errors = {name: {} for name in STEPS}
-    total = sum(1 <= steps(n) <= schedule.T for steps in STEPS.values() for n in evaluations)
     levels = tables.spacing(spacing, schedule)
-    with tqdm.tqdm(total=total, desc=title, dynamic_ncols=True) as bar:
-      for name, n, error in measure(draw, levels, schedule.T, exact, evaluations):
-        errors[name][n] = error
-        bar.set_postfix_str(f"{name}, {n} evaluations", refresh=False)
-        bar.update()
+    for name, n, error in measure(draw, levels, schedule.T, exact, evaluations):
+      errors[name][n] = error
+      print(f"{title}: {name}, {n} evaluations: {error:.1e}", flush=True)
     results[title] = {name: row for name, row in errors.items() if row}
 
   with jax.enable_x64(True):

@@ -166,7 +166,7 @@ def test_the_inversion_study(workdir, tmp_path, capsys):
   assert error["k = 8"] < error["k = 0"] / 10
   assert error["bijective, bdia"] < 1e-6
   assert out.stat().st_size > 1000
-  with pytest.raises(ValueError, match=r"damping in \(0, 1\], got \(0,\) and 0.0"):
+  with pytest.raises(ValueError, match=r"damping must be in \(0, 1\], got 0.0"):
     round_trips.round_trips(str(workdir), refine=(0,), damping=0.0)
 
 
