@@ -83,14 +83,9 @@ def _check(args: Args) -> None:
 
 
 def _versions() -> dict[str, str]:
-  return {
-    "ddim_jax": ddim_jax.__version__,
-    "jax": jax.__version__,
-    "flax": flax.__version__,
-    "numpy": np.__version__,
-    "python": platform.python_version(),
-    "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-  }
+  found = {module.__name__: module.__version__ for module in (ddim_jax, jax, flax, np)}
+  device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+  return found | {"python": platform.python_version(), "device": device}
 
 
 def chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ from ddim_jax import data
 from ddim_jax.commands import options
 from ddim_jax.models import datasets
 from ddim_jax.models.config import Data
+from ddim_jax.ranges import Positive
 from ddim_jax.runs import quality
 
 
@@ -21,7 +22,7 @@ def noise_floor(
   *,
   num: int | None = None,
   seed: int = 0,
-  batch_size: int = 256,
+  batch_size: Positive = 256,
   inception: Path | None = None,
 ) -> None:
   """Prints all metrics of one random half of a data set against the other.
@@ -36,10 +37,8 @@ def noise_floor(
   """
   source = datasets.open_data(Data(dataset))
   half = source.size // 2 if num is None else num
-  if not 2 <= half <= source.size // 2 or batch_size < 1:
-    raise ValueError(
-      f"num must be in [2, {source.size // 2}] and batch_size positive, got {half}, {batch_size}"
-    )
+  if not 2 <= half <= source.size // 2:
+    raise ValueError(f"num must be in [2, {source.size // 2}], got {half}")
   judge = quality.judge(source.shape[-1], dataset, inception)
   order = data.batch_indices(source.size, source.size, seed, 0)
   one, other = (_seen(source, judge, order[first : first + half], batch_size) for first in (0, half))

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -95,18 +95,6 @@ def on_model(trained: Model, num: int, seed: int, longest: int) -> tuple[ddim_ja
   return trained.schedule, _padded(longest, run)
 
 
-def measure(
-  draw: Draw, spacing: tables.Spacing, T: int, exact: np.ndarray, evaluations: Sequence[int]
-) -> Iterator[tuple[str, int, float]]:
-  """Yields ``(solver, NFE, error)``; what cannot be paid for is left out."""
-  for name, steps_for in STEPS.items():
-    for n in evaluations:
-      steps = steps_for(n)
-      if 1 <= steps <= T:
-        squares = np.mean((draw(name, spacing(steps)) - exact) ** 2, axis=tuple(range(1, exact.ndim)))
-        yield name, n, float(np.median(np.sqrt(squares)))
-
-
 def table(title: str, errors: Errors, evaluations: tuple[int, ...]) -> str:
   """Errors as a Markdown table, the smallest of every column in bold."""
   best = {n: min(row[n] for row in errors.values() if n in row) for n in evaluations}
@@ -173,10 +161,12 @@ def solver_errors(
   def collect(title: str, schedule: ddim_jax.Schedule, draw: Draw, reference: str) -> None:
     exact = draw(reference, timesteps.log_snr(schedule, min(_EXACT, schedule.T)))
     errors: Errors = {name: {} for name in STEPS}
-    levels = tables.spacing(spacing, schedule)
-    for name, n, error in measure(draw, levels, schedule.T, exact, evaluations):
-      errors[name][n] = error
-      print(f"{title}: {name}, {n} evaluations: {error:.1e}", flush=True)
+    levels, axes = tables.spacing(spacing, schedule), tuple(range(1, exact.ndim))
+    for name, n in ((name, n) for name in STEPS for n in evaluations):
+      if 1 <= (steps := STEPS[name](n)) <= schedule.T:  # else it cannot be paid for
+        squares = np.mean((draw(name, levels(steps)) - exact) ** 2, axis=axes)
+        errors[name][n] = float(np.median(np.sqrt(squares)))
+        print(f"{title}: {name}, {n} evaluations: {errors[name][n]:.1e}", flush=True)
     results[title] = {name: row for name, row in errors.items() if row}
 
   with jax.enable_x64(True):
