@@ -26,8 +26,8 @@ def class_of(name):
 def brownian(rows):
   """A noise sampler for `DPMSolverSDEScheduler` that gives each step two rows.
 
-  ``(sigma, sigma_next) -> noise``: the first call of a step takes a row; the second takes the increment of the
-  same Brownian motion over the whole step, of which the first call gave a part.
+  ``(sigma, sigma_next) -> noise``: the first call of a step takes a row; the second takes the increment of
+  the same Brownian motion over the whole step, of which the first call gave a part.
   """
   first = []
 

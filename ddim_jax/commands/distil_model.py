@@ -43,8 +43,8 @@ def distil_model(
     max_minutes: Stop and save after this time; the same command goes on from there.
     save_every: Updates between checkpoints.
     data: Data set to distil on; by default the one that the teacher was trained on.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
-      "num_head_channels 64 image_size 256".
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
   """
   found = options.model(teacher, data=data, flags=flags)
   check_teacher(found)

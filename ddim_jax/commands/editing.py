@@ -13,7 +13,7 @@ from ddim_jax import plots, timesteps
 from ddim_jax.commands.sequences import How
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
-from ddim_jax.models import Model, classes, datasets, denoising, drawing, tables
+from ddim_jax.models import Model, classes, datasets, denoising, tables
 from ddim_jax.ranges import Positive, Share
 
 _COLUMNS = 16

@@ -53,8 +53,8 @@ def inspect(
     model: The model, the folder of a run, a picture that was drawn, or data.
     data: How data are read, as for ddim train; --data says which, too, such as digits.
     out: The contact sheet, a .png file; by default contact_sheet.png here.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
-      "num_head_channels 64 image_size 256".
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
 
   Returns:
     1 if a checkpoint is damaged, else 0.

@@ -43,8 +43,8 @@ def play(
     model: The model.
     host: Address to listen on. By default only this machine; 0.0.0.0 is all who can reach it, unencrypted.
     port: Port to listen on; 0 takes one that is free.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
-      "num_head_channels 64 image_size 256".
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
   """
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
   from ddim_jax.app import layout, server  # needs Gradio

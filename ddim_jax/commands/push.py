@@ -68,8 +68,8 @@ def push(
     private: Only you can see it.
     samples: Draw a grid of samples for the card.
     message: Of the commit.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
-      "num_head_channels 64 image_size 256".
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
   """
   if not is_hub_name(repository):
     raise ValueError(f"repository must be OWNER/NAME, got {repository!r}")

@@ -38,8 +38,8 @@ class Args:
     ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
       the model's own weights.
     size: Height of the images in pixels, where another project's files do not say, or other than they say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as
-      "num_head_channels 64 image_size 256".
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
     data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
     num: How many images; of trajectories and of pairs to interpolate, at most the first 8 are drawn.
     out: A .png file for a grid to look at; or, in the type and the range of the data set, a .npz file or a
@@ -48,8 +48,9 @@ class Args:
     steps: Number of sampling steps S, from 1 to T.
     spacing: Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
       paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's.
-    solver: By default ddim, or what another project's files say. ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
-      fewer steps. dpmpp-2s, dpmpp-sde and heun ask the network twice per step.
+    solver: By default ddim, or what another project's files say. ddpm is ddim with eta 1; ddpm-large is the
+      paper's sigma-hat; the others, of higher order, need fewer steps. dpmpp-2s, dpmpp-sde and heun ask the
+      network twice per step.
     eta: Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM).
     clip: Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not.
     seed: Image i of a seed is always the same image.

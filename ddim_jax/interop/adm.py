@@ -197,8 +197,8 @@ def load_adm(
     size: Height of the images in pixels, where it is another than the network was trained for.
     scheduler: Configuration of a diffusers scheduler instead of the one that the flags say: clipped, and
       spaced as their "ddimN".
-    flags: Options of their scripts, see `adm_configs.FLAGS`, by name or in one line; a given one counts before
-      a published one.
+    flags: Options of their scripts, see `adm_configs.FLAGS`, by name or in one line; a given one counts
+      before a published one.
 
   Returns:
     See `Pretrained`; of a network with learned variances, `Pretrained.variance` has them.

@@ -1,4 +1,4 @@
-"""Options of the scripts of improved-diffusion and guided-diffusion, as what they say of a network's weights."""
+"""Options of the scripts of improved-diffusion and guided-diffusion: what they say of a network's weights."""
 
 import shlex
 from collections.abc import Mapping
@@ -93,7 +93,7 @@ def completed(shape: Shape, both: bool, given: dict[str, Any], published: Any, s
   choose(chosen, "noise_schedule", dict.fromkeys(("linear", "cosine")))
   numbers = lambda text: tuple(float(part) for part in text.split(",") if part)
   size, deepest = chosen["image_size"], 2 ** (len(shape.multipliers) - 1)
-  says = {
+  says: dict[str, Any] = {
     "num_channels": shape.channels, "num_res_blocks": shape.blocks, "class_cond": shape.conditional,
     "learn_sigma": both, "use_scale_shift_norm": shape.scale_shift, "resblock_updown": shape.updown,
   }  # fmt: skip
@@ -109,6 +109,8 @@ def completed(shape: Shape, both: bool, given: dict[str, Any], published: Any, s
     except (ValueError, ZeroDivisionError):
       raise ValueError(f"flags: {name} must be numbers with commas between, got {given[name]!r}") from None
     if value != says[name]:
-      told = f"{says[name]}" if name != "attention_resolutions" else f"rates {sorted(shape.rates)} of the size"
+      told = (
+        f"{says[name]}" if name != "attention_resolutions" else f"rates {sorted(shape.rates)} of the size"
+      )
       raise ValueError(f"flags: {name} is {told} by the weights of {source}, got {given[name]!r}")
   return chosen

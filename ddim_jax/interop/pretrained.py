@@ -49,8 +49,8 @@ class Pretrained(NamedTuple):
   def own_solver(self) -> Solver | None:
     """The solver, where it is another than DDIM with an eta of one's choice; else None.
 
-    A DDPMScheduler is in the files of nearly every network, whatever is to draw from it: DDIM, with eta 1 where
-    it is to be DDPM.
+    A DDPMScheduler is in the files of nearly every network, whatever is to draw from it: DDIM, with eta 1
+    where it is to be DDPM.
     """
     kind = self.scheduler["_class_name"]
     plain = kind.startswith(("DDIM", "DDPM", "EulerDiscrete", "EDMEuler"))

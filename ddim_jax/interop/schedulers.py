@@ -178,7 +178,7 @@ def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | 
   `ddim_jax.invert`. Samples start from noise of unit variance, also where a pipeline of diffusers starts from
   a little less. What is not the same as there: "fixed_large_log", whose step is NaN in diffusers, is
   "fixed_large"; a last step to clean data adds no noise; PNDM averages eps, not v; KDPM2 asks the network at
-  real levels also with ``use_karras_sigmas``; and noise comes from our seeds, not from ``noise_sampler_seed``.
+  real levels also with ``use_karras_sigmas``; noise comes from our seeds, not from ``noise_sampler_seed``.
 
   Args:
     config: With its ``_class_name``.

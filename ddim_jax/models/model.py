@@ -94,8 +94,8 @@ class Model:
   ) -> jax.Array:
     """The network's prediction for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training.
 
-    Of a network that also predicts variances, without these. Conditions are standardised, see `vectors`; a row of
-    NaN is none.
+    Of a network that also predicts variances, without these. Conditions are standardised, see `vectors`; a
+    row of NaN is none.
     """
     output = self.outputs(params, x_t, t, labels, keys, conditions)
     return output[..., : x_t.shape[-1]] if self.predicts_variance else output

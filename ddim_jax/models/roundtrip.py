@@ -91,8 +91,8 @@ def edited(code: Code) -> Callable[..., tuple[jax.Array, jax.Array]]:
   """A compiled function that encodes data as what they are, and decodes them as that and as another class.
 
   Returns:
-    ``(model, keys: [B], x0: f32[B, *shape], before: i32[B], after: i32[B], weight: f32[], ts) -> (x0 again, x0 of
-    the other class)``; both ways with guidance of this weight, unclipped.
+    ``(model, keys: [B], x0: f32[B, *shape], before: i32[B], after: i32[B], weight: f32[], ts) -> (x0 again,
+    x0 of the other class)``; both ways with guidance of this weight, unclipped.
   """
 
   @jax.jit

@@ -9,8 +9,8 @@ import numpy as np
 from ddim_jax import beta_schedules, parameterisation, paths, ranges, schedules, solvers, timesteps
 
 SolverName = Literal[
-  "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde", "dpmpp-sde",
-  "unipc2", "unipc3", "deis2", "deis3", "heun", "plms", "pndm",
+  "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde",
+  "dpmpp-sde", "unipc2", "unipc3", "deis2", "deis3", "heun", "plms", "pndm",
 ]  # fmt: skip
 LEARNED = "ddpm-learned"
 """The solver that takes variances from the model's own network, see `ddim_jax.models.Model.variance`."""

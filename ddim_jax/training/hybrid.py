@@ -38,8 +38,9 @@ def hybrid_losses(
 
   :math:`L_{vlb} = L_0 + \dots + L_{T-1}` is estimated by T times the term of the example's level: the
   divergence between the posterior :math:`q(x_{t-1} | x_t, x_0)` and the network's step, whose log-variance v
-  places between the posterior's (-1) and that of :math:`\beta_t` (1), equation (15); at level 1 the decoder of
-  bytes in [-1, 1]. It is in bits per dimension, as in the code of [1]. No gradient of it reaches the prediction.
+  places between the posterior's (-1) and that of :math:`\beta_t` (1), equation (15); at level 1 the decoder
+  of bytes in [-1, 1]. It is in bits per dimension, as in the code of [1]. No gradient of it reaches the
+  prediction.
 
   Args:
     network: See `ddim_jax.training.Network`; its output has twice the channels of ``x_t``: the prediction, v.

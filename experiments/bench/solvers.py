@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax.models import drawing, tables
+from ddim_jax.models import tables
 from experiments.bench import measure, peers
 from experiments.studies.solver_errors import STEPS
 

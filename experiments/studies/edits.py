@@ -25,7 +25,6 @@ def edits(
   *,
   weights: tuple[Real, ...] = (1.0, 3.0, 7.5),
   steps: Positive = 50,
-  refine: Positive = 5,
   num: Positive = 200,
   seed: Seed = 0,
   out: Path = Path("edits"),
@@ -39,7 +38,6 @@ def edits(
     model: A conditional model of Fashion-MNIST.
     weights: Of guidance.
     steps: Number of steps S.
-    refine: Largest number of fixed-point iterations of a step of the refined inversion.
     num: Test pictures.
     seed: Of the noise maps.
     out: Folder for edits.md and edits.json; created.
@@ -50,7 +48,7 @@ def edits(
   x0, ts = drawing.on_devices(images, trained.scaling), jnp.asarray(trained.levels(steps))
   keys, look = drawing.starts(trained, key_of(seed), np.arange(num))[0], classifier.extractor("fashion_mnist")
   taken = lambda pictures, classes: float(np.mean(np.argmax(look.apply(pictures)[1], axis=-1) == classes))
-  ways = {"inversion": roundtrip.inverted(), f"refined, {refine}": roundtrip.inverted(refine)}
+  ways = {"inversion": roundtrip.inverted(), "refined, at most 5 a step": roundtrip.inverted(5)}
   ways |= {"bijective": roundtrip.in_pairs, "noise maps": roundtrip.noise_maps}
   rows: list[dict[str, object]] = []
   for name, run in ((name, roundtrip.edited(way)) for name, way in ways.items()):
@@ -64,10 +62,12 @@ def edits(
         "distance": float(np.mean((pictures / 255 - images[kept] / 255) ** 2) ** 0.5),
       })  # fmt: skip
       print(_ROW.format(**rows[-1]), flush=True)
-  about = {"model": model, "steps": steps, "num": num, "seed": seed, "own": taken(images, labels), "rows": rows}
+  about = {"model": model, "steps": steps, "num": num, "seed": seed, "own": taken(images, labels)}
   machine = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {time.monotonic() - began:.0f} s"
-  outputs.write_json(out / "edits.json", about | {"machine": machine})
-  head = f"{num} test pictures, S = {steps}; {about['own']:.0%} of the originals are taken for their own class."
+  outputs.write_json(out / "edits.json", about | {"machine": machine, "rows": rows})
+  head = (
+    f"{num} test pictures, S = {steps}; {about['own']:.0%} of the originals are taken for their own class."
+  )
   (out / "edits.md").write_text("\n".join([head, _HEAD, *(_ROW.format(**row) for row in rows)]) + "\n")
 
 

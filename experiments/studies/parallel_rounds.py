@@ -1,7 +1,6 @@
 """How many rounds sampling takes in parallel: ``python -m experiments.studies.parallel_rounds MODEL``."""
 
 import sys
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,9 @@ from ddim_jax import ranges
 from ddim_jax.commands import options
 from ddim_jax.models import drawing, tables
 from ddim_jax.parallel import sample_parallel
-from ddim_jax.ranges import Positive, Range, Unit
+from ddim_jax.ranges import Positive, Unit
 from ddim_jax.seeds import key_of
 
-NotNegative = Annotated[float, Range(0, np.inf)]
 _AXIS = "steps"
 
 
@@ -23,7 +21,7 @@ def parallel_rounds(
   model: options.Where = options.DEFAULT,
   *,
   steps: tuple[Positive, ...] = (20, 50, 100),
-  tolerances: tuple[NotNegative, ...] = (1e-1, 1e-2, 1e-3),
+  tolerances: tuple[Unit, ...] = (1e-1, 1e-2, 1e-3),
   window: Positive | None = None,
   eta: Unit = 0.0,
   spacing: tables.SpacingName = "uniform",

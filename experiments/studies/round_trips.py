@@ -103,7 +103,7 @@ def round_trips(
     found = [measure(ts, k, damping) for ts in spacings]
     lines[name] = [len(ts) - 1 for ts in spacings], [error for error, _ in found]
     print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
-  plots.save_lines(place, {trained.config.data.data: lines}, "steps S", "mean squared error, images in [0, 1]")
+  plots.save_lines(place, {"": lines}, "steps S", "mean squared error, images in [0, 1]")
 
   few, most = min(num, batch_size), max(refine)
   print(f"refinements that the steps take, of at most {most}, until {few} images land where they should")

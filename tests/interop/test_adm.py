@@ -179,7 +179,7 @@ def test_what_such_a_model_cannot_do_is_said(tiny, tmp_path):
     ddim_jax.load(path, flags={"noise_schedule": "sqrt"})
   with pytest.raises(ValueError, match="diffusers has no UNetModel"):
     model.save(tmp_path / "folder")
-  with pytest.raises(ValueError, match="teacher must not predict variances.*with the solver unipc2"):
+  with pytest.raises(ValueError, match=r"teacher must not predict variances.*with the solver unipc2"):
     runs.distil(tmp_path / "students", model, np.zeros((4, 8, 8, 3), np.uint8))
   with pytest.raises(ValueError, match="ddpm-learned needs a model whose network also predicts variances"):
     ddim_jax.load("fashion_mnist").sample(1, solver="ddpm-learned")

@@ -52,9 +52,15 @@ def test_a_line_of_their_readme():
     ("num_channels 128", "num_channels is 256 by the weights of x.pt, got 128"),
     ("channel_mult 1,2", r"channel_mult is \(1, 1, 2, 2, 4, 4\) by the weights"),
     ("channel_mult 1;2", "channel_mult must be numbers with commas between, got '1;2'"),
-    ("image_size 256 attention_resolutions 16,8", r"attention_resolutions is rates \[8, 16, 32\] of the size"),
+    (
+      "image_size 256 attention_resolutions 16,8",
+      r"attention_resolutions is rates \[8, 16, 32\] of the size",
+    ),
     ("image_size 256 attention_resolutions 0", "attention_resolutions must be numbers"),
-    ({}, "x.pt has not the shape of a published network.*: give flags, .*'image_size 64 num_head_channels 64'"),
+    (
+      {},
+      "x.pt has not the shape of a published network.*: give flags, .*'image_size 64 num_head_channels 64'",
+    ),
   ],
 )
 def test_what_is_wrong_is_named(flags, message):
@@ -115,5 +121,7 @@ def test_training_goes_on_from_such_a_file(tiny, tmp_path):
   after = checkpoints.restore_latest(tmp_path / "run" / "checkpoints").arrays
   moved = np.abs(after["params.conv_out.kernel"] - before["params.conv_out.kernel"]).reshape(-1, 6)
   assert (moved.max(axis=0) > 0).all()
-  with pytest.raises(ValueError, match=re.escape(f"flags goes with from, whose file they describe, got '{LINE}'")):
+  with pytest.raises(
+    ValueError, match=re.escape(f"flags goes with from, whose file they describe, got '{LINE}'")
+  ):
     train_model.train(train_model.parse(["digits", "--workdir", str(tmp_path / "other"), "--flags", LINE]))

@@ -174,7 +174,9 @@ def from_their_tree(made, like, ts):
   if not HAS_TREE:
     pytest.skip("their noise comes from torchsde")
   sigmas = made.sigmas[made.sigmas > 0]
-  noise = sys.modules[type(made).__module__].BrownianTreeNoiseSampler(like, sigmas[-1].item(), sigmas[0].item(), 0)
+  noise = sys.modules[type(made).__module__].BrownianTreeNoiseSampler(
+    like, sigmas[-1].item(), sigmas[0].item(), 0
+  )
   found = [np.zeros((2, *like.shape), np.float32)] * (len(ts) - 1)  # the last step draws nothing
   for i, (t, s) in enumerate(itertools.pairwise(-sigmas[[0, *range(1, len(sigmas), 2)]].log())):
     start, middle, end = (torch.exp(-x) for x in (t, t + (s - t) * 0.5, s))

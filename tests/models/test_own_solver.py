@@ -114,7 +114,9 @@ def test_it_is_kept_in_files_and_shown(peer, tmp_path, capsys):
   assert model.sample(NUM, steps=STEPS, eta=0.5, solver="ddim").shape == (NUM, *model.shape)
   grid = tmp_path / "trajectory.png"
   sample_images.sample(
-    sample_images.parse([str(tmp_path / "in"), "--trajectory", "--num", "1", "--steps", "3", "--out", str(grid)])
+    sample_images.parse(
+      [str(tmp_path / "in"), "--trajectory", "--num", "1", "--steps", "3", "--out", str(grid)]
+    )
   )
   assert plots.read_settings(grid)["solver"] == "DPMSolverMultistepScheduler"
 

@@ -106,7 +106,7 @@ def test_such_a_network_is_trained(tmp_path):
 def test_what_does_not_go_with_it_is_refused():
   with pytest.raises(ValueError, match="weighting must be none for a network that also predicts variances"):
     objective.simple("min_snr", "uniform", False, 0.0)(small())
-  with pytest.raises(ValueError, match="level_distribution must be uniform for .*got log_normal"):
+  with pytest.raises(ValueError, match=r"level_distribution must be uniform for .*got log_normal"):
     objective.simple(None, "log_normal", False, 0.0)(small())
   with pytest.raises(ValueError, match="data must be pictures with limits"):
     objective.simple(None, "uniform", False, 0.0)(small(Scaling("float32", (0.0,), (1.0,), bounded=False)))
