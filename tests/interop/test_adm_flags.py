@@ -39,7 +39,7 @@ def test_a_line_of_their_readme():
   ("flags", "message"),
   [
     ("num_heads", "names and values in turn, such as 'num_head_channels 64', got 'num_heads'"),
-    ("heads 4", "flags must be some of image_size, .*attention_resolutions, got heads"),
+    ("heads 4", "flags must be some of image_size, .*resblock_updown, got heads"),
     ("num_heads four", "num_heads must be a positive integer, got 'four'"),
     ("num_heads 0", "num_heads must be a positive integer, got '0'"),
     ({"num_heads": True}, "num_heads must be a positive integer, got True"),

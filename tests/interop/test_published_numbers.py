@@ -180,7 +180,9 @@ def from_their_tree(made, like, ts):
   found = [np.zeros((2, *like.shape), np.float32)] * (len(ts) - 1)  # the last step draws nothing
   for i, (t, s) in enumerate(itertools.pairwise(-sigmas[[0, *range(1, len(sigmas), 2)]].log())):
     start, middle, end = (torch.exp(-x) for x in (t, t + (s - t) * 0.5, s))
-    first, whole = noise(start, middle), noise(start, end)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # sigma beyond the tree's by rounding, as for their own class
+      first, whole = noise(start, middle), noise(start, end)
     share = (start - middle) / (start - end)
     found[i] = np.stack([first, (whole - share.sqrt() * first) / (1 - share).sqrt()])
   return np.stack(found).astype(np.float64)
