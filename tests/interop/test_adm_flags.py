@@ -13,7 +13,7 @@ from ddim_jax.interop.adm_configs import Shape
 
 torch = pytest.importorskip("torch", reason="the files come from torch")
 
-from tests.oracles_adm import Adm  # noqa: E402
+from tests.oracles_adm import Adm, Weights  # noqa: E402
 
 SHAPE = Shape(256, (1, 1, 2, 2, 4, 4), 2, (8, 16, 32), True, True, True)
 README = (
@@ -72,13 +72,9 @@ def test_what_is_wrong_is_named(flags, message):
 def tiny(tmp_path_factory):
   """A file of random weights of no published shape."""
   path = tmp_path_factory.mktemp("adm") / "tiny.pt"
-  network = Adm(multipliers=(1,), rates=(), classes=2)
-  rng = np.random.default_rng(0)
-  tensors = {
-    name: torch.from_numpy(rng.standard_normal(shape).astype(np.float32) * 0.1)
-    for name, shape in network.shapes().items()
-  }
-  torch.save(tensors, path)
+  weights = Weights()  # drawn in a forward pass
+  Adm(multipliers=(1,), rates=(), classes=2)(weights, np.zeros((1, 8, 8, 3), np.float32), [0], [0])
+  torch.save(weights.tensors, path)
   return path
 
 
