@@ -112,6 +112,7 @@ def test_one_step_is_right_to_third_order_for_a_network_that_is_not_linear():
     assert slope(1 / lengths, each) > 2.7, each
 
 
+@pytest.mark.slow
 def test_a_path_has_order_1():
   """Against 512 steps along the same Brownian motion in sigma / alpha, for the mixture."""
   finest, number = 512, 300
@@ -181,6 +182,7 @@ def test_without_noise_it_is_2s():
   np.testing.assert_allclose(*ends, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_in_any_batch_and_under_repaint():
   """The first noise of a step is the one that other solvers draw; the second differs from all of those."""
   keys = ddim_jax.image_keys(KEY, np.arange(4))
@@ -200,6 +202,30 @@ def test_an_image_is_the_same_in_any_batch_and_under_repaint():
   np.testing.assert_array_equal(first, draw_noise(keys, 3, (4, 3), jnp.float32))
   others = [np.asarray(draw_noise(keys, i, (4, 3), jnp.float32)) for i in range(7)]
   assert not any(np.isin(np.asarray(second), other).any() for other in others)
+
+
+@pytest.mark.slow
+def test_finite_down_to_level_0_from_levels_without_signal():
+  """With derivatives, for few steps; and in half precision."""
+
+  @jax.jit
+  def run(schedule, x, ts, count):
+    denoise = ddim_jax.as_denoiser(lambda x, t: jnp.tanh(x), schedule, ddim_jax.V)
+    solver = ddim_jax.dpm_solver_pp_sde()
+    loss = lambda x, schedule: jnp.sum(
+      ddim_jax.sample(KEY, denoise, schedule, x, ts, solver=solver, count=count)[0]
+    )
+    return jax.value_and_grad(loss, argnums=(0, 1))(x, schedule)
+
+  for schedule in (SCHEDULE, ddim_jax.jsd_schedule()):
+    for ts in ([1000, 0], [1000, 1, 0], [1000, 999, 998, 0], [3, 2, 1, 0]):
+      found = run(schedule, jnp.ones((2, 2)), *timesteps.pad(np.array(ts, np.int32), 4))
+      assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)), ts
+  solver, z = ddim_jax.dpm_solver_pp_sde(), jax.random.normal(KEY, (2, 3, 8))
+  step = jax.jit(lambda x, z: solver.step(tanh, SCHEDULE, (), x, 700, 600, z)[0])
+  half = step(z[0].astype(jnp.bfloat16), z.astype(jnp.bfloat16))
+  assert half.dtype == jnp.bfloat16
+  np.testing.assert_allclose(half.astype(jnp.float32), step(z[0], z), atol=0.05)
 
 
 def test_refuses():
