@@ -130,7 +130,7 @@ class Args:
     return {
       "model": self.model, "step": trained.step,
       "weights_crc32": zlib.crc32(b"".join(np.asarray(w).tobytes() for w in weights)),
-      "levels": ts.tolist(), "solver": tables.chosen(trained, self.solver)[1], "eta": self.eta,
+      "levels": ts.tolist(), "solver": tables.name_of(self.solver or trained.solver), "eta": self.eta,
       "clip": self.clip, "seed": self.seed, "label": self.label, "guidance": self.guidance,
       **({"condition": list(self.condition)} if self.condition else {}),
     }  # fmt: skip
@@ -172,10 +172,12 @@ def sample(args: Args) -> None:
   out = args.target()
   trained = options.model(args.model, args.step, args.ema, args.size, args.data, args.flags)
   ts = trained.levels(args.steps, args.spacing)
-  solver, name = tables.chosen(trained, args.solver)
-  tables.checked_eta(args.eta, name)
+  solver = args.solver or trained.solver
+  tables.checked_eta(args.eta, solver)
   what = f"model of step {trained.step:,}" if trained.step else "model of another project"
-  print(f"{what}; {len(ts) - 1} steps of {name} over levels {' '.join(f'{t:g}' for t in ts)}")
+  print(
+    f"{what}; {len(ts) - 1} steps of {tables.name_of(solver)} over levels {' '.join(f'{t:g}' for t in ts)}"
+  )
   began, settings = time.monotonic(), args.settings(trained, ts)
   how = sequences.How(
     trained, ts, solver, args.eta, trained.labels(args.label),

@@ -73,7 +73,6 @@ def from_config(
       "predict must be x0, v, edm or flow, got eps: with this schedule nothing is left of the data at level"
       f" {schedule.T}, where eps does not determine x0"
     )
-  solver, solver_name = _solver(config, described)
   model = Model(
     network=network,
     params=params,
@@ -88,8 +87,7 @@ def from_config(
     config=config,
     scaling=scaling,
     conditions=conditions,
-    solver=solver,
-    solver_name=solver_name,
+    solver=_solver(config, described),
   )
   return model if described is None else model.replace(inputs=described.inputs)
 
@@ -101,14 +99,12 @@ def _spacing(config: Config, schedule: Schedule, described: interop.Pretrained |
   return tables.spacing(config.diffusion.spacing or "uniform", schedule)
 
 
-def _solver(config: Config, described: interop.Pretrained | None) -> tuple[str | Solver, str]:
-  """What draws unless another solver is asked for, and its name; chosen as in `_spacing`."""
-  asked, own = config.diffusion.solver, None if described is None else described.own_solver
-  if asked is None and own is not None and described is not None:
-    return own, described.scheduler["_class_name"]
-  name = asked or "ddim"
-  tables.named(tables.SOLVERS, name, "solver")
-  return name, name
+def _solver(config: Config, described: interop.Pretrained | None) -> str | Solver:
+  """The configuration's own solver, or that of another project's files, or DDIM."""
+  if config.diffusion.solver is not None:
+    tables.named(tables.SOLVERS, config.diffusion.solver, "solver")
+    return config.diffusion.solver
+  return (None if described is None else described.own_solver) or "ddim"
 
 
 def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> Model:

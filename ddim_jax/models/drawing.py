@@ -113,7 +113,7 @@ def numbered_images(
     ValueError: On a solver, seed, label or guidance that does not go with the model.
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
-  solver, solver_name = tables.chosen(model, solver)
+  solver = model.solver if solver is None else solver
   tables.as_solver(solver)
   # What does not go together is said before anything compiles.
   model.replace(params=()).denoiser(condition=condition, guidance=guidance)
@@ -144,7 +144,7 @@ def numbered_images(
     return each[np.minimum(indices, len(each) - 1)] if each.ndim > 1 else np.tile(each, (len(indices), 1))
 
   def draw(indices: np.ndarray, eta: float = 0.0, params: Any = None) -> np.ndarray:
-    indices, noise = np.asarray(indices, np.int32), tables.checked_eta(eta, solver_name)
+    indices, noise = np.asarray(indices, np.int32), tables.checked_eta(eta, solver)
     other = None if params is None else model.replace(params=params)
     ready = placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
     given = (labels_of(indices), conditions_of(indices))

@@ -54,7 +54,6 @@ class Model:
       coordinates for EDM and flow matching.
     solver: What draws unless another solver is asked for: a key of `ddim_jax.models.SOLVERS`, or the solver
       that another project's files name.
-    solver_name: What that is called: "ddim", or its class in diffusers.
   """
 
   network: Any = dataclasses.field(repr=False)
@@ -73,11 +72,15 @@ class Model:
   decode: Callable[[np.ndarray], Any] | None = dataclasses.field(default=None, repr=False)
   inputs: Inputs = dataclasses.field(default=as_it_is, repr=False)
   solver: str | Solver = dataclasses.field(default="ddim", repr=False)
-  solver_name: str = "ddim"
 
   def replace(self, **changes: Any) -> "Model":
     """A copy with other values of some attributes."""
     return dataclasses.replace(self, **changes)
+
+  @property
+  def solver_name(self) -> str:
+    """What its solver is called: "ddim", or as its class in diffusers."""
+    return tables.name_of(self.solver)
 
   @functools.cached_property
   def adapted(self) -> Adapted:

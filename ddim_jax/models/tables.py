@@ -133,16 +133,14 @@ def as_solver(solver: str | solvers.Solver | None, eta: Any = 0.0, variance: Any
   return named(SOLVERS, "ddim" if solver is None else solver, "solver")(eta)
 
 
-def chosen(model: Any, solver: str | solvers.Solver | None) -> tuple[str | solvers.Solver, str]:
-  """The solver that is asked for, or the model's own, and what it is called."""
-  if solver is None:
-    return model.solver, model.solver_name
-  return solver, solver if isinstance(solver, str) else "a solver of its own"
+def name_of(solver: str | solvers.Solver) -> str:
+  """What a solver is called."""
+  return solver if isinstance(solver, str) else solver.name or "a solver without a name"
 
 
-def checked_eta(eta: float, solver_name: str) -> np.float32:
+def checked_eta(eta: float, solver: str | solvers.Solver) -> np.float32:
   """Eta; ValueError unless it is in [0, 1], and 0 for all solvers but DDIM."""
   ranges.check(ranges.Unit, "eta", eta)
-  if eta and solver_name != "ddim":
-    raise ValueError(f"eta goes with the solver ddim, got eta {eta:g} with {solver_name}")
+  if eta and solver != "ddim":
+    raise ValueError(f"eta goes with the solver ddim, got eta {eta:g} with {name_of(solver)}")
   return np.float32(eta)

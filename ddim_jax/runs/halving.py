@@ -50,7 +50,6 @@ def as_student(teacher: Model) -> Model:
     spacing=tables.spacing(SPACING, teacher.schedule),
     config=dataclasses.replace(config, diffusion=diffusion),
     solver="ddim",
-    solver_name="ddim",
   )
 
 

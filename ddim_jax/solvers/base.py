@@ -58,12 +58,14 @@ class Solver(NamedTuple):
     step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: see `SolverStep`.
     rises: Whether ``s`` may be above ``t``: see `ddim_jax.repaint`.
     draws: Number of independent draws of noise that a step takes.
+    name: What it is called in messages and records; "" is nothing.
   """
 
   init: Callable[[jax.Array], Any]
   step: SolverStep
   rises: bool = False
   draws: int = 1
+  name: str = ""
 
 
 Limit = Callable[[ArrayLike, ArrayLike], jax.Array | int]
