@@ -52,6 +52,7 @@ REFERENCE = {
         "ddim",
         "dpm_solver_pp",
         "singlestep",
+        "dpm_solver_sde",
         "unipc",
         "deis",
         "heun",

@@ -209,9 +209,9 @@ def repaint(solver: Solver | None = None) -> Solver:
       return x_s, (inner, tuple(prediction))
 
     def up() -> Any:
-      return renoise(schedule, x_t, z, t, s), (solver.init(x_t), carry[1])
+      return renoise(schedule, x_t, z if solver.draws == 1 else z[0], t, s), (solver.init(x_t), carry[1])
 
     x_s, carry = jax.lax.cond(jnp.asarray(s) > jnp.asarray(t), up, down)
     return x_s, carry, Prediction(*carry[1])
 
-  return Solver(init, step, rises=True)
+  return Solver(init, step, rises=True, draws=solver.draws)

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.sampling import check_kinds, check_levels
 from ddim_jax.schedules import Level, Schedule
-from ddim_jax.seeds import check_keys, draw_noise
+from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -97,7 +97,7 @@ def sample_parallel(
   levels, index = (steps + 1, ts[steps], ts[steps + 1]), jnp.arange(S + window + 1, dtype=jnp.int32)
 
   def move(x_t: jax.Array, draw: jax.Array, t: Level, s: Level) -> jax.Array:
-    z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
+    z = step_noise(keys, draw, solver.draws, x_t.shape, x_t.dtype)
     return solver.step(denoise, schedule, carry, x_t, t, s, z)[0] - x_t
 
   def drifts(path: jax.Array, start: jax.Array) -> jax.Array:

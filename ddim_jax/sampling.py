@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, check_decreasing, check_range, wide
-from ddim_jax.seeds import check_keys, draw_noise
+from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
 
 
@@ -118,7 +118,7 @@ def sample(
   def step(state: Any, inputs: Any) -> Any:
     x_t, carry = state
     draw, t, s = inputs
-    z = draw_noise(keys, draw, x_t.shape, x_t.dtype)
+    z = step_noise(keys, draw, solver.draws, x_t.shape, x_t.dtype)
     x_s, carry, prediction = solver.step(denoise, schedule, carry, x_t, t, s, z)
     seen = None if observe is None else observe(Step(t, s, x_t, x_s, prediction))
     return (x_s, carry), seen

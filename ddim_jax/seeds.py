@@ -4,7 +4,8 @@ An image is identified by a seed and its number i, and each of its draws by a nu
 
     key of image i = fold_in(key_of(seed), i),    draw k = normal(fold_in(key of image i, k))
 
-Draw 0 is x_T, draw k the noise of step k. So image i is the same in any batch, on any number of devices.
+Draw 0 is x_T, draw k the noise of step k, and draw k + 2^24 its second noise, for a solver that takes two. So
+image i is the same in any batch, on any number of devices.
 """
 
 from typing import Any
@@ -96,3 +97,10 @@ def draw_noise(keys: jax.Array, draw: ArrayLike, shape: tuple[int, ...], dtype: 
   if keys.ndim == 0:
     return jax.random.normal(jax.random.fold_in(keys, draw), shape, dtype)
   return jax.vmap(lambda key: draw_noise(key, draw, shape[1:], dtype))(keys)
+
+
+def step_noise(keys: jax.Array, draw: ArrayLike, draws: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+  """The noise of step number ``draw``: of ``shape``, or ``[draws, *shape]`` for a solver of several draws."""
+  if draws == 1:
+    return draw_noise(keys, draw, shape, dtype)
+  return jnp.stack([draw_noise(keys, draw + (i << 24), shape, dtype) for i in range(draws)])

@@ -61,10 +61,10 @@ def saved(folder, config, scheduler=None):
   network = theirs(config)
   scheduler = diffusers.DDIMScheduler() if scheduler is None else scheduler
   diffusers.DDIMPipeline(network, scheduler).save_pretrained(folder)
-  if isinstance(scheduler, diffusers.DDPMScheduler):  # DDIMPipeline converts what it is given
+  if not isinstance(scheduler, diffusers.DDIMScheduler):  # DDIMPipeline converts what it is given
     scheduler.save_pretrained(folder / "scheduler")
     index = json.loads((folder / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", "DDPMScheduler"]
+    index["scheduler"] = ["diffusers", type(scheduler).__name__]
     (folder / "model_index.json").write_text(json.dumps(index))
   return network
 

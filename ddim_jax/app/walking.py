@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 import ddim_jax
-from ddim_jax.models import Model, drawing
-from ddim_jax.seeds import draw_noise, key_of
+from ddim_jax.models import Model, drawing, tables
+from ddim_jax.seeds import key_of, step_noise
 
 
 class Moment(NamedTuple):
@@ -103,7 +103,7 @@ def walk(
     ValueError: If the model cannot draw so.
     FloatingPointError: If a sample is NaN or infinite.
   """
-  noise = drawing.checked_eta(eta, solver)
+  noise = tables.checked_eta(eta, solver)
   sharing = drawing.by_example(len(x))
   program, placed = _step(model, solver, guidance is not None, clip, sharing), drawing.placed(model, sharing)
   x, keys, label = jax.device_put((np.asarray(x), keys, label), sharing)
@@ -120,7 +120,7 @@ def walk(
 
 def _rule(solver: str, eta: Any, painted: Any) -> ddim_jax.Solver:
   """The solver; one that may go up where a part is painted anew."""
-  rule = drawing.as_solver(solver, eta)
+  rule = tables.as_solver(solver, eta)
   return rule if painted is None else ddim_jax.repaint(rule)
 
 
@@ -135,7 +135,7 @@ def _step(model: Model, solver: str, guided: bool, clip: bool, sharing: jax.shar
     denoise = model.denoiser(label=label, guidance=guidance if guided else 1.0, clip=clip)
     if painted is not None:
       denoise = ddim_jax.inpaint(denoise, painted.kept[None], painted.known[None], model.schedule)
-    noise = draw_noise(keys, number, x.shape, x.dtype)
+    noise = step_noise(keys, number, rule.draws, x.shape, x.dtype)
     x, carry, prediction = rule.step(denoise, model.schedule, carry, x, t, s, noise)
     return x, carry, prediction.x0
 

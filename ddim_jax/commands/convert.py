@@ -28,6 +28,7 @@ def convert(
   to: Literal["diffusers", "checkpoint"] = "diffusers",
   ema: Rate | None = None,
   size: Side | None = None,
+  flags: options.Flags = None,
 ) -> None:
   """Converts weights, prints what went where, and compares after a round trip.
 
@@ -41,8 +42,10 @@ def convert(
     to: A folder for diffusers.DDIMPipeline, or one that every command takes for a run.
     ema: Decay of the EMA to use, of those the run has kept; of a .ckpt file, 0 takes the model's own weights.
     size: Height of the images in pixels, where the files do not say.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
   """
-  found, out = options.model(model, ema=ema, size=size), local(out, "out")
+  found, out = options.model(model, ema=ema, size=size, flags=flags), local(out, "out")
   if to == "diffusers":
     interop.save_diffusers(out, build.to_pretrained(found))
   else:

@@ -8,7 +8,7 @@ from ddim_jax.console import say
 from ddim_jax.models import datasets
 from ddim_jax.ranges import Several
 from ddim_jax.runs import Interrupted
-from ddim_jax.runs.halving import distil
+from ddim_jax.runs.halving import check_teacher, distil
 
 
 def distil_model(
@@ -26,6 +26,7 @@ def distil_model(
   max_minutes: float | None = None,
   save_every: int = 500,
   data: str | None = None,
+  flags: options.Flags = None,
 ) -> int:
   """Trains students of half the steps, then of half of that, until one needs only --to; or goes on with that.
 
@@ -45,8 +46,11 @@ def distil_model(
     max_minutes: Stop and save after this time; the same command goes on from there.
     save_every: Updates between checkpoints.
     data: Data set to distil on; by default the one that the teacher was trained on.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
   """
-  found = options.model(teacher, data=data)
+  found = options.model(teacher, data=data, flags=flags)
+  check_teacher(found)
   source = datasets.open_data(found.config.data, scaling=found.scaling)
   try:
     student = distil(

@@ -13,7 +13,7 @@ from ddim_jax import plots, timesteps
 from ddim_jax.commands.sequences import How
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
-from ddim_jax.models import Model, classes, datasets, denoising, drawing
+from ddim_jax.models import Model, classes, datasets, denoising, tables
 from ddim_jax.ranges import Positive, Share
 
 _COLUMNS = 16
@@ -125,7 +125,7 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   def run(model: Model, levels: Any, known: Any, labels: Any, guidance: Any) -> jax.Array:
     label = labels if model.classes else None
     denoise, variance = denoising.pair(model, label, how.condition, guidance, how.clip)
-    solver = drawing.as_solver(how.solver, how.eta, variance)
+    solver = tables.as_solver(how.solver, how.eta, variance)
     if kept is not None:
       solver = ddim_jax.repaint(solver)
       denoise = ddim_jax.inpaint(denoise, kept, known, model.schedule)

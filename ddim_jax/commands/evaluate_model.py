@@ -21,7 +21,7 @@ def evaluate(
   model: options.Where = options.DEFAULT,
   *,
   steps: tuple[Positive, ...] | None = None,
-  solvers: tuple[tables.SolverName, ...] = ("ddim",),
+  solvers: tuple[tables.SolverName, ...] | None = None,
   spacing: tables.SpacingName | None = None,
   eta: Unit = 0.0,
   guidance: Real = 1.0,
@@ -31,6 +31,7 @@ def evaluate(
   step: Count | None = None,
   ema: Rate | None = None,
   data: str | None = None,
+  flags: options.Flags = None,
   inception: Path | None = None,
   name: str | None = None,
   out: options.MaybeOut = None,
@@ -44,7 +45,8 @@ def evaluate(
   Args:
     model: The model.
     steps: Numbers of sampling steps S; by default 10, 20 and 50, or what the model was distilled for.
-    solvers: Solvers. dpmpp-2s and heun ask the network twice per step.
+    solvers: Solvers; by default ddim, or what another project's files say. dpmpp-2s, dpmpp-sde and heun ask the
+      network twice per step.
     spacing: Which levels to visit; uniform by default, or what the model's files say.
     eta: Noise of the solver ddim, from 0 (deterministic) to 1 (as DDPM).
     guidance: Weight of classifier-free guidance, for a conditional model; 1 is the model itself.
@@ -55,6 +57,8 @@ def evaluate(
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; the main one by default.
     data: The data set, where the model's files do not say: cifar10, fashion_mnist or digits.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
     inception: Weights of the FID's Inception network; without, EfficientNet-Lite0, or for grey images a
       classifier.
     name: What the rows of the table are called; the model by default.
@@ -63,7 +67,7 @@ def evaluate(
       measured again.
   """
   place = outputs.place(out, model, "evaluation.json", (".json",))
-  found = options.model(model, step=step, ema=ema, data=data)
+  found = options.model(model, step=step, ema=ema, data=data, flags=flags)
   if not found.visible:
     raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
   asked = steps or ((found.config.distilled,) if found.config.distilled else _STEPS)
@@ -76,10 +80,10 @@ def evaluate(
     "seed": seed,
   }  # fmt: skip
   rows = _begun(place, settings)
-  for solver in solvers:
+  for solver in solvers or (found.solver,):
     said = {"eta": eta} if eta and solver == "ddim" else {}
     said |= {"guidance": guidance} if guidance != 1 else {}
-    row = ", ".join([name or model, solver, *(f"{key} {value:g}" for key, value in said.items())])
+    row = ", ".join([name or model, tables.name_of(solver), *(f"{key} {value:g}" for key, value in said.items())])
     for S, ts in levels.items():
       about = {"step": found.step, "levels": ts.tolist()}
       if about != {key: rows.get(row, {}).get(str(S), {}).get(key) for key in about}:

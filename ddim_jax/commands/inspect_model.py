@@ -15,7 +15,7 @@ from ddim_jax.data import report as reports
 from ddim_jax.data.sources import UnsaidError
 from ddim_jax.models import build, datasets, load, packaged
 from ddim_jax.models.config import UNKNOWN, Data
-from ddim_jax.models.loading import is_diffusers
+from ddim_jax.models.loading import PICKLES, is_diffusers
 from ddim_jax.places import local
 from ddim_jax.runs import logs
 
@@ -33,7 +33,13 @@ _UNSAID = Data(UNKNOWN)
 _THUMBNAIL = "64"
 
 
-def inspect(model: What = options.DEFAULT, *, data: Data = _UNSAID, out: options.MaybeOut = None) -> int:
+def inspect(
+  model: What = options.DEFAULT,
+  *,
+  data: Data = _UNSAID,
+  out: options.MaybeOut = None,
+  flags: options.Flags = None,
+) -> int:
   """Says what a model is, or how a picture was made; of a run, its loss and whether checkpoints are sound.
 
   Of data that you have, a folder of pictures, a .npy or .npz file, hf:NAME or tfds:NAME in place of the
@@ -53,11 +59,15 @@ def inspect(model: What = options.DEFAULT, *, data: Data = _UNSAID, out: options
     model: What to look at.
     data: How data are read, as for ddim train; --data says which, too, such as digits.
     out: The contact sheet, a .png file; by default contact_sheet.png here.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
 
   Returns:
     1 if a checkpoint is damaged, else 0.
   """
   ranges.check_all(data)
+  if flags is not None and not model.endswith(PICKLES):
+    raise ValueError(f"flags goes with a {' or '.join(PICKLES)} file, which {model} is not")
   if data.data != UNKNOWN or _is_data_set(model):
     _inspect_data(data if data.data != UNKNOWN else dataclasses.replace(data, data=model), out)
     return 0
@@ -69,12 +79,13 @@ def inspect(model: What = options.DEFAULT, *, data: Data = _UNSAID, out: options
   if workdir.suffix.lower() in plots.PICTURES and workdir.is_file():
     _print_settings(workdir)
     return 0
-  found = load(model)
+  found = load(model, flags=flags)
   parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(found.params))
   print(
     f"{type(found.network).__name__}: {parameters:,} parameters, images {'x'.join(map(str, found.shape))}"
   )
   print(f"T = {found.schedule.T}; {f'{found.step:,} updates' if found.step else 'of another project'}")
+  print(f"solver: {found.solver_name}")
   print(f"classes: {', '.join(found.classes) or 'none'}")
   print(f"values: {found.scaling}")
   if found.conditions is not None:

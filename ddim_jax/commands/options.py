@@ -30,6 +30,8 @@ MaybeOut = Path | None
 """The option that says what to write."""
 Label = Annotated[str | None, tyro.conf.arg(aliases=["--class"])]
 """The option that asks for a class, by number or name."""
+Flags = str | None
+"""The option that says what a ``.pt`` file does not tell, in the words of the scripts it was trained with."""
 _A = TypeVar("_A")
 
 
@@ -39,9 +41,10 @@ def model(
   ema: float | None = None,
   size: int | None = None,
   data: str | None = None,
+  flags: Flags = None,
 ) -> Model:
   """The model; with ``data``, another data set to compare with than it was trained on."""
-  found = load(where, step=step, ema=ema, size=size)
+  found = load(where, step=step, ema=ema, size=size, flags=flags)
   if data is None:
     return found
   return found.replace(config=dataclasses.replace(found.config, data=Data(data)))

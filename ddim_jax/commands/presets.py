@@ -21,6 +21,8 @@ class Run:
       guided-diffusion, or a model that comes along. Network, noise
       levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
       weights. Once the run has a checkpoint, they are not needed any more.
+    flags: Of a .pt file to start from of guided-diffusion that is no published one: options that it was
+      trained with, such as "num_head_channels 64 image_size 256".
     steps: Train until this many updates.
     max_minutes: Stop and save after this time, compilation included; the same command goes on from there.
     save_every: Updates between checkpoints.
@@ -42,6 +44,7 @@ class Run:
 
   workdir: Path
   origin: Annotated[str | None, tyro.conf.arg(name="from")] = None
+  flags: str | None = None
   steps: Positive = 800_000
   max_minutes: PositiveReal | None = None
   save_every: Positive = 5_000

@@ -52,6 +52,7 @@ def push(
   private: bool = False,
   samples: bool = True,
   message: str = "A model of ddim_jax",
+  flags: options.Flags = None,
 ) -> None:
   """Puts a model on the Hugging Face hub, where ddim_jax.load finds it by its name; and diffusers, if it can.
 
@@ -67,13 +68,15 @@ def push(
     private: Only you can see it.
     samples: Draw a grid of samples for the card.
     message: Of the commit.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
   """
   if not is_hub_name(repository):
     raise ValueError(f"repository must be OWNER/NAME, got {repository!r}")
   from huggingface_hub import HfApi
   from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-  found = options.model(model, step, ema)
+  found = options.model(model, step, ema, flags=flags)
   with tempfile.TemporaryDirectory() as place:
     folder = Path(place) / "model"
     names = gather(found, repository, folder, samples)

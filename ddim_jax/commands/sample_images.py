@@ -42,6 +42,8 @@ class Args:
     ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
       the model's own weights.
     size: Height of the images in pixels, where another project's files do not say, or other than they say.
+    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
+      as "num_head_channels 64 image_size 256".
     data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
     num: How many images; of trajectories and of pairs to interpolate at most 8 are drawn, at most 16 of
       edits.
@@ -51,8 +53,9 @@ class Args:
     steps: Number of sampling steps S, from 1 to T; by default 50, or what the model was distilled for.
     spacing: Which levels to visit; uniform by default, or what another project's files say. Quadratic is the
       paper's choice for CIFAR-10, log-snr suits the solvers of higher order, karras is EDM's.
-    solver: ddpm is ddim with eta 1; ddpm-large is the paper's sigma-hat; the others, of higher order, need
-      fewer steps. dpmpp-2s and heun ask the network twice per step.
+    solver: By default ddim, or what another project's files say. ddpm is ddim with eta 1; ddpm-large is the
+      paper's sigma-hat; the others, of higher order, need fewer steps. dpmpp-2s, dpmpp-sde and heun ask the
+      network twice per step.
     eta: Noise of --solver ddim, from 0 (deterministic) to 1 (as DDPM).
     clip: Clip predicted images to [-1, 1], or as another project's files say; the paper's eta rows do not.
     seed: Image i of a seed is always the same image.
@@ -72,12 +75,13 @@ class Args:
   step: Count | None = None
   ema: Rate | None = None
   size: Side | None = None
+  flags: options.Flags = None
   data: str | None = None
   num: Positive = 64
   out: Path | None = None
   steps: Positive | None = None
   spacing: tables.SpacingName | None = None
-  solver: tables.SolverName = "ddim"
+  solver: tables.SolverName | None = None
   eta: Unit = 0.0
   clip: bool = True
   seed: Seed = 0
@@ -102,15 +106,16 @@ class Args:
     """Raises ValueError on options that are out of range or do not go with each other."""
     ranges.check_all(self)
     ranges.check_all(self.edit)
-    drawing.checked_eta(self.eta, self.solver)
+    tables.checked_eta(self.eta, self.solver or "ddim")
     if sum((self.trajectory, self.interpolate, self.reconstruct, self.edit.asked_for)) > 1:
       raise ValueError(
         "--trajectory, --interpolate, --reconstruct and (--inpaint, --strength, --edit-to) exclude each other"
       )
     self.edit.check()
-    if self.edit.edit_to is not None and self.solver != "ddim":
+    other = self.solver not in (None, "ddim")
+    if self.edit.edit_to is not None and other:
       raise ValueError(f"--edit-to goes with --solver ddim, whose noise it records, got {self.solver}")
-    fixed = (self.eta != 0, self.solver != "ddim", self.label is not None, self.guidance is not None)
+    fixed = (self.eta != 0, other, self.label is not None, self.guidance is not None)
     if self.reconstruct and any((*fixed, self.condition)):
       raise ValueError(
         "--reconstruct is deterministic: leave out --eta, --solver, --label, --condition and --guidance"
@@ -131,8 +136,8 @@ class Args:
     return {
       "model": self.model, "step": trained.step,
       "weights_crc32": zlib.crc32(b"".join(np.asarray(w).tobytes() for w in weights)),
-      "levels": ts.tolist(), "solver": self.solver, "eta": self.eta, "clip": self.clip, "seed": self.seed,
-      "label": self.label, "guidance": self.guidance,
+      "levels": ts.tolist(), "solver": tables.name_of(self.solver or trained.solver), "eta": self.eta,
+      "clip": self.clip, "seed": self.seed, "label": self.label, "guidance": self.guidance,
       **({"condition": list(self.condition)} if self.condition else {}),
     }  # fmt: skip
 
@@ -171,13 +176,17 @@ def sample(args: Args) -> None:
   """Loads the model and does what was asked for."""
   args.check()
   out = args.target()
-  trained = options.model(args.model, args.step, args.ema, args.size, args.data)
+  trained = options.model(args.model, args.step, args.ema, args.size, args.data, args.flags)
   ts = trained.levels(args.steps or trained.own_steps, args.spacing)
+  solver = args.solver or trained.solver
+  tables.checked_eta(args.eta, solver)
   what = f"model of step {trained.step:,}" if trained.step else "model of another project"
-  print(f"{what}; {len(ts) - 1} steps over levels {' '.join(f'{t:g}' for t in ts)}")
+  print(
+    f"{what}; {len(ts) - 1} steps of {tables.name_of(solver)} over levels {' '.join(f'{t:g}' for t in ts)}"
+  )
   began, settings = time.monotonic(), args.settings(trained, ts)
   how = sequences.How(
-    trained, ts, args.solver, args.eta, trained.labels(args.label),
+    trained, ts, solver, args.eta, trained.labels(args.label),
     args.guidance if denoising.is_guided(args.guidance) else None, args.clip, args.seed,
     args.condition or None,
   )  # fmt: skip

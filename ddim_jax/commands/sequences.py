@@ -9,9 +9,10 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import metrics, plots
-from ddim_jax.models import Model, datasets, denoising, drawing
+from ddim_jax.models import Model, datasets, denoising, drawing, tables
 from ddim_jax.models.roundtrip import through_noise
 from ddim_jax.seeds import key_of
+from ddim_jax.solvers import Solver
 
 _MOST = 8
 
@@ -22,7 +23,7 @@ class How(NamedTuple):
   Attributes:
     model: By which model.
     ts: Over which levels.
-    solver: By which solver, a name.
+    solver: By which solver.
     eta: With which noise.
     label: Of which class, ``i32[]``; None for image i of class i modulo their number.
     guidance: Weight of guidance, None for none.
@@ -33,7 +34,7 @@ class How(NamedTuple):
 
   model: Model
   ts: np.ndarray
-  solver: str
+  solver: str | Solver
   eta: float
   label: Any
   guidance: float | None
@@ -66,7 +67,7 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   @jax.jit
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     denoise, variance = denoising.pair(model, how.labels(num), how.condition, guidance, how.clip)
-    solver = drawing.as_solver(how.solver, eta, variance)
+    solver = tables.as_solver(how.solver, eta, variance)
     observe = lambda step: (step.x_s, step.prediction.x0)
     return ddim_jax.sample(keys, denoise, model.schedule, noise, ts, solver=solver, observe=observe)[1]
 
@@ -93,7 +94,7 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
   def run(model: Model, eta: Any, guidance: Any, ts: Any) -> Any:
     tiled = None if labels is None else jnp.tile(labels, columns)
     denoise, variance = denoising.pair(model, tiled, how.condition, guidance, how.clip)
-    pairs, solver = (noise[:rows], noise[rows:]), drawing.as_solver(how.solver, eta, variance)
+    pairs, solver = (noise[:rows], noise[rows:]), tables.as_solver(how.solver, eta, variance)
     return ddim_jax.interpolate(keys[:rows], denoise, model.schedule, *pairs, ts, weights, solver=solver)
 
   images = _pictures(how.model, np.asarray(run(how.model, how.eta, how.guidance, how.ts)))

@@ -124,7 +124,7 @@ def starting_model(args: Args, source: Source, saved: Saved) -> Model:
   conditions = None if source.conditions is None else standardised(source.conditions)
   if origin is None:
     return build.from_config(config, source.shape, source.classes, conditions=conditions)
-  given = load(origin, size=None if is_run(Path(origin)) else source.shape[0])
+  given = load(origin, size=None if is_run(Path(origin)) else source.shape[0], flags=args.run.flags)
   config = build.adopt(config, given.config)
   return build.from_config(config, source.shape, source.classes, given.params, conditions=conditions)
 
@@ -180,6 +180,8 @@ def train(args: Args) -> int:
     raise ValueError(
       f"weight_decay goes with the optimizer adamw, got {chosen.weight_decay} with {chosen.optimizer}"
     )
+  if run.flags is not None and run.origin is None:
+    raise ValueError(f"flags goes with from, whose file they describe, got {run.flags!r} alone")
   workdir = for_checkpoints(run.workdir)
   with connected(  # before anything is asked of JAX
     workdir, distributed=run.distributed, coordinator=run.coordinator, num_processes=run.num_processes,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ddim_jax.interop import files, names
-from ddim_jax.interop.adm_configs import CLASS, FLAGS, PUBLISHED, Shape
+from ddim_jax.interop import adm_flags, files, names
+from ddim_jax.interop.adm_configs import CLASS, PUBLISHED, Shape
 from ddim_jax.interop.assembly import assemble
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.interop.scheduler_defaults import choose
@@ -117,20 +117,6 @@ def shape_of(weights: dict[str, np.ndarray]) -> tuple[Shape, dict[str, Any]]:
   }
 
 
-def _flags(shape: Shape, given: dict[str, Any], source: str) -> dict[str, Any]:
-  """What weights do not tell: given, published, or the defaults of guided-diffusion; in this order."""
-  if unknown := sorted(set(given) - set(FLAGS)):
-    raise ValueError(f"flags must be some of {', '.join(FLAGS)}, got {', '.join(unknown)}")
-  published = PUBLISHED.get(shape)
-  if published is None and not given:
-    raise ValueError(
-      f"{source} has not the shape of a published network of improved-diffusion or guided-diffusion; its"
-      f" weights do not tell {', '.join(FLAGS)}: give ddim_jax.load flags={{...}}, those that it was"
-      " trained with where they differ from the defaults of guided-diffusion"
-    )
-  return FLAGS | (published or {}) | given
-
-
 def split_heads(weights: dict[str, np.ndarray], heads: Any, new_order: bool) -> dict[str, np.ndarray]:
   """The weights with ``q``, ``k`` and ``v`` apart, and 1x1 convolutions as matrices.
 
@@ -163,12 +149,13 @@ def from_weights(
   *,
   size: int | None = None,
   scheduler: dict[str, Any] | None = None,
-  flags: dict[str, Any] | None = None,
+  flags: adm_flags.Flags | None = None,
 ) -> Pretrained:
   """`load_adm`, for weights that have been read."""
   shape, config = shape_of(weights)
-  chosen = _flags(shape, flags or {}, source)
   channels = config["in_channels"]  # 6 are an image and a small one to enlarge
+  both = config["out_channels"] == 2 * channels
+  chosen = adm_flags.completed(shape, both, adm_flags.parse(flags), PUBLISHED.get(shape), source)
   if config["out_channels"] not in (channels, 2 * channels) or channels == 6:
     raise ValueError(
       f"{source} goes from {channels} to {config['out_channels']} channels: networks that are"
@@ -197,7 +184,7 @@ def load_adm(
   *,
   size: int | None = None,
   scheduler: dict[str, Any] | None = None,
-  flags: dict[str, Any] | None = None,
+  flags: adm_flags.Flags | None = None,
 ) -> Pretrained:
   """Reads a network of improved-diffusion or guided-diffusion.
 
@@ -210,7 +197,8 @@ def load_adm(
     size: Height of the images in pixels, where it is another than the network was trained for.
     scheduler: Configuration of a diffusers scheduler instead of the one that the flags say: clipped, and
       spaced as their "ddimN".
-    flags: Options of their scripts, see `adm_configs.FLAGS`; a given one counts before a published one.
+    flags: Options of their scripts, see `adm_configs.FLAGS`, by name or in one line; a given one counts
+      before a published one.
 
   Returns:
     See `Pretrained`; of a network with learned variances, `Pretrained.variance` has them.

@@ -45,6 +45,18 @@ class Pretrained(NamedTuple):
   scheduler: dict[str, Any]
   inputs: Inputs = as_it_is
 
+  @property
+  def own_solver(self) -> Solver | None:
+    """The solver under the name of its class, where it is another than DDIM with an eta of one's choice.
+
+    A DDPMScheduler is in the files of nearly every network, whatever is to draw from it: DDIM, with eta 1
+    where it is to be DDPM.
+    """
+    kind = self.scheduler["_class_name"]
+    plain = kind.startswith(("DDIM", "DDPM", "EulerDiscrete", "EDMEuler"))
+    plain = plain or self.scheduler.get("stochastic_sampling") is False
+    return None if plain else self.solver._replace(name=kind)
+
   def denoiser(self, variables: Any = None, schedule: Schedule | None = None, labels: Any = None) -> Denoiser:
     """The network as a denoiser, clipped as the files say; pass traced variables and schedule in ``jit``.
 

@@ -118,6 +118,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
   "LMSDiscreteScheduler": _BETAS | _SIGMAS | _LINSPACE,
   "KDPM2DiscreteScheduler": _BETAS | _STABLE_DIFFUSION | _SIGMAS | _LINSPACE,
   "KDPM2AncestralDiscreteScheduler": _BETAS | _STABLE_DIFFUSION | _SIGMAS | _LINSPACE,
+  "DPMSolverSDEScheduler": _BETAS | _STABLE_DIFFUSION | _SIGMAS | _LINSPACE | {"noise_sampler_seed": None},
   "EDMEulerScheduler": _EDM,
   "EDMDPMSolverMultistepScheduler": _EDM
   | _THRESHOLD
@@ -148,7 +149,7 @@ _UNREAD = """
 alpha_cum_end alpha_cum_start block_length clip_denoised correct_steps corrector_k
 corrector_selection corrector_selection_tau corrector_steps editing_threshold entropy_bound eps eta
 final_step_size_scale gamma gamma_cum_end gamma_cum_start mask_token_id masking_schedule
-minimal_topk n_grid noise_mode noise_sampler_seed num_inference_steps num_policy_substeps
+minimal_topk n_grid noise_mode num_inference_steps num_policy_substeps
 num_vec_classes original_inference_steps s s_noise sampling_eps scale_factors scaler schedule_mode
 scheduler_type snr snr_shift_scale stage_range stages t_lim_ode t_lim_ode_below t_max t_min
 tail_step_multiplier tail_steps threshold timestep_scaling tsr_k tsr_sigma upscale_mode

@@ -13,6 +13,7 @@ SASolver                                         sa_solver(tau)
 HeunDiscrete                                     heun()
 LMSDiscrete                                      lms()
 KDPM2Discrete, KDPM2AncestralDiscrete            dpm_solver_2(), ancestral(dpm_solver_2())
+DPMSolverSDE                                     dpm_solver_pp_sde()
 """
 
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from ddim_jax.solvers import (
   deis,
   dpm_solver_2,
   dpm_solver_pp,
+  dpm_solver_pp_sde,
   dpm_solver_pp_singlestep,
   heun,
   lms,
@@ -52,13 +54,7 @@ MANY = 200
 CYCLES = 20
 """Largest number of steps for which a singlestep sequence may be entered midway and keep its cycle: in longer
 ones, steps of different sequences look alike."""
-_FOREIGN = {
-  "midpoint": "midpoint",
-  "heun": "heun",
-  "logrho": "midpoint",
-  "bh1": "midpoint",
-  "bh2": "midpoint",
-}
+_FOREIGN = dict.fromkeys(("midpoint", "logrho", "bh1", "bh2"), "midpoint") | {"heun": "heun"}
 
 
 def limit_of_last(levels: Spacing, orders: Callable[[int], dict[int, int]], most: int) -> Limit | None:
@@ -242,6 +238,8 @@ def solver_of(config: dict[str, Any], levels: Spacing, variance: Any = None) -> 
       return dpm_solver_2()
     case "KDPM2AncestralDiscreteScheduler":
       return ancestral(dpm_solver_2())
+    case "DPMSolverSDEScheduler":
+      return dpm_solver_pp_sde()
     case "FlowMatchEulerDiscreteScheduler" if config["stochastic_sampling"]:
       return renewed()
   return ddim()

@@ -25,7 +25,7 @@ from ddim_jax.schedules import Level, Schedule, from_alpha_bar, from_betas, log_
 from ddim_jax.solvers import Solver
 
 PREDICTIONS = {"epsilon": EPS, "sample": X0, "v_prediction": V}
-MULTISTEP = ("DPM", "UniPC", "DEIS", "SASolver")
+MULTISTEP = ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPC", "DEIS", "SASolver")
 Inputs = Callable[[Schedule, jax.Array, Any], tuple[jax.Array, Any]]
 """``(schedule, x_t, t) -> (x, level)``: what the network is given."""
 
@@ -177,8 +177,8 @@ def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | 
   Settings that the class itself ignores are ignored. An Inverse class is read as the one that it inverts: see
   `ddim_jax.invert`. Samples start from noise of unit variance, also where a pipeline of diffusers starts from
   a little less. What is not the same as there: "fixed_large_log", whose step is NaN in diffusers, is
-  "fixed_large"; a last step to clean data adds no noise; PNDM averages eps, not v; and KDPM2 asks the network
-  at real levels also with ``use_karras_sigmas``.
+  "fixed_large"; a last step to clean data adds no noise; PNDM averages eps, not v; KDPM2 asks the network at
+  real levels also with ``use_karras_sigmas``; noise comes from our seeds, not from ``noise_sampler_seed``.
 
   Args:
     config: With its ``_class_name``.

@@ -17,6 +17,7 @@ from ddim_jax.models.config import UNKNOWN, Config, Data, Diffusion, Network, Op
 from ddim_jax.models.model import Model
 from ddim_jax.scaling import BYTES, Scaling
 from ddim_jax.schedules import Schedule, zero_terminal_snr
+from ddim_jax.solvers import Solver
 from ddim_jax.unet import UNet
 
 _SECTIONS = {"data": Data, "model": Network, "diffusion": Diffusion, "optimisation": Optimisation}
@@ -26,7 +27,7 @@ PATHS = ("data_dir", "table")
 """Fields of the data that say where things lie."""
 _OPEN = {
   "model": ("label_dropout", "dtype", "remat"),
-  "diffusion": ("weighting", "level_distribution", "antithetic", "spacing"),
+  "diffusion": ("weighting", "level_distribution", "antithetic", "spacing", "solver"),
 }
 """What a network with weights of its own leaves to the options."""
 WHOLE = ("imported", "custom", "distilled")
@@ -86,6 +87,7 @@ def from_config(
     config=config,
     scaling=scaling,
     conditions=conditions,
+    solver=_solver(config, described),
   )
   return model if described is None else model.replace(inputs=described.inputs)
 
@@ -95,6 +97,14 @@ def _spacing(config: Config, schedule: Schedule, described: interop.Pretrained |
   if described is not None and config.diffusion.spacing is None:
     return described.timesteps
   return tables.spacing(config.diffusion.spacing or "uniform", schedule)
+
+
+def _solver(config: Config, described: interop.Pretrained | None) -> str | Solver:
+  """The configuration's own solver, or that of another project's files, or DDIM."""
+  if config.diffusion.solver is not None:
+    tables.named(tables.SOLVERS, config.diffusion.solver, "solver")
+    return config.diffusion.solver
+  return (None if described is None else described.own_solver) or "ddim"
 
 
 def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> Model:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ddim_jax.models.tables import SolverName
 from ddim_jax.ranges import Count, PositiveReal, Range, Rate, Seed, Side
 
 LevelDistribution = Literal["uniform", "log_normal", "logit_normal"]
@@ -103,6 +104,8 @@ class Diffusion:
     weighting: Weighting of the loss by level.
     spacing: Which levels S steps visit unless a program asks for others; uniform by default, or what another
       project's files say.
+    solver: Which solver draws unless a program asks for another; ddim by default, or what another project's
+      files say.
     level_distribution: How levels are drawn in training: uniformly from 1 to T; or as real numbers with
       log(sigma / alpha) normal, EDM's way (mean -1.2, deviation 1.2) or that of flow matching (mean 0,
       deviation 1).
@@ -117,6 +120,7 @@ class Diffusion:
   predict: Literal["eps", "x0", "v", "edm", "flow"] = "eps"
   weighting: Literal["none", "min_snr", "p2", "variational"] = "none"
   spacing: Literal["uniform", "quadratic", "leading", "trailing", "linspace"] | None = None
+  solver: SolverName | None = None
   level_distribution: LevelDistribution = "uniform"
   antithetic: bool = False
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ddim_jax import ranges, timesteps, tuning
+from ddim_jax import timesteps, tuning
 from ddim_jax.inversion import invert
 from ddim_jax.models import denoising, tables
 from ddim_jax.models.denoising import is_guided
 from ddim_jax.sampling import sample
 from ddim_jax.scaling import BYTES, Scaling, to_uint8
 from ddim_jax.seeds import image_keys, initial_noise, key_of
-from ddim_jax.solvers import Solver, ddpm
+from ddim_jax.solvers import Solver
 
 if TYPE_CHECKING:
   from ddim_jax.models.model import Model
@@ -70,30 +70,6 @@ def in_turn(model: "Model", indices: Any) -> Any:
   return indices % len(model.classes) if model.classes else None
 
 
-def as_solver(solver: str | Solver | None, eta: Any = 0.0, variance: Any = None) -> Solver:
-  """A solver by name, DDIM for None, or the one given.
-
-  ``eta``, perhaps traced, is DDIM's, and ``variance``, from `denoising.pair`, that of "ddpm-learned".
-
-  Raises:
-    ValueError: If there is no such name.
-  """
-  if solver == tables.LEARNED and variance is not None:
-    return ddpm(variance)
-  if isinstance(solver, Solver):
-    return solver
-  return tables.named(tables.SOLVERS, "ddim" if solver is None else solver, "solver")(eta)
-
-
-def checked_eta(eta: float, solver: str | Solver | None) -> np.float32:
-  """Eta; ValueError unless it is in [0, 1], and 0 for all solvers but DDIM."""
-  ranges.check(ranges.Unit, "eta", eta)
-  if eta and solver not in (None, "ddim"):
-    name = solver if isinstance(solver, str) else "a solver of its own"
-    raise ValueError(f"eta goes with the solver ddim, got eta {eta:g} with {name}")
-  return np.float32(eta)
-
-
 def placed(model: "Model", sharing: jax.sharding.NamedSharding) -> "Model":
   """The model on all devices that share examples, sent there once."""
   key = ("placed", sharing.mesh)
@@ -120,7 +96,7 @@ def numbered_images(
   Args:
     model: Whose images; its parameters may be given to each call instead.
     ts: Levels to visit, ``[S+1]``.
-    solver: A key of `tables.SOLVERS`, a Solver, or None for DDIM.
+    solver: A key of `tables.SOLVERS`, a Solver, or None for the model's own.
     seed: With an image's index, decides the image.
     label: Class of every image, ``i32[]``, or of image i, ``i32[num]``; None takes the index modulo the
       number of classes.
@@ -137,7 +113,8 @@ def numbered_images(
     ValueError: On a solver, seed, label or guidance that does not go with the model.
     FloatingPointError: When drawing, if an image is NaN or infinite.
   """
-  as_solver(solver)
+  solver = model.solver if solver is None else solver
+  tables.as_solver(solver)
   # What does not go together is said before anything compiles.
   model.replace(params=()).denoiser(condition=condition, guidance=guidance)
   size, guided, (levels, count) = even(at_once), is_guided(guidance), padded(ts)
@@ -149,7 +126,7 @@ def numbered_images(
     labels, vectors = given
     keys, noise = starts(model, key, indices)
     denoise, variance = denoising.pair(model, labels, vectors, guidance if guided else 1.0, clip)
-    rule = as_solver(solver, eta, variance)
+    rule = tables.as_solver(solver, eta, variance)
     return sample(keys, denoise, model.schedule, noise, ts, solver=rule, count=count)[0]
 
   program = model.programs.setdefault((solver, guided, clip), jax.jit(run, compiler_options=tuning.options()))
@@ -167,7 +144,7 @@ def numbered_images(
     return each[np.minimum(indices, len(each) - 1)] if each.ndim > 1 else np.tile(each, (len(indices), 1))
 
   def draw(indices: np.ndarray, eta: float = 0.0, params: Any = None) -> np.ndarray:
-    indices, noise = np.asarray(indices, np.int32), checked_eta(eta, solver)
+    indices, noise = np.asarray(indices, np.int32), tables.checked_eta(eta, solver)
     other = None if params is None else model.replace(params=params)
     ready = placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
     given = (labels_of(indices), conditions_of(indices))

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from ddim_jax.interop import adm, diffusers, files, original
+from ddim_jax.interop import adm, adm_flags, diffusers, files, original
 from ddim_jax.models import build, records
 from ddim_jax.models.model import Model
 from ddim_jax.places import is_hub_name, local
 
 _HERE = Path(__file__).parent
-_PICKLES = (".ckpt", ".pth", ".pt")
+PICKLES = (".ckpt", ".pth", ".pt")
 
 
 def packaged() -> dict[str, Path]:
@@ -24,7 +24,7 @@ def load(
   ema: float | None = None,
   size: int | None = None,
   like: Model | None = None,
-  flags: dict[str, Any] | None = None,
+  flags: adm_flags.Flags | None = None,
 ) -> Model:
   """Loads a trained model; nothing else is needed to draw from it.
 
@@ -41,7 +41,8 @@ def load(
     like: For a run whose network is not this project's: a Model with that network, from
       `ddim_jax.models.from_network`.
     flags: Of a file of improved-diffusion or guided-diffusion that is no published one: what it was trained
-      with and weights do not tell, such as ``{"num_head_channels": 64}``, see `ddim_jax.interop.load_adm`.
+      with and weights do not tell, such as ``{"num_head_channels": 64}`` or ``"num_head_channels 64"``, see
+      `ddim_jax.interop.load_adm`.
 
   Raises:
     FileNotFoundError: If there is nothing of that name.
@@ -50,7 +51,7 @@ def load(
   if isinstance(where, str) and where in packaged():
     where = packaged()[where]
   path = local(where, "model")
-  if path.suffix not in _PICKLES:
+  if path.suffix not in PICKLES:
     _refuse(path, "flags", flags)
   if path.suffix == ".safetensors":
     from ddim_jax.models import exported
@@ -60,7 +61,7 @@ def load(
     if not path.is_file():
       raise _nothing(where)
     return records.from_description(*exported.read(path), like)
-  if path.suffix in _PICKLES:
+  if path.suffix in PICKLES:
     _refuse(path, "step", step)
     if not path.is_file():
       raise _nothing(where)
@@ -93,7 +94,7 @@ def is_run(where: Path) -> bool:
 
 def _nothing(where: str | Path) -> FileNotFoundError | ValueError:
   if Path(where).exists():
-    return ValueError(f"{where} is no model: none of .safetensors, {', '.join(_PICKLES)} or a folder")
+    return ValueError(f"{where} is no model: none of .safetensors, {', '.join(PICKLES)} or a folder")
   return FileNotFoundError(
     f"no such file or folder: {where}; models that come along: {', '.join(packaged())}"
   )
@@ -104,7 +105,7 @@ def _refuse(path: Path, arguments: str, *values: Any) -> None:
     raise ValueError(f"leave out {arguments} with {path}")
 
 
-def _pickle(path: Path, ema: float | None, size: int | None, flags: dict[str, Any] | None) -> Model:
+def _pickle(path: Path, ema: float | None, size: int | None, flags: adm_flags.Flags | None) -> Model:
   values = files.read_pickle(path)
   if adm.is_adm(values):
     _refuse(path, "ema", ema)

@@ -53,6 +53,8 @@ class Model:
       ``load(where).replace(decode=...)``.
     inputs: ``(schedule, x_t, t) -> (x, level)``: what the network is given for a sample and its level; other
       coordinates for EDM and flow matching.
+    solver: What draws unless another solver is asked for: a key of `ddim_jax.models.SOLVERS`, or the solver
+      that another project's files name.
   """
 
   network: Any = dataclasses.field(repr=False)
@@ -70,10 +72,16 @@ class Model:
   conditions: Scaling | None = None
   decode: Callable[[np.ndarray], Any] | None = dataclasses.field(default=None, repr=False)
   inputs: Inputs = dataclasses.field(default=as_it_is, repr=False)
+  solver: str | Solver = dataclasses.field(default="ddim", repr=False)
 
   def replace(self, **changes: Any) -> "Model":
     """A copy with other values of some attributes."""
     return dataclasses.replace(self, **changes)
+
+  @property
+  def solver_name(self) -> str:
+    """What its solver is called: "ddim", or as its class in diffusers."""
+    return tables.name_of(self.solver)
 
   @functools.cached_property
   def adapted(self) -> Adapted:
@@ -90,12 +98,9 @@ class Model:
   ) -> jax.Array:
     """The network's prediction for samples ``[B, ...]`` at level ``t``; with ``keys: [B]`` as in training.
 
-    Conditions are standardised, see `vectors`; a row of NaN is none.
+    Of a network that also predicts variances, without these. Conditions are standardised, see `vectors`; a
+    row of NaN is none.
     """
-    if keys is not None and self.predicts_variance:
-      raise ValueError(
-        "a network that also predicts variances cannot be trained here: it has a loss of its own"
-      )
     output = self.outputs(params, x_t, t, labels, keys, conditions)
     return output[..., : x_t.shape[-1]] if self.predicts_variance else output
 
@@ -249,9 +254,9 @@ class Model:
     Args:
       num: How many, at least 1.
       steps: Number of steps S, from 1 to T; by default 50, or what the model was distilled for.
-      eta: Noise of DDIM in [0, 1], of no other solver: 0 is deterministic, 1 as DDPM.
+      eta: Noise of DDIM in [0, 1]: 0 is deterministic, 1 as DDPM; of another solver 0.
       solver: A `ddim_jax.Solver` (keep it: a new one compiles anew), a key of `ddim_jax.models.SOLVERS`, or
-        None for DDIM.
+        None for the model's own: DDIM, or what another project's files say.
       label: A class by number or name, or one for each image; by default image i is of class i modulo the
         number of classes.
       condition: A vector in the numbers of the data set, ``f32[K]``, or one for each image; None is no

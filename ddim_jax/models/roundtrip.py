@@ -59,3 +59,48 @@ def through_noise(trained: Model, way: Way = refined) -> Callable[..., tuple[np.
     return tuple(map(np.asarray, (x0, *found)))
 
   return there_and_back
+
+
+Code = Callable[..., Callable[[Denoiser], jax.Array]]
+"""``(key, denoise, schedule, x0, ts) -> (denoise -> x0)``: data encoded, to be decoded by any denoiser."""
+
+
+def inverted(refine: int = 0) -> Code:
+  """Deterministic inversion with so many fixed-point iterations a step."""
+
+  def code(key: jax.Array, denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts: Any) -> Any:
+    x_T = ddim_jax.invert(denoise, schedule, x0, ts, refine=refine)
+    return lambda other: ddim_jax.sample(key, other, schedule, x_T, ts)[0]
+
+  return code
+
+
+def in_pairs(key: jax.Array, denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts: Any) -> Any:
+  """The bijective sampler."""
+  pair = bijective.encode(denoise, schedule, x0, ts)
+  return lambda other: bijective.decode(other, schedule, pair, ts)
+
+
+def noise_maps(key: jax.Array, denoise: Denoiser, schedule: Schedule, x0: jax.Array, ts: Any) -> Any:
+  """The recorded noise of the stochastic process."""
+  maps = ddim_jax.encode_noises(key, denoise, schedule, x0, ts)
+  return lambda other: ddim_jax.decode_noises(other, schedule, maps, ts)
+
+
+def edited(code: Code) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  """A compiled function that encodes data as what they are, and decodes them as that and as another class.
+
+  Returns:
+    ``(model, keys: [B], x0: f32[B, *shape], before: i32[B], after: i32[B], weight: f32[], ts) -> (x0 again,
+    x0 of the other class)``; both ways with guidance of this weight, unclipped.
+  """
+
+  @jax.jit
+  def run(
+    model: Model, keys: Any, x0: jax.Array, before: Any, after: Any, weight: Any, ts: Any
+  ) -> tuple[jax.Array, jax.Array]:
+    of = lambda label: model.denoiser(label=label, guidance=weight, clip=False)
+    decode = code(keys, of(before), model.schedule, x0, ts)
+    return decode(of(before)), decode(of(after))
+
+  return run

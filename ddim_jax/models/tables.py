@@ -6,11 +6,11 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from ddim_jax import beta_schedules, parameterisation, paths, schedules, solvers, timesteps
+from ddim_jax import beta_schedules, parameterisation, paths, ranges, schedules, solvers, timesteps
 
 SolverName = Literal[
   "ddim", "ddpm", "ddpm-large", "ddpm-learned", "dpmpp-2m", "dpmpp-3m", "dpmpp-2s", "dpmpp-2m-sde",
-  "unipc2", "unipc3", "deis2", "deis3", "heun", "plms", "pndm",
+  "dpmpp-sde", "unipc2", "unipc3", "deis2", "deis3", "heun", "plms", "pndm",
 ]  # fmt: skip
 LEARNED = "ddpm-learned"
 """The solver that takes variances from the model's own network, see `ddim_jax.models.Model.variance`."""
@@ -32,6 +32,7 @@ SOLVERS: dict[str, Callable[[Any], solvers.Solver]] = {
   "dpmpp-3m": lambda eta: solvers.dpm_solver_pp(3),
   "dpmpp-2s": lambda eta: solvers.dpm_solver_pp_2s(),
   "dpmpp-2m-sde": lambda eta: solvers.dpm_solver_pp(2, eta=1.0),
+  "dpmpp-sde": lambda eta: solvers.dpm_solver_pp_sde(),
   "unipc2": lambda eta: solvers.unipc(2),
   "unipc3": lambda eta: solvers.unipc(3),
   "deis2": lambda eta: solvers.deis(2),
@@ -50,7 +51,7 @@ def steps_for(solver: str, evaluations: int) -> int:
     ValueError: If there is no such solver, or not a single step is paid for.
   """
   named(SOLVERS, solver, "solver")
-  twice, more = solver in ("heun", "dpmpp-2s"), {"plms": 1, "pndm": 9}.get(solver, 0)
+  twice, more = solver in ("heun", "dpmpp-2s", "dpmpp-sde"), {"plms": 1, "pndm": 9}.get(solver, 0)
   least = 13 if solver == "pndm" else 1 + more
   if evaluations < least:
     raise ValueError(f"evaluations must be at least {least} with the solver {solver}, got {evaluations}")
@@ -114,3 +115,32 @@ def spacing(name: str, schedule: schedules.Schedule) -> Spacing:
   known: dict[str, Spacing] = {key: functools.partial(make, schedule.T) for key, make in _INTEGERS.items()}
   known |= {key: functools.partial(make, schedule) for key, make in _REALS.items()}
   return named(known, name, "spacing")
+
+
+def as_solver(solver: str | solvers.Solver | None, eta: Any = 0.0, variance: Any = None) -> solvers.Solver:
+  """A solver by name, DDIM for None, or the one given.
+
+  ``eta``, perhaps traced, is DDIM's, and ``variance``, from `ddim_jax.models.denoising.pair`, that of
+  "ddpm-learned".
+
+  Raises:
+    ValueError: If there is no such name.
+  """
+  if solver == LEARNED and variance is not None:
+    return solvers.ddpm(variance)
+  if isinstance(solver, solvers.Solver):
+    return solver
+  return named(SOLVERS, "ddim" if solver is None else solver, "solver")(eta)
+
+
+def name_of(solver: str | solvers.Solver) -> str:
+  """What a solver is called."""
+  return solver if isinstance(solver, str) else solver.name or "a solver without a name"
+
+
+def checked_eta(eta: float, solver: str | solvers.Solver) -> np.float32:
+  """Eta; ValueError unless it is in [0, 1], and 0 for all solvers but DDIM."""
+  ranges.check(ranges.Unit, "eta", eta)
+  if eta and solver != "ddim":
+    raise ValueError(f"eta goes with the solver ddim, got eta {eta:g} with {name_of(solver)}")
+  return np.float32(eta)

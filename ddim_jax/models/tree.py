@@ -12,7 +12,8 @@ class _Static:
     self.model = model
     functions = (model.network, model.restrict, model.inputs, *model.parameterisation)
     scaled = (model.scaling, model.conditions)
-    self._key = (*map(id, functions), model.shape, model.classes, model.null_label, *scaled)
+    solver = model.solver if isinstance(model.solver, str) else id(model.solver)
+    self._key = (*map(id, functions), solver, model.shape, model.classes, model.null_label, *scaled)
 
   def __eq__(self, other: object) -> bool:
     return isinstance(other, _Static) and self._key == other._key

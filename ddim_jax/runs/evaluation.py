@@ -88,7 +88,7 @@ def evaluator(
   ts = model.levels(model.own_steps, None if model.config.distilled else "uniform")
   share = -(-num // jax.process_count())
   size, draw = drawing.numbered_pictures(
-    model, ts, seed=seed, at_once=min(share, 256), **given(model, source, num)
+    model, ts, solver="ddim", seed=seed, at_once=min(share, 256), **given(model, source, num)
   )
   first, stride = jax.process_index() * size, jax.process_count() * size
 

@@ -51,12 +51,24 @@ def as_student(teacher: Model, steps: int) -> Model:
   """The teacher as the model that is to become a student of so many steps: of v if it was of eps."""
   turn = teacher.parameterisation is EPS
   config = build.to_predict_v(teacher.config) if turn else teacher.config
-  diffusion = dataclasses.replace(config.diffusion, spacing=SPACING)
+  diffusion = dataclasses.replace(config.diffusion, spacing=SPACING, solver="ddim")
   return teacher.replace(
     parameterisation=V if turn else teacher.parameterisation,
     spacing=tables.spacing(SPACING, teacher.schedule),
     config=dataclasses.replace(config, diffusion=diffusion, distilled=steps),
+    solver="ddim",
   )
+
+
+def check_teacher(teacher: Model) -> None:
+  """Raises ValueError unless a model can be distilled."""
+  if teacher.params is None:
+    raise ValueError("teacher has no parameters: train it with ddim_jax.runs.fit")
+  if teacher.predicts_variance:
+    raise ValueError(
+      "teacher must not predict variances: students take steps of DDIM, which have none and would leave them"
+      " wrong; for few steps draw with the solver unipc2"
+    )
 
 
 def distil(
@@ -103,8 +115,7 @@ def distil(
   """
   if updates < 1:
     raise ValueError(f"updates must be positive, got {updates}")
-  if teacher.params is None:
-    raise ValueError("teacher has no parameters: train it with ddim_jax.runs.fit")
+  check_teacher(teacher)
   planned = stages(start, to, teacher.parameterisation is EPS, by)
   if start > teacher.schedule.T:
     raise ValueError(f"start must be at most the {teacher.schedule.T} levels of the teacher, got {start}")

@@ -108,7 +108,8 @@ def fit(
     ema: Decay of the EMA of the parameters, in [0, 1), counted in updates.
     emas: Decays of further EMAs, to be chosen from afterwards: ``ddim_jax.load(workdir, ema=...)``.
     weighting: Weighting of the loss: "min_snr", "p2", "variational", or a function, see
-      `ddim_jax.training.Weighting`; None is L_simple.
+      `ddim_jax.training.Weighting`; None is L_simple, for a network that also predicts variances with 0.001
+      times the variational bound, see `ddim_jax.training.hybrid_losses`.
     minimise: ``model -> (losses, levels)``, as `ddim_jax.training.make_train_step` takes them, to minimise
       something else, without weighting, level_distribution, antithetic and label_dropout; see
       `ddim_jax.distillation`.

@@ -73,17 +73,30 @@ def losses(
 ) -> Callable[..., jax.Array]:
   """The loss of each example, with dropout and label dropout; see `ddim_jax.training.example_losses`.
 
+  That of a network that also predicts variances is `ddim_jax.training.hybrid_losses`.
+
   Args:
     model: The model to train; its parameters are an argument.
     weighting: Weighting of the loss by level, or None for L_simple.
     label_dropout: Fraction of labels and conditions hidden, for classifier-free guidance, see `hide`.
+
+  Raises:
+    ValueError: If the network also predicts variances, and weighting or data do not go with that.
   """
 
   def network(params: Any, x_t: jax.Array, t: Any, labels: Any, keys: Any) -> jax.Array:
     dropout_keys, label_keys = training.split_each(keys)
     numbers, conditions = hide(labels, label_keys, model, label_dropout)
-    return model.apply(params, x_t, t, numbers, dropout_keys, conditions)
+    return model.outputs(params, x_t, t, numbers, dropout_keys, conditions)
 
+  if model.predicts_variance:
+    if weighting is not None:
+      raise ValueError("weighting must be none for a network that also predicts variances: it has its own")
+    if not model.scaling.bounded:
+      raise ValueError(
+        "data must be pictures with limits for a network that also predicts variances, not standardised"
+      )
+    return training.hybrid_losses(network, model.schedule, model.parameterisation)
   return training.example_losses(network, model.schedule, model.parameterisation, weighting)
 
 
@@ -96,9 +109,16 @@ def simple(
     ValueError: If there is no weighting of that name; when called, as `levels`.
   """
   weigh = named(WEIGHTINGS, weighting, "weighting")() if isinstance(weighting, str) else weighting
-  return lambda model: (
-    losses(model, weigh, label_dropout), levels(model.schedule, distribution, antithetic),
-  )  # fmt: skip
+
+  def of(model: Model) -> tuple[Callable[..., jax.Array], training.Levels]:
+    drawn = levels(model.schedule, distribution, antithetic)
+    if model.predicts_variance and distribution != "uniform":
+      raise ValueError(
+        f"level_distribution must be uniform for a network that also predicts variances, got {distribution}"
+      )
+    return losses(model, weigh, label_dropout), drawn
+
+  return of
 
 
 LEVELS: dict[str, Callable[[Schedule], training.Levels]] = {

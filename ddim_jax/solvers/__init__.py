@@ -10,6 +10,7 @@ the DDIM step (`ddim_jax.solvers.base`).
     dpm_solver_pp(order, eta)     S                                 order (eta = 1: stochastic)
     dpm_solver_pp_singlestep(order, eta)  S                         order, at most 2
     dpm_solver_pp_2s()            2 S - 1                           2
+    dpm_solver_pp_sde(eta)        2 S - 1                           2 (eta above 0: in distribution)
     dpm_solver_2()                2 S - 1                           2
     lms(order)                    S                                 order
     unipc(order)                  S                                 order + 1 (1 at order 1)
@@ -27,6 +28,7 @@ from ddim_jax.solvers.base import Solver, lower_order_final
 from ddim_jax.solvers.ddim import ddim, ddim_step, ddpm
 from ddim_jax.solvers.deis import deis
 from ddim_jax.solvers.dpm_solver_pp import dpm_solver_pp
+from ddim_jax.solvers.dpm_solver_sde import dpm_solver_pp_sde
 from ddim_jax.solvers.heun import heun
 from ddim_jax.solvers.lms import lms
 from ddim_jax.solvers.pndm import plms, pndm
@@ -49,6 +51,7 @@ __all__ = [
   "dpm_solver_2",
   "dpm_solver_pp",
   "dpm_solver_pp_2s",
+  "dpm_solver_pp_sde",
   "dpm_solver_pp_singlestep",
   "heun",
   "lms",

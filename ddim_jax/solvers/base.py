@@ -42,7 +42,8 @@ class SolverStep(Protocol):
       x_t: Samples at level ``t``, ``f32[B, ...]``.
       t: Level left, ``i32[]`` or ``f32[]``. Traced.
       s: Level reached, likewise.
-      z: Standard normal noise of the shape of ``x_t``.
+      z: Standard normal noise of the shape of ``x_t``; for a solver with several ``draws``, that many along
+        a new first axis.
 
     Returns:
       ``(x_s, carry, prediction)``; the prediction is that at ``t``.
@@ -56,11 +57,15 @@ class Solver(NamedTuple):
     init: ``(x_T) -> carry``: the solver's memory before the first step, a pytree.
     step: ``(denoise, schedule, carry, x_t, t, s, z) -> (x_s, carry, prediction)``: see `SolverStep`.
     rises: Whether ``s`` may be above ``t``: see `ddim_jax.repaint`.
+    draws: Number of independent draws of noise that a step takes.
+    name: What it is called in messages and records; "" is nothing.
   """
 
   init: Callable[[jax.Array], Any]
   step: SolverStep
   rises: bool = False
+  draws: int = 1
+  name: str = ""
 
 
 Limit = Callable[[ArrayLike, ArrayLike], jax.Array | int]

@@ -27,17 +27,26 @@ from ddim_jax.solvers.base import (
 from ddim_jax.solvers.ddim import ddim_step
 
 
-def _half_way(
-  denoise: Denoiser, schedule: Schedule, prediction: Prediction, x_t: jax.Array, t: Level, s: Level
+def half_way(
+  denoise: Denoiser,
+  schedule: Schedule,
+  prediction: Prediction,
+  x_t: jax.Array,
+  t: Level,
+  s: Level,
+  **noise: Any,
 ) -> Prediction:
-  """The prediction half way in lambda, reached by DDIM; where the step is unbounded, the one at ``t``."""
+  """The prediction half way in lambda, reached by DDIM; where the step is unbounded, the one at ``t``.
+
+  ``noise`` is ``eta`` and ``z`` of `ddim_step`, none by default.
+  """
   unbounded = is_unbounded(schedule, t, s, x_t)
 
   def ask() -> Any:
     start, end = half_log_snr(schedule, t, x_t), half_log_snr(schedule, s, x_t)
     # With a level per example, those whose step is unbounded are asked at t once more.
     middle = level_at(schedule, start + jnp.where(unbounded, start, end)).reshape(jnp.shape(t))
-    there = denoise(ddim_step(schedule, prediction, t, middle), middle)
+    there = denoise(ddim_step(schedule, prediction, t, middle, **noise), middle)
     return jax.tree.map(lambda here, new: jnp.where(unbounded, here, new), prediction, Prediction(*there))
 
   found: Prediction = jax.lax.cond(jnp.all(unbounded), lambda: Prediction(*prediction), ask)
@@ -56,7 +65,7 @@ def dpm_solver_pp_2s() -> Solver:
     denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
   ) -> Stepped:
     prediction = denoise(x_t, t)
-    x0 = _half_way(denoise, schedule, prediction, x_t, t, s).x0
+    x0 = half_way(denoise, schedule, prediction, x_t, t, s).x0
     return ddim_step(schedule, with_mean_x0(prediction, schedule, t, x0), t, s), carry, prediction
 
   return Solver(init=lambda x: (), step=step)
@@ -73,7 +82,7 @@ def dpm_solver_2() -> Solver:
     denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array
   ) -> Stepped:
     prediction = denoise(x_t, t)
-    eps = _half_way(denoise, schedule, prediction, x_t, t, s).eps
+    eps = half_way(denoise, schedule, prediction, x_t, t, s).eps
     return ddim_step(schedule, with_mean_eps(prediction, schedule, t, eps), t, s), carry, prediction
 
   return Solver(init=lambda x: (), step=step)
@@ -90,9 +99,12 @@ def ancestral(solver: Solver, eta: ArrayLike = 1.0) -> Solver:
     eta: Dimensionless in [0, 1], as in `ddim_step`. Traced.
 
   Raises:
-    ValueError: If ``eta`` is outside [0, 1] and not traced; when sampling begins, if the solver remembers.
+    ValueError: If ``eta`` is outside [0, 1] and not traced, or the solver draws several noises of its own;
+      when sampling begins, if it remembers.
   """
   check_range("eta", eta, 0, 1)
+  if solver.draws != 1:
+    raise ValueError(f"solver must be deterministic, got one that takes {solver.draws} draws of noise a step")
 
   def init(x: jax.Array) -> Any:
     carry = solver.init(x)

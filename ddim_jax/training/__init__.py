@@ -5,6 +5,7 @@ key, made from the run's key, the step and the example's place in the global bat
 depend on the number of devices, and a restart replays nothing and skips nothing.
 """
 
+from ddim_jax.training.hybrid import hybrid_losses
 from ddim_jax.training.losses import (
   Levels,
   Network,
@@ -39,6 +40,7 @@ __all__ = [
   "cosine_rate",
   "create_state",
   "example_losses",
+  "hybrid_losses",
   "inverse_sqrt_rate",
   "make_train_step",
   "min_snr",

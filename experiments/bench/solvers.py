@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax.models import drawing, tables
+from ddim_jax.models import tables
 from experiments.bench import measure, peers
 from experiments.studies.solver_errors import STEPS
 
@@ -42,7 +42,7 @@ def solvers(
 
   def side(name):
     ts = jnp.asarray(ddim_jax.timesteps.uniform(pretrained.schedule.T, least[name]))
-    solver = drawing.as_solver(name, 0.0)
+    solver = tables.as_solver(name, 0.0)
 
     @jax.jit
     def program(variables, schedule, x_T):

@@ -10,15 +10,20 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import flax
 import jax
 import numpy as np
 
 import ddim_jax
+from ddim_jax import ranges
 from ddim_jax.commands import cli, options, outputs
 from ddim_jax.models import tables
+from ddim_jax.ranges import Positive, Range, Unit
 from experiments.paper import cells, page, study
+
+AFew = Annotated[int, Range(5, 2**31 - 1)]
 
 
 @dataclass(frozen=True)
@@ -52,31 +57,25 @@ class Args:
   out: Path | None = None
   cells: tuple[str, ...] = ()
   steps: tuple[int, ...] = (10, 20, 50, 100, 1000)
-  etas: tuple[float, ...] = (0.0, 0.2, 0.5, 1.0)
+  etas: tuple[Unit, ...] = (0.0, 0.2, 0.5, 1.0)
   inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
   spacing: tables.SpacingName | None = None
-  num_samples: int = 5_000
-  num_samples_long: int | None = None
-  num_test: int = 1_000
-  num_bits: int = 16
+  num_samples: AFew = 5_000
+  num_samples_long: AFew | None = None
+  num_test: Positive = 1_000
+  num_bits: Positive = 16
   inception: Path | None = None
   clean_fid: bool = False
   step: int | None = None
   ema: float | None = None
   seed: int = 0
-  batch_size: int = 64
+  batch_size: Positive = 64
   size: int | None = None
   data: str | None = None
 
 
 def _check(args: Args) -> None:
-  for name in ("num_samples", "num_test", "num_bits", "batch_size"):
-    if getattr(args, name) < (low := 5 if name == "num_samples" else 1):
-      raise ValueError(f"{name} must be at least {low}, got {getattr(args, name)}")
-  if args.num_samples_long is not None and args.num_samples_long < 5:
-    raise ValueError(f"num_samples_long must be at least 5, got {args.num_samples_long}")
-  if not all(0 <= eta <= 1 for eta in args.etas):
-    raise ValueError(f"etas must be in [0, 1], got {args.etas}")
+  ranges.check_all(args)
   if not args.steps or not args.inversion_steps:
     raise ValueError("steps and inversion_steps must not be empty")
   if args.clean_fid and args.inception is None:
@@ -84,14 +83,9 @@ def _check(args: Args) -> None:
 
 
 def _versions() -> dict[str, str]:
-  return {
-    "ddim_jax": ddim_jax.__version__,
-    "jax": jax.__version__,
-    "flax": flax.__version__,
-    "numpy": np.__version__,
-    "python": platform.python_version(),
-    "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-  }
+  found = {module.__name__: module.__version__ for module in (ddim_jax, jax, flax, np)}
+  device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+  return found | {"python": platform.python_version(), "device": device}
 
 
 def chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:

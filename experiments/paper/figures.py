@@ -11,6 +11,7 @@ import tqdm
 
 import ddim_jax
 from ddim_jax import data, likelihood, metrics, plots
+from ddim_jax.commands import sequences
 from ddim_jax.models import drawing, roundtrip
 from ddim_jax.seeds import key_of
 from experiments.paper.study import Task, eta_of
@@ -88,23 +89,10 @@ def figure5(task: Task, steps: Sequence[int]) -> dict[str, Any]:
 
 def figure6(task: Task, columns: int = 11) -> dict[str, Any]:
   """Great-circle interpolation between pairs of noises, a row a pair."""
-  trained = task.trained
-  ts = task.levels(trained.own_steps)
-  keys, noise = drawing.starts(trained, key_of(task.seed), np.arange(2 * _ROWS))
-  labels = drawing.in_turn(trained, jnp.tile(jnp.arange(_ROWS), columns))
-
-  @jax.jit
-  def run(trained, ts):
-    denoise = trained.denoiser(label=labels, clip=False)
-    weights = jnp.linspace(0, 1, columns)
-    return ddim_jax.interpolate(
-      keys[:_ROWS], denoise, trained.schedule, noise[:_ROWS], noise[_ROWS:], ts, weights
-    )
-
-  images = data.to_uint8(run(trained, ts)).swapaxes(0, 1)
-  above = [f"{weight:.2g}" for weight in np.linspace(0, 1, columns)]
-  picture = plots.labelled(images.reshape(-1, *trained.shape), columns=above)
-  plots.save_png(task.folder / "figure6.png", picture, task.settings(len(ts) - 1, eta=0))
+  ts = task.levels(task.trained.own_steps)
+  how = sequences.How(task.trained, ts, "ddim", 0.0, None, None, False, task.seed)
+  settings = task.settings(len(ts) - 1, eta=0)
+  sequences.draw_interpolation(how, _ROWS, task.folder / "figure6.png", settings, columns)
   return {"picture": "figure6.png", "weights": np.linspace(0, 1, columns).tolist()}
 
 

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
+from ddim_jax import ranges
 from ddim_jax.commands import options
 from ddim_jax.models import drawing, tables
 from ddim_jax.parallel import sample_parallel
+from ddim_jax.ranges import Positive, Unit
 from ddim_jax.seeds import key_of
 
 _AXIS = "steps"
@@ -18,12 +20,12 @@ _AXIS = "steps"
 def parallel_rounds(
   model: options.Where = options.DEFAULT,
   *,
-  steps: tuple[int, ...] = (20, 50, 100),
-  tolerances: tuple[float, ...] = (1e-1, 1e-2, 1e-3),
-  window: int | None = None,
-  eta: float = 0.0,
+  steps: tuple[Positive, ...] = (20, 50, 100),
+  tolerances: tuple[Unit, ...] = (1e-1, 1e-2, 1e-3),
+  window: Positive | None = None,
+  eta: Unit = 0.0,
   spacing: tables.SpacingName = "uniform",
-  num: int = 8,
+  num: Positive = 8,
   seed: int = 0,
 ) -> None:
   """Prints sequential rounds of the parallel sampler against S, and how far its images are from DDIM's.
@@ -40,13 +42,9 @@ def parallel_rounds(
     num: How many images.
     seed: Image i of a seed is always the same image.
   """
-  if num < 1 or not steps or not tolerances:
-    raise ValueError("num must be positive, steps and tolerances not empty")
-  if not 0 <= eta <= 1 or min(tolerances) < 0 or (window is not None and window < 1):
-    raise ValueError(
-      "eta must be in [0, 1], tolerances at least 0 and window positive,"
-      f" got {eta}, {tolerances} and {window}"
-    )
+  ranges.check_all(parallel_rounds, locals())
+  if not steps or not tolerances:
+    raise ValueError("steps and tolerances must not be empty")
   trained = options.model(model)
   spacings = [trained.levels(S, spacing) for S in steps]
   devices = jax.local_device_count()

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddim_jax
-from ddim_jax import bijective, inversion, metrics, plots
+from ddim_jax import bijective, inversion, metrics, plots, ranges
 from ddim_jax.commands import options, outputs
 from ddim_jax.models import Model, datasets, drawing, roundtrip, tables
+from ddim_jax.ranges import Count, Positive, Share
 
 
 def measurement(images, labels, size: int, way):
@@ -53,28 +54,15 @@ def iterations(trained: Model, ts: np.ndarray, images, labels, refine: int, damp
   return np.asarray(run(trained, drawing.on_devices(images), labels, jnp.asarray(ts)))
 
 
-def draw(path: Path, steps, lines: dict[str, list[float]]) -> None:
-  """Error against S, a line for every way, both axes logarithmic."""
-  with plots.figure(path, 7, 4.5) as figure:
-    axes = figure.add_subplot()
-    for name, errors in lines.items():
-      axes.plot(steps, errors, marker="o", markersize=4, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="steps S", ylabel="mean squared error, images in [0, 1]")
-    axes.set_xticks(steps, [str(s) for s in steps])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-
-
 def round_trips(
   model: options.Where = options.DEFAULT,
   *,
-  steps: tuple[int, ...] = (10, 20, 50, 100),
-  refine: tuple[int, ...] = (0, 1, 5, 10, 100),
-  damping: float = 1.0,
+  steps: tuple[Positive, ...] = (10, 20, 50, 100),
+  refine: tuple[Count, ...] = (0, 1, 5, 10, 100),
+  damping: Share = 1.0,
   spacing: tables.SpacingName = "uniform",
-  num: int = 64,
-  batch_size: int = 64,
+  num: Positive = 64,
+  batch_size: Positive = 64,
   out: Path | None = None,
   size: int | None = None,
   data: str | None = None,
@@ -93,10 +81,9 @@ def round_trips(
     size: Height of the images in pixels, where another project's files do not say.
     data: What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits.
   """
-  if num < 1 or batch_size < 1 or not steps or not refine:
-    raise ValueError("num and batch_size must be positive, steps and refine not empty")
-  if min(refine) < 0 or not 0 < damping <= 1:
-    raise ValueError(f"refine must be at least 0 and damping in (0, 1], got {refine} and {damping}")
+  ranges.check_all(round_trips, locals())
+  if not steps or not refine:
+    raise ValueError("steps and refine must not be empty")
   place = outputs.place(out, model, "inversion.png")
   trained = options.model(model, size=size, data=data)
   spacings = [trained.levels(S, spacing) for S in steps]
@@ -111,12 +98,12 @@ def round_trips(
   print(f"checkpoint of step {trained.step:,}; {len(images)} images; {spacing}; damping {damping:g}")
   print("mean squared error of the round trip, images in [0, 1] (root mean square of x_T)")
   print(f"{'':18}" + "".join(f"{f'S = {len(ts) - 1}':>20}" for ts in spacings))
-  lines: dict[str, list[float]] = {}
+  lines: dict[str, tuple[list[int], list[float]]] = {}
   for name, (measure, k) in ways.items():
     found = [measure(ts, k, damping) for ts in spacings]
-    lines[name] = [error for error, _ in found]
+    lines[name] = [len(ts) - 1 for ts in spacings], [error for error, _ in found]
     print(f"{name:18}" + "".join(f"{f'{e:.2e} ({rms:.2f})':>20}" for e, rms in found), flush=True)
-  draw(place, [len(ts) - 1 for ts in spacings], lines)
+  plots.save_lines(place, {"": lines}, "steps S", "mean squared error, images in [0, 1]")
 
   few, most = min(num, batch_size), max(refine)
   print(f"refinements that the steps take, of at most {most}, until {few} images land where they should")

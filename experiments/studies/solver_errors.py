@@ -3,14 +3,13 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 import ddim_jax
 from ddim_jax import plots, timesteps
@@ -64,7 +63,7 @@ def _padded(longest: int, run: Callable) -> Draw:
 
   def draw(name, ts):
     if name not in compiled:
-      solver = drawing.as_solver(name, 0.0)
+      solver = tables.as_solver(name, 0.0)
       compiled[name] = jax.jit(lambda ts, count: run(solver, ts, count))
     padded, count = timesteps.pad(ts, max(longest, len(ts) - 1))
     return np.asarray(compiled[name](padded, count), np.float64)
@@ -94,18 +93,6 @@ def on_model(trained: Model, num: int, seed: int, longest: int) -> tuple[ddim_ja
     return ddim_jax.sample(keys, denoise, trained.schedule, x_T, ts, solver=solver, count=count)[0]
 
   return trained.schedule, _padded(longest, run)
-
-
-def measure(
-  draw: Draw, spacing: tables.Spacing, T: int, exact: np.ndarray, evaluations: Sequence[int]
-) -> Iterator[tuple[str, int, float]]:
-  """Yields ``(solver, NFE, error)``; what cannot be paid for is left out."""
-  for name, steps_for in STEPS.items():
-    for n in evaluations:
-      steps = steps_for(n)
-      if 1 <= steps <= T:
-        squares = np.mean((draw(name, spacing(steps)) - exact) ** 2, axis=tuple(range(1, exact.ndim)))
-        yield name, n, float(np.median(np.sqrt(squares)))
 
 
 def table(title: str, errors: Errors, evaluations: tuple[int, ...]) -> str:
@@ -174,13 +161,12 @@ def solver_errors(
   def collect(title: str, schedule: ddim_jax.Schedule, draw: Draw, reference: str) -> None:
     exact = draw(reference, timesteps.log_snr(schedule, min(_EXACT, schedule.T)))
     errors: Errors = {name: {} for name in STEPS}
-    total = sum(1 <= steps(n) <= schedule.T for steps in STEPS.values() for n in evaluations)
-    levels = tables.spacing(spacing, schedule)
-    with tqdm.tqdm(total=total, desc=title, dynamic_ncols=True) as bar:
-      for name, n, error in measure(draw, levels, schedule.T, exact, evaluations):
-        errors[name][n] = error
-        bar.set_postfix_str(f"{name}, {n} evaluations", refresh=False)
-        bar.update()
+    levels, axes = tables.spacing(spacing, schedule), tuple(range(1, exact.ndim))
+    for name, n in ((name, n) for name in STEPS for n in evaluations):
+      if 1 <= (steps := STEPS[name](n)) <= schedule.T:  # else it cannot be paid for
+        squares = np.mean((draw(name, levels(steps)) - exact) ** 2, axis=axes)
+        errors[name][n] = float(np.median(np.sqrt(squares)))
+        print(f"{title}: {name}, {n} evaluations: {errors[name][n]:.1e}", flush=True)
     results[title] = {name: row for name, row in errors.items() if row}
 
   with jax.enable_x64(True):

@@ -13,6 +13,7 @@ import optax
 from ddim_jax import data
 from ddim_jax.commands import options
 from ddim_jax.metrics import classifier
+from ddim_jax.ranges import Positive
 
 
 def _sources(name: str, directory: Path) -> tuple[data.Source, data.Source]:
@@ -41,8 +42,8 @@ def train(
   *,
   data_dir: Path | None = None,
   out: Path = Path("classifier.safetensors"),
-  steps: int = 2000,
-  batch_size: int = 128,
+  steps: Positive = 2000,
+  batch_size: Positive = 128,
   learning_rate: float = 2e-3,
   seed: int = 0,
 ) -> None:
@@ -57,8 +58,6 @@ def train(
     learning_rate: Of Adam, falling to 0 along a cosine.
     seed: Decides initialisation, order and shifts.
   """
-  if steps < 1 or batch_size < 1:
-    raise ValueError(f"steps and batch_size must be positive, got {steps} and {batch_size}")
   source, test = _sources(data_set, data_dir or data.default_data_dir())
   model = classifier.Classifier(len(source.classes))
   key = jax.random.key(seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax import interop
+from ddim_jax import interop, runs
 from ddim_jax.interop import adm, adm_configs
 from tests import oracles
 from tests.helpers import slow_but
@@ -171,7 +171,7 @@ def test_a_file_becomes_a_model_that_samples(tiny, tmp_path):
 
 def test_what_such_a_model_cannot_do_is_said(tiny, tmp_path):
   path, weights, model = tiny
-  with pytest.raises(ValueError, match=r"tell image_size, num_heads.*: give ddim_jax.load flags"):
+  with pytest.raises(ValueError, match=r"tell image_size, num_heads.*: give flags.*such as 'image_size 64"):
     ddim_jax.load(path)
   with pytest.raises(ValueError, match=r"flags must be some of image_size.*, got heads"):
     ddim_jax.load(path, flags={"heads": 4})
@@ -179,8 +179,8 @@ def test_what_such_a_model_cannot_do_is_said(tiny, tmp_path):
     ddim_jax.load(path, flags={"noise_schedule": "sqrt"})
   with pytest.raises(ValueError, match="diffusers has no UNetModel"):
     model.save(tmp_path / "folder")
-  with pytest.raises(ValueError, match="also predicts variances cannot be trained here"):
-    model.apply(model.params, jnp.zeros((1, 8, 8, 3)), 1, None, jax.random.split(jax.random.key(0), 1))
+  with pytest.raises(ValueError, match=r"teacher must not predict variances.*with the solver unipc2"):
+    runs.distil(tmp_path / "students", model, np.zeros((4, 8, 8, 3), np.uint8))
   with pytest.raises(ValueError, match="ddpm-learned needs a model whose network also predicts variances"):
     ddim_jax.load("fashion_mnist").sample(1, solver="ddpm-learned")
   with pytest.raises(ValueError, match="leave out flags"):

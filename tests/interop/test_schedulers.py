@@ -22,6 +22,8 @@ from tests.helpers import slow_but
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
+from tests.peers import brownian, class_of  # noqa: E402
+
 # torch's own, when numpy 2 reads a tensor; diffusers' own about names that it will drop
 pytestmark = [
   pytest.mark.filterwarnings("ignore:__array_(_ implementation|wrap__):DeprecationWarning"),
@@ -49,7 +51,7 @@ def theirs_output(x, t):
 
 def their_scheduler(name, settings):
   """Their scheduler; its table not yet rounded to float32, where it has one of betas."""
-  made = getattr(diffusers, name)(**settings)
+  made = class_of(name)(**settings)
   if hasattr(made, "alphas_cumprod") and not {"use_flow_sigmas", "sigma_max"} & set(settings):
     ours = schedulers.from_scheduler({"_class_name": name} | settings, lambda x, t: x).schedule
     table = 1 / (1 + np.exp(-np.asarray(ours.log_snr, X64)[1:]))
@@ -63,13 +65,13 @@ def ratio_to_theirs(name, settings, sigma):
   """How many times larger their sample is than ours at their sigma."""
   if name.startswith("FlowMatch") or settings.get("use_flow_sigmas"):
     return np.hypot(1 - sigma, sigma)
-  in_sigma = ("Euler", "Heun", "LMS", "KDPM2", "EDM")
+  in_sigma = ("Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE", "EDM")
   return np.hypot(1, sigma) if name.startswith(in_sigma) else 1.0
 
 
 def run_theirs(name, settings, S, monkeypatch, made=None):
   """Their sample at the end, in our coordinates."""
-  module = getattr(diffusers, name).__module__
+  module = class_of(name).__module__
   rows = iter(NOISE)
   if hasattr(__import__(module, fromlist=["x"]), "randn_tensor"):
     monkeypatch.setattr(f"{module}.randn_tensor", lambda *a, **k: torch.from_numpy(next(rows)))
@@ -77,6 +79,7 @@ def run_theirs(name, settings, S, monkeypatch, made=None):
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     made.set_timesteps(S)
+  made.noise_sampler = brownian(rows)
   scale = lambda i: ratio_to_theirs(name, settings, float(made.sigmas[i])) if hasattr(made, "sigmas") else 1.0
   x = torch.from_numpy((START * scale(0)).astype(np.float32))
   for t in made.timesteps:
@@ -93,9 +96,9 @@ def solve(sampling):
 
   def scripted(denoise, schedule, carry, x_t, t, s, z):
     index, inner = carry
-    x_s, inner, prediction = sampling.solver.step(
-      denoise, schedule, inner, x_t, t, s, jnp.asarray(NOISE)[index]
-    )
+    draws = sampling.solver.draws
+    z = jnp.asarray(NOISE)[index] if draws == 1 else jnp.asarray(NOISE).reshape(-1, draws, *SHAPE)[index]
+    x_s, inner, prediction = sampling.solver.step(denoise, schedule, inner, x_t, t, s, z)
     return x_s, (index + 1, inner), prediction
 
   known = ddim_jax.Solver(lambda x: (jnp.int32(0), sampling.solver.init(x)), scripted)
@@ -191,6 +194,10 @@ CASES = [
   ("KDPM2DiscreteScheduler", {"use_exponential_sigmas": True, "timestep_spacing": "trailing"}),
   ("KDPM2AncestralDiscreteScheduler", {}),
   ("KDPM2AncestralDiscreteScheduler", {"use_beta_sigmas": True, "timestep_spacing": "leading"}),
+  ("DPMSolverSDEScheduler", {}),
+  ("DPMSolverSDEScheduler", {"use_karras_sigmas": True, "prediction_type": "v_prediction"}),
+  ("DPMSolverSDEScheduler", {"use_exponential_sigmas": True, "timestep_spacing": "trailing"}),
+  ("DPMSolverSDEScheduler", {"use_beta_sigmas": True, "timestep_spacing": "leading", "steps_offset": 1}),
   ("EDMEulerScheduler", {"sigma_data": 1.0, "final_sigmas_type": "sigma_min"}),
   ("EDMEulerScheduler", {"sigma_schedule": "exponential", "prediction_type": "v_prediction"}),
   ("EDMDPMSolverMultistepScheduler", {}),
@@ -310,8 +317,9 @@ OTHERS = [
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_file_saved_over_one_of_another_class_means_what_their_class_reads_in_it(name):
   """``Name.from_config(other.config)``, as when a pipeline gets another scheduler, and saved."""
-  theirs, accepted = getattr(diffusers, name), 0
-  others = OTHERS[:1] if name.startswith("KDPM2") else OTHERS  # theirs takes seconds to make
+  theirs, accepted = class_of(name), 0
+  slow = name.startswith(("KDPM2", "DPMSolverSDE"))  # theirs takes seconds to make
+  others = OTHERS[:1] if slow else OTHERS
   for other in others:
     file = json.loads(getattr(diffusers, other)().to_json_string())
     try:
@@ -342,7 +350,7 @@ def test_every_class_is_in_the_trajectories():
 
 def test_defaults_are_those_of_the_classes():
   for name, defaults in DEFAULTS.items():
-    theirs = {key: value for key, value in getattr(diffusers, name)().config.items() if key[0] != "_"}
+    theirs = {key: value for key, value in class_of(name)().config.items() if key[0] != "_"}
     if "Inverse" in name:  # read as another class
       theirs = {key: value for key, value in theirs.items() if key in defaults}
     shared = theirs if "Inverse" in name else defaults

@@ -1,5 +1,6 @@
 """The programs that edit, invert and sample in parallel, in this process, on a tiny untrained network."""
 
+import json
 import re
 
 import jax
@@ -10,7 +11,7 @@ from PIL import Image
 from ddim_jax import checkpoints, load
 from ddim_jax.commands.sample_images import parse, sample
 from ddim_jax.models import build, config, datasets
-from experiments.studies import parallel_rounds, round_trips
+from experiments.studies import edits, parallel_rounds, round_trips
 from tests.helpers import likeness
 
 SIDE = 8
@@ -166,8 +167,20 @@ def test_the_inversion_study(workdir, tmp_path, capsys):
   assert error["k = 8"] < error["k = 0"] / 10
   assert error["bijective, bdia"] < 1e-6
   assert out.stat().st_size > 1000
-  with pytest.raises(ValueError, match=r"damping in \(0, 1\], got \(0,\) and 0.0"):
+  with pytest.raises(ValueError, match=r"damping must be in \(0, 1\], got 0.0"):
     round_trips.round_trips(str(workdir), refine=(0,), damping=0.0)
+
+
+@pytest.mark.slow
+def test_the_study_of_edits(workdir, tmp_path):
+  """What is exact by construction comes back; an untrained network says nothing of the rest."""
+  edits.edits(str(workdir), weights=(1.0, 3.0), steps=4, num=3, out=tmp_path)
+  found = json.loads((tmp_path / "edits.json").read_text())["rows"]
+  assert [row["weight"] for row in found] == [1.0, 3.0] * 4
+  error = {(row["way"], row["weight"]): row["reconstruction"] for row in found if not row["lost"]}
+  assert max(error["noise maps", 1.0], error["noise maps", 3.0], error["bijective", 1.0]) < 1e-6
+  assert error["noise maps", 3.0] < error["inversion", 3.0]
+  assert len((tmp_path / "edits.md").read_text().splitlines()) == 4 + len(found)
 
 
 @pytest.mark.slow

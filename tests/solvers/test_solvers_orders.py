@@ -31,6 +31,7 @@ SOLVERS = {
   "dpm_solver_pp(3)": (ddim_jax.dpm_solver_pp(3), 3, lambda S: S),
   "dpm_solver_pp(3), as published": (ddim_jax.dpm_solver_pp(3, curvature=0.5), 2, lambda S: S),
   "dpm_solver_pp_2s": (ddim_jax.dpm_solver_pp_2s(), 2, lambda S: 2 * S - 1),
+  "dpm_solver_pp_sde(0)": (ddim_jax.dpm_solver_pp_sde(0.0), 2, lambda S: 2 * S - 1),
   "unipc(1)": (ddim_jax.unipc(1), 1, lambda S: S),
   "unipc(2)": (ddim_jax.unipc(2), 3, lambda S: S),
   "unipc(3)": (ddim_jax.unipc(3), 4, lambda S: S),
@@ -57,6 +58,7 @@ FIRST_ORDER = [name for name in SOLVERS if "(1)" in name]
 HIGHEST = [
   "dpm_solver_pp(3)",
   "dpm_solver_pp_2s",
+  "dpm_solver_pp_sde(0)",
   "unipc(3)",
   "deis(3)",
   "heun(2)",
