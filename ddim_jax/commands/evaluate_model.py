@@ -45,8 +45,8 @@ def evaluate(
   Args:
     model: The model.
     steps: Numbers of sampling steps S; by default 10, 20 and 50, or what the model was distilled for.
-    solvers: Solvers; by default ddim, or what another project's files say. dpmpp-2s, dpmpp-sde and heun ask the
-      network twice per step.
+    solvers: Solvers; by default ddim, or what another project's files say. dpmpp-2s, dpmpp-sde and heun ask
+      the network twice per step.
     spacing: Which levels to visit; uniform by default, or what the model's files say.
     eta: Noise of the solver ddim, from 0 (deterministic) to 1 (as DDPM).
     guidance: Weight of classifier-free guidance, for a conditional model; 1 is the model itself.
@@ -81,9 +81,9 @@ def evaluate(
   }  # fmt: skip
   rows = _begun(place, settings)
   for solver in solvers or (found.solver,):
-    said = {"eta": eta} if eta and solver == "ddim" else {}
-    said |= {"guidance": guidance} if guidance != 1 else {}
-    row = ", ".join([name or model, tables.name_of(solver), *(f"{key} {value:g}" for key, value in said.items())])
+    said = [f"eta {eta:g}"] if eta and solver == "ddim" else []
+    said += [f"guidance {guidance:g}"] if guidance != 1 else []
+    row = ", ".join([name or model, tables.name_of(solver), *said])
     for S, ts in levels.items():
       about = {"step": found.step, "levels": ts.tolist()}
       if about != {key: rows.get(row, {}).get(str(S), {}).get(key) for key in about}:
