@@ -9,7 +9,8 @@ the misses: 0.03 plus 2e-6 of the sum. Their own loop with a float64 table misse
 within 0.02 of ours, for DDPM, Heun, Euler, LMS and KDPM2; for ancestral KDPM2 it differs from ours by 0.09 in
 13,980, and for SA-Solver it was not run. Left out are five numbers that ours misses: PNDM averages v and not
 eps (2); LMS that is entered midway takes weights for four predictions where it has one (2); and a singlestep
-sequence of 50 entered at step 3 (1).
+sequence of 50 entered at step 3 (1). DPM-Solver++ SDE is given the noise of their tree; the tolerance of one
+of its means, 1e-2, is theirs: the number is that of another device.
 """
 
 import itertools
