@@ -10,15 +10,21 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import flax
 import jax
 import numpy as np
 
 import ddim_jax
+from ddim_jax import ranges
 from ddim_jax.commands import cli, options, outputs
+from ddim_jax.console import say
 from ddim_jax.models import tables
+from ddim_jax.ranges import Count, Positive, Range, Rate, Seed, Side, Unit
 from experiments.paper import cells, page, study
+
+AtLeast5 = Annotated[int, Range(5, 2**31 - 1)]
 
 
 @dataclass(frozen=True)
@@ -51,32 +57,26 @@ class Args:
   model: options.Where = options.DEFAULT
   out: Path | None = None
   cells: tuple[str, ...] = ()
-  steps: tuple[int, ...] = (10, 20, 50, 100, 1000)
-  etas: tuple[float, ...] = (0.0, 0.2, 0.5, 1.0)
-  inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
+  steps: tuple[Positive, ...] = (10, 20, 50, 100, 1000)
+  etas: tuple[Unit, ...] = (0.0, 0.2, 0.5, 1.0)
+  inversion_steps: tuple[Positive, ...] = (10, 20, 50, 100, 200, 500, 1000)
   spacing: tables.SpacingName | None = None
-  num_samples: int = 5_000
-  num_samples_long: int | None = None
-  num_test: int = 1_000
-  num_bits: int = 16
+  num_samples: AtLeast5 = 5_000
+  num_samples_long: AtLeast5 | None = None
+  num_test: Positive = 1_000
+  num_bits: Positive = 16
   inception: Path | None = None
   clean_fid: bool = False
-  step: int | None = None
-  ema: float | None = None
-  seed: int = 0
-  batch_size: int = 64
-  size: int | None = None
+  step: Count | None = None
+  ema: Rate | None = None
+  seed: Seed = 0
+  batch_size: Positive = 64
+  size: Side | None = None
   data: str | None = None
 
 
 def _check(args: Args) -> None:
-  for name in ("num_samples", "num_test", "num_bits", "batch_size"):
-    if getattr(args, name) < (low := 5 if name == "num_samples" else 1):
-      raise ValueError(f"{name} must be at least {low}, got {getattr(args, name)}")
-  if args.num_samples_long is not None and args.num_samples_long < 5:
-    raise ValueError(f"num_samples_long must be at least 5, got {args.num_samples_long}")
-  if not all(0 <= eta <= 1 for eta in args.etas):
-    raise ValueError(f"etas must be in [0, 1], got {args.etas}")
+  ranges.check_all(args)
   if not args.steps or not args.inversion_steps:
     raise ValueError("steps and inversion_steps must not be empty")
   if args.clean_fid and args.inception is None:
@@ -117,7 +117,7 @@ def main(args: Args) -> None:
       args.num_samples_long or args.num_samples, args.num_test, args.num_bits,
   )  # fmt: skip
   wanted = chosen(list(plan), args.cells)
-  print(
+  say(
     f"model       step {trained.step:,}, weights {task.weights_sha256[:16]}, {len(wanted)} cells in {folder}"
   )
   for number, name in enumerate(wanted, 1):
@@ -125,23 +125,22 @@ def main(args: Args) -> None:
     settings = plan[name].settings()
     if path.exists():
       if json.loads(path.read_text())["settings"] == settings:
-        print(f"[{number}/{len(wanted)}] {name}: done before")
+        say(f"[{number}/{len(wanted)}] {name}: done before")
         continue
-      print(f"{name}: was made with other settings, made again")
-    print(f"[{number}/{len(wanted)}] {name}", flush=True)
+      say(f"{name}: was made with other settings, made again")
+    say(f"[{number}/{len(wanted)}] {name}")
     began = time.monotonic()
     result = plan[name].make()
-    print(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s", flush=True)
+    say(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s")
     outputs.write_json(path, {"name": name, "settings": settings, "result": result, "versions": _versions()})
   made = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
-  current = {c["name"]: c for c in made if c["settings"]["weights_sha256"] == task.weights_sha256}
+  current = {c["name"]: c for c in made if c["settings"].get("model_sha256") == task.model_sha256}
   model = {"step": trained.step, "weights_sha256": task.weights_sha256, **task.description}
   outputs.write_json(folder / "results.json", {"model": model, "cells": current})
   text = page.page(model, current)
   (folder / "README.md").write_text(text)
-  print(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of these weights")
+  say(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of this model")
 
 
 if __name__ == "__main__":
-  arguments = options.parse(Args, sys.argv[1:], "paper")
-  cli.run(lambda: main(arguments), options=options.names(Args))
+  cli.run(lambda: main(options.parse(Args, sys.argv[1:], "paper")), options=options.names(Args))
