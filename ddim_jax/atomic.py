@@ -5,9 +5,11 @@ import errno
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _SHOWN = 100
 _REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -51,6 +53,25 @@ def replacing(path: Path) -> Iterator[Path]:
       partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+def kept(
+  path: Path, read: Callable[[Path], T], make: Callable[[], T], write: Callable[[Path, T], Any] | None
+) -> T:
+  """What lies in a cache, or is made and put there. What is damaged is made again.
+
+  Args:
+    path: The file, whose name says what decides its content.
+    read: Raises anything if it is not there, or damaged.
+    make: Makes what is not there.
+    write: Writes it, whole or not at all; None leaves it out.
+  """
+  with contextlib.suppress(Exception):  # damage surfaces as nearly any type
+    return read(path)
+  found = make()
+  if write is not None:
+    write(path, found)
+  return found
 
 
 def reserve(path: Path) -> None:

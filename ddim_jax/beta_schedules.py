@@ -70,8 +70,8 @@ def cosine_schedule(T: int = 1000, offset: float = 0.008, max_beta: float = 0.99
     offset: Keeps the first betas away from 0; dimensionless, at least 0.
     max_beta: Cap on every beta, in (0, 1); it takes hold at the last levels.
   """
-  if offset < 0:
-    raise ValueError(f"offset must be at least 0, got {offset}")
+  if not 0 <= offset < np.inf:
+    raise ValueError(f"offset must be at least 0 and finite, got {offset}")
   angle = np.linspace(0, 1, check_T(T) + 1) + offset
   return _from_signal(np.cos(angle / (1 + offset) * np.pi / 2) ** 2, max_beta)
 
@@ -93,6 +93,8 @@ def laplace_schedule(T: int = 1000, max_beta: float = 0.999) -> Schedule:
 
 def exponential_schedule(T: int = 1000, rate: float = 12.0, max_beta: float = 0.999) -> Schedule:
   """``alpha_bar_t = exp(-rate * t / T)``, betas capped: "exp" in diffusers. ``rate`` is positive."""
+  if not 0 < rate < np.inf:
+    raise ValueError(f"rate must be positive and finite, got {rate}")
   return _from_signal(np.exp(-rate * np.linspace(0, 1, check_T(T) + 1)), max_beta)
 
 

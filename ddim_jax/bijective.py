@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.inversion import climb
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.sampling import check_levels
+from ddim_jax.sampling import check_chain
 from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import Solver
 
@@ -90,7 +90,7 @@ def encode(
   Raises:
     ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or S below 2.
   """
-  levels = _two_steps(check_levels(x0, ts, "x0", schedule))
+  denoise, levels = _two_steps(*check_chain(denoise, schedule, x0, ts, "x0"))
   chosen = bdia() if weight is None else weight
   x_1 = climb(denoise, schedule, x0, levels[-1], levels[-2])
 
@@ -109,7 +109,8 @@ def decode(
   denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
   """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
-  levels, solver = _two_steps(check_levels(pair.x_T, ts, "pair.x_T", schedule)), bijective(weight)
+  denoise, levels = _two_steps(*check_chain(denoise, schedule, pair.x_T, ts, "pair.x_T"))
+  solver = bijective(weight)
 
   def step(state: Any, pair_of_levels: tuple[jax.Array, jax.Array]) -> Any:
     x_t, carry = state
@@ -150,7 +151,7 @@ def bijective(weight: Weight | None = None) -> Solver:
   return Solver(init, step)
 
 
-def _two_steps(ts: jax.Array) -> jax.Array:
+def _two_steps(denoise: Denoiser, ts: jax.Array) -> tuple[Denoiser, jax.Array]:
   if ts.shape[0] < 3:
     raise ValueError(f"ts must have at least two steps here, got {ts.shape[0] - 1}")
-  return ts
+  return denoise, ts

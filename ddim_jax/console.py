@@ -1,8 +1,15 @@
 """What is said on the way: that nobody reads it, or nobody can, ends nothing."""
 
 import contextlib
+import io
+import os
+import shutil
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+_NARROWEST, _WIDEST = 60, 200
+"""Columns between which tables of options are laid out: in fewer it takes minutes, in a million gigabytes."""
 
 
 class _Stderr:
@@ -67,3 +74,44 @@ def bar(**options: Any) -> Any:
   from tqdm.auto import tqdm
 
   return tqdm(file=STDERR, dynamic_ncols=STDERR.isatty(), **options)
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[None]:
+  """Around a whole program: streams that can be written, help of a sensible width, and a quiet end.
+
+  A reader that has gone, such as ``head``, ends the program with status 141, and output that cannot be
+  written with a line and status 1; after the work is done.
+  """
+  _open_closed()
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # of names that it cannot encode
+  if not _NARROWEST <= (columns := shutil.get_terminal_size().columns) <= _WIDEST:
+    os.environ["COLUMNS"] = str(min(max(columns, _NARROWEST), _WIDEST))
+  try:
+    yield
+  except (OSError, SystemExit):
+    _flush()  # if this fails too, the error was that of standard output
+    raise
+  _flush()
+
+
+def _flush() -> None:
+  try:
+    if sys.stdout is not None:
+      sys.stdout.flush()
+  except OSError as error:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it would be tried again at the very end
+    if isinstance(error, BrokenPipeError):
+      sys.exit(141)
+    STDERR.write(f"error: standard output cannot be written: {error.strerror}\n")
+    sys.exit(1)
+
+
+def _open_closed() -> None:
+  """Opens the standard streams that are closed: the next file would have the number into which XLA warns."""
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # the lowest number that is free

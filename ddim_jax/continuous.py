@@ -9,7 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.schedules import Schedule, coefficients, level_at
+from ddim_jax.checks import check_finite, check_positive
+from ddim_jax.schedules import Schedule, check_range, coefficients, level_at
 
 
 def log_normal_levels(
@@ -31,8 +32,9 @@ def log_normal_levels(
   References:
     Table 1 of Karras et al., arXiv:2206.00364.
   """
-  if not std >= 0:
-    raise ValueError(f"std must be at least 0, got {std}")
+  check_finite("mean", mean)
+  check_finite("std", std)
+  check_range("std", std, 0, jnp.inf)
 
   def levels(key: jax.Array, index: jax.Array) -> jax.Array:
     drawn = jax.random.normal(jax.random.fold_in(key, index), (), schedule.log_snr.dtype)
@@ -53,7 +55,12 @@ def logit_normal_levels(
 
 
 def edm_weight(sigma_data: float = 0.5) -> Callable[[Schedule, jax.Array, jax.Array], jax.Array]:
-  """EDM's weight of the squared error in x0: ``(s^2 + d^2) / (s d)^2``, s = sigma / alpha, d = sigma_data."""
+  """EDM's weight of the squared error in x0: ``(s^2 + d^2) / (s d)^2``, s = sigma / alpha, d = sigma_data.
+
+  Raises:
+    ValueError: If ``sigma_data`` is not positive.
+  """
+  check_positive("sigma_data", sigma_data)
 
   def weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
     alpha, sigma = coefficients(schedule, t, like)

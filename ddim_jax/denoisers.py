@@ -8,10 +8,12 @@ The sampler knows nothing else of a model. Clipping, guidance (`ddim_jax.guidanc
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.checks import check_floating, check_schedule, checked
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
 from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, check_range, coefficients, known, wide
 
@@ -66,10 +68,17 @@ def as_denoiser(
     ValueError: For `EPS` and a schedule that is not traced and has no signal at its last level; when called,
       at trace time, if the output has another shape than ``x_t``.
   """
+  check_schedule(schedule)
   check_signal(schedule, parameterisation)
+  if not callable(network) or (isinstance(network, nn.Module) and network.scope is None):
+    raise ValueError(
+      "network must be a function (x_t, t) -> output, such as lambda x, t: unet.apply(variables, x, t), got"
+      f" {type(network).__name__}"
+    )
   call = _in_any_trace(network)
 
   def denoise(x_t: jax.Array, t: Level) -> Prediction:
+    check_floating("x_t", x_t)
     output = call(x_t, t)
     if not hasattr(output, "shape"):
       raise ValueError(f"the network must return one array, got {type(output).__name__}")
@@ -117,7 +126,7 @@ def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: floa
   Raises:
     ValueError: If ``low`` is above ``high`` and neither is traced.
   """
-  lowest, highest = known(low), known(high)
+  denoise, lowest, highest = checked(denoise, schedule), known(low), known(high)
   if lowest is not None and highest is not None and not np.all(lowest <= highest):
     raise ValueError(f"low must be at most high, got {low} and {high}")
 
@@ -140,6 +149,7 @@ def dynamic_threshold(
   Raises:
     ValueError: If ``quantile`` is outside [0, 1] or ``maximum`` negative, and not traced.
   """
+  denoise = checked(denoise, schedule)
   check_range("quantile", quantile, 0, 1)
   check_range("maximum", maximum, 0, jnp.inf)
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_finite, checked
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, Prediction, V
-from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Level, Schedule, check_range, coefficients, known, log_snr_at
 
 
 def _weights(weight: ArrayLike, like: jax.Array) -> jax.Array:
@@ -53,11 +55,18 @@ def guide(
     The guided denoiser; each call asks both denoisers once.
 
   Raises:
-    ValueError: When called, if ``weight`` or ``rescale`` is neither a scalar nor one per example.
+    ValueError: When called, if ``weight`` or ``rescale`` is neither a scalar nor one per example; at once, if
+      they or ``interval`` are out of range and not traced.
 
   References:
     [1] arXiv:2207.12598. [2] Kynkaanniemi et al., arXiv:2404.07724. [3] Lin et al., arXiv:2305.08891.
   """
+
+  conditional, unconditional = checked(conditional, schedule), checked(unconditional, schedule)
+  check_finite("weight", weight)
+  check_range("rescale", rescale, 0, 1)
+  if all(known(end) is not None for end in interval) and not np.all(np.less_equal(*interval)):
+    raise ValueError(f"interval must be (low, high) with low at most high, got {interval}")
 
   def guided(x_t: jax.Array, t: Level) -> Prediction:
     with_condition, without = conditional(x_t, t), unconditional(x_t, t)
@@ -135,6 +144,9 @@ def classifier_guide(
   References:
     [1] Dhariwal and Nichol, arXiv:2105.05233.
   """
+
+  denoise = checked(denoise, schedule)
+  check_finite("weight", weight)
 
   def guided(x_t: jax.Array, t: Level) -> Prediction:
     def total(x: jax.Array) -> jax.Array:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_floating, check_whole, checked
 from ddim_jax.denoisers import Denoiser, with_x0
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
@@ -50,8 +52,7 @@ def super_resolution(factor: int) -> LinearOperator:
   Raises:
     ValueError: If ``factor`` is not a positive integer; when applied, if it does not divide H and W.
   """
-  if not isinstance(factor, int) or factor < 1:
-    raise ValueError(f"factor must be a positive integer, got {factor!r}")
+  check_whole("factor", factor, 1, np.inf)
 
   def apply(x: jax.Array) -> jax.Array:
     if x.ndim != 4 or x.shape[1] % factor or x.shape[2] % factor:
@@ -79,8 +80,8 @@ def colourisation(weights: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)) -> LinearO
   """
   weights = tuple(float(w) for w in weights)  # numbers of numpy would widen what they meet
   energy = sum(w * w for w in weights)
-  if not energy > 0:
-    raise ValueError(f"weights must not all be 0, got {weights}")
+  if not 0 < energy < float("inf"):
+    raise ValueError(f"weights must be finite and not all 0, got {weights}")
 
   def apply(x: jax.Array) -> jax.Array:
     if x.shape[-1] != len(weights):
@@ -131,11 +132,14 @@ def inpaint(denoise: Denoiser, mask: ArrayLike, known: jax.Array, schedule: Sche
     A denoiser whose samples equal ``known`` under the mask.
 
   Raises:
-    ValueError: If the mask is not bool; when called, if a shape does not broadcast.
+    ValueError: If ``known`` is not floating point; when called, if the mask is not bool, or a shape does not
+      broadcast.
 
   References:
     Lugmayr et al., RePaint, arXiv:2201.09865, with the known part noised by the sample's own noise.
   """
+  check_floating("known", known)
+  denoise = checked(denoise, schedule)
 
   def inpainted(x_t: jax.Array, t: Level) -> Prediction:
     seen, given = _broadcast("mask", mask, x_t), _broadcast("known", known, x_t)
@@ -161,11 +165,13 @@ def constrain(
     A denoiser whose samples satisfy ``A x = y`` to rounding.
 
   Raises:
-    ValueError: When called, if the measurement is not of the operator's shape.
+    ValueError: If the measurement is not floating point; when called, if it is not of the operator's shape.
 
   References:
     Equation (13) of Wang et al., arXiv:2212.00490.
   """
+  check_floating("measurement", measurement)
+  denoise = checked(denoise, schedule)
 
   def constrained(x_t: jax.Array, t: Level) -> Prediction:
     x0 = denoise(x_t, t).x0

@@ -4,13 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_positive, check_whole
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.sampling import check_kinds, check_levels
-from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients, known
+from ddim_jax.sampling import check_chain, check_solver
+from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
 
@@ -129,23 +129,24 @@ def invert(
 
   Raises:
     ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or a solver with memory; also if
-      values that are not traced are out of range: levels that do not decrease, ``refine``, ``damping``.
+      values that are not traced are out of range: levels that do not decrease, ``refine``, ``damping``,
+      ``tolerance``.
 
   References:
     Section 4.3 of arXiv:2010.02502; fixed point: Pan et al., arXiv:2309.04907; acceleration: Walker and Ni,
     Anderson Acceleration for Fixed-Point Iterations, SIAM J. Numer. Anal. 49, 2011.
   """
-  check_kinds(denoise, schedule)
-  ts = check_levels(x0, ts, "x0", schedule)
-  solver = ddim() if solver is None else solver
-  check_decreasing(ts, schedule.T)
-  check_range("refine", refine, 0, jnp.inf)
+  given, solver = ts, ddim() if solver is None else solver
+  check_solver(solver)
+  denoise, ts = check_chain(denoise, schedule, x0, ts, "x0")
+  check_decreasing(given, schedule.T)
+  check_whole("refine", refine, 0, jnp.inf)
   check_range("damping", damping, 0, 1)
-  if (given := known(damping)) is not None and np.any(given == 0):
-    raise ValueError(f"damping must be above 0, got {damping}")
+  check_positive("damping", damping)
   if jax.tree.leaves(solver.init(x0)):
     raise ValueError("solver must not remember earlier steps: going up, they are not known yet")
   tolerance = rounding(x0) if tolerance is None else tolerance
+  check_range("tolerance", tolerance, 0, jnp.inf)
 
   def step(x_s: jax.Array, levels: Any) -> Any:
     t, s = levels

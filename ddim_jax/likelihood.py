@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_whole
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import check_levels
-from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at, wide
+from ddim_jax.sampling import check_chain
+from ddim_jax.schedules import Schedule, check_range, coefficients, log_snr_at, wide
 from ddim_jax.seeds import check_keys, draw_noise
 
 BIN = 2 / 255
@@ -70,8 +71,7 @@ def hutchinson(probes: int = 1) -> Divergence:
   References:
     Grathwohl et al., arXiv:1810.01367.
   """
-  if probes < 1:
-    raise ValueError(f"probes must be at least 1, got {probes}")
+  check_whole("probes", probes, 1, math.inf)
 
   def divergence(f: Field, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     value, derivative = jax.linearize(f, x)
@@ -121,7 +121,7 @@ def ode_log_density(
   References:
     Song et al., arXiv:2011.13456, section 4.3.
   """
-  ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
+  (denoise, ts), keys = check_chain(denoise, schedule, x0, ts, "x0"), check_keys(key, x0.shape)
   x0 = x0.astype(wide(x0.dtype))  # sums over many values
 
   def velocity(x: jax.Array, t: jax.Array, draw: Any) -> Any:
@@ -139,8 +139,7 @@ def ode_log_density(
     # eps is -sigma times the score, so that at level 0 of any smooth density the velocity is 0.
     return jax.tree.map(lambda v: jnp.where(s > 0, v, 0), velocity_and_change)
 
-  def angle(t: Level) -> jax.Array:
-    return jnp.arctan(jnp.exp(-0.5 * log_snr_at(schedule, t, x0))).astype(x0.dtype)
+  angle = lambda t: jnp.arctan(jnp.exp(-0.5 * log_snr_at(schedule, t, x0))).astype(x0.dtype)
 
   def step(state: Any, inputs: Any) -> Any:
     x, total = state
@@ -228,7 +227,8 @@ def variational_bound(
   References:
     [1] Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models, arXiv:2006.11239, section 3.
   """
-  ts, keys = check_levels(x0, ts, "x0", schedule), check_keys(key, x0.shape)
+  (denoise, ts), keys = check_chain(denoise, schedule, x0, ts, "x0"), check_keys(key, x0.shape)
+  check_range("share", share, 0, 1)
   x0 = x0.astype(wide(x0.dtype))  # sums over many values
   predict = lambda t, draw: (
     denoise(add_noise(schedule, x0, draw_noise(keys, draw, x0.shape, x0.dtype), t), t).x0

@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import add_noise
-from ddim_jax.sampling import check_levels
+from ddim_jax.sampling import check_chain
 from ddim_jax.schedules import Schedule, check_decreasing, coefficients, known
 from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import ddim_step
@@ -38,12 +38,14 @@ class NoiseMaps(NamedTuple):
   moves: jax.Array
 
 
-def _check(x: jax.Array, ts: ArrayLike, eta: Any, schedule: Schedule, name: str) -> jax.Array:
-  values = known(eta)
+def _check(
+  denoise: Any, x: jax.Array, ts: ArrayLike, eta: Any, schedule: Schedule, name: str
+) -> tuple[Denoiser, jax.Array]:
+  found, values = check_chain(denoise, schedule, x, ts, name), known(eta)
   if values is not None and not (0 < values <= 1):
     raise ValueError(f"eta must be in (0, 1], got {eta}: without noise there are no noise maps")
   check_decreasing(ts, schedule.T)
-  return check_levels(x, ts, name, schedule)
+  return found
 
 
 def encode_noises(
@@ -84,7 +86,7 @@ def encode_noises(
     [1] Huberman-Spiegelglas et al., An Edit Friendly DDPM Noise Space, arXiv:2304.06140.
     [2] Wu and De la Torre, CycleDiffusion, arXiv:2210.05559.
   """
-  ts, keys = _check(x0, ts, eta, schedule, "x0"), check_keys(key, x0.shape)
+  (denoise, ts), keys = _check(denoise, x0, ts, eta, schedule, "x0"), check_keys(key, x0.shape)
   draw = lambda number: draw_noise(keys, number, x0.shape, x0.dtype)
 
   def step(x_t: jax.Array, inputs: Any) -> Any:
@@ -123,7 +125,7 @@ def decode_noises(
   Raises:
     ValueError: At trace time, if there are not as many moves as steps, or as `encode_noises`.
   """
-  ts = _check(maps.x_T, ts, eta, schedule, "maps.x_T")
+  denoise, ts = _check(denoise, maps.x_T, ts, eta, schedule, "maps.x_T")
   if maps.moves.shape != (ts.shape[0] - 1, *maps.x_T.shape):
     raise ValueError(
       f"maps.moves must be one move for each of {ts.shape[0] - 1} steps, of shape {maps.x_T.shape};"

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_whole
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.sampling import check_kinds, check_levels
-from ddim_jax.schedules import Level, Schedule
+from ddim_jax.sampling import check_chain, check_solver
+from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range
 from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
 
@@ -78,15 +79,17 @@ def sample_parallel(
     Algorithm 1 of Shih et al., arXiv:2305.16317.
   """
   solver = ddim() if solver is None else solver
-  check_kinds(denoise, schedule, solver)
-  ts, keys, carry = check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape), solver.init(x_T)
+  check_solver(solver)
+  given, (denoise, ts) = ts, check_chain(denoise, schedule, x_T, ts, "x_T")
+  check_decreasing(given, schedule.T)
+  check_range("tolerance", tolerance, 0, jnp.inf)
+  keys, carry = check_keys(key, x_T.shape), solver.init(x_T)
   S = ts.shape[0] - 1
   window = S if window is None else window
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
   if jax.tree.leaves(carry):
     raise ValueError("solver must not remember earlier steps: they are all taken at once")
-  if not 1 <= window <= S:
-    raise ValueError(f"window must be in [1, {S}], got {window}")
+  check_whole("window", window, 1, S)
   if window % devices:
     raise ValueError(f"window must be a multiple of the {devices} devices, got {window}")
   share = window // devices

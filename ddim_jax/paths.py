@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_positive
 from ddim_jax.schedules import (
   LOG_SNR_LIMIT,
   Level,
@@ -76,8 +77,12 @@ def edm_schedule(
     raise ValueError(
       f"sigma_min, sigma_max and rho must be positive and rising, got {sigma_min}, {sigma_max} and {rho}"
     )
-  ends = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-  return from_alpha_sigma(1.0, np.linspace(*ends, check_T(T)) ** rho)
+  with np.errstate(all="ignore"):
+    first, last = np.array([sigma_min, sigma_max]) ** (1 / rho)
+    sigma = np.linspace(first, last, check_T(T)) ** rho
+  if not np.all(np.isfinite(sigma)) or np.any(np.diff(sigma) <= 0):
+    raise ValueError(f"rho must leave levels that can be told apart, got {rho}")
+  return from_alpha_sigma(1.0, sigma)
 
 
 def flow_schedule(T: int = 1000, shift: float = 1.0) -> Schedule:
@@ -117,6 +122,7 @@ def edm_input(
     The input, of unit variance, in the dtype of ``x_t``; and the level of noise, of the shape of ``t``, in
     the dtype of the schedule.
   """
+  check_positive("sigma_data", sigma_data)
   alpha, sigma = coefficients(schedule, t, x_t)
   deviation = jnp.sqrt((alpha * jnp.asarray(sigma_data, x_t.dtype)) ** 2 + sigma**2)
   return x_t / deviation, jnp.reshape(-log_snr_at(schedule, t, x_t) / 8, jnp.shape(t))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.checks import check_arrays
 from ddim_jax.schedules import Level, Schedule, coefficients, fresh_noise
 
 
@@ -24,8 +25,7 @@ def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t: Level) -> ja
   References:
     [1] Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
-  if x0.shape != eps.shape:
-    raise ValueError(f"x0 and eps must have the same shape, got {x0.shape} and {eps.shape}")
+  check_arrays(schedule, x0=x0, eps=eps)
   alpha, sigma = coefficients(schedule, t, x0)
   return alpha * x0 + sigma * eps
 
@@ -44,7 +44,11 @@ def renoise(schedule: Schedule, x_t: jax.Array, z: jax.Array, t: Level, s: Level
 
   Returns:
     The sample at level ``s``.
+
+  Raises:
+    ValueError: At trace time, as `add_noise`.
   """
+  check_arrays(schedule, x_t=x_t, z=z)
   (alpha_t, _), (alpha_s, sigma_s) = coefficients(schedule, t, x_t), coefficients(schedule, s, x_t)
   share = fresh_noise(schedule, s, t, x_t)
   # 1 - alpha_bar_s / alpha_bar_t = (1 - SNR_s / SNR_t) * sigma_s^2, without cancellation.

@@ -8,11 +8,11 @@ compiles anew (unless the levels are padded: see ``count``), new values of anyth
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_whole, checked
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, check_decreasing, check_range, wide
@@ -52,18 +52,18 @@ def check_levels(x: jax.Array, ts: ArrayLike, name: str, schedule: Schedule) -> 
   return ts
 
 
-def check_kinds(denoise: Any, schedule: Any, solver: Any = None) -> None:
-  """Raises ValueError where arguments are in another order, or a solver is not yet made."""
-  if not isinstance(schedule, Schedule):
-    raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
-  if isinstance(denoise, nn.Module) or not callable(denoise):
-    raise ValueError(  # noqa: TRY004
-      f"denoise must be a function (x_t, t) -> Prediction, got {type(denoise).__name__}; ddim_jax.as_denoiser"
-      " makes one of a network"
-    )
-  if solver is not None and not isinstance(solver, Solver):
+def check_chain(
+  denoise: Any, schedule: Any, x: jax.Array, ts: ArrayLike, name: str
+) -> tuple[Denoiser, jax.Array]:
+  """The denoiser and the levels as an array; ValueError as `checked` and `check_levels`."""
+  return checked(denoise, schedule), check_levels(x, ts, name, schedule)
+
+
+def check_solver(solver: Any) -> None:
+  """Raises ValueError unless it is a solver, such as where it is not yet made."""
+  if not isinstance(solver, Solver):
     hint = "; call it, as in ddim_jax.ddim()" if callable(solver) else ""
-    raise ValueError(
+    raise ValueError(  # noqa: TRY004
       f"solver must be a Solver, got {getattr(solver, '__name__', type(solver).__name__)}{hint}"
     )
 
@@ -104,16 +104,20 @@ def sample(
     ``(x_0, observed)``: the sample, ``f32[B, ...]``, and the stacked observations (None without).
 
   Raises:
-    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x_T`` or ``ts``.
+    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x_T`` or ``ts``; or if values that are
+      not traced are out of range: levels that do not decrease, ``count``.
 
   References:
     Section 4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.
   """
   solver = ddim() if solver is None else solver
-  check_kinds(denoise, schedule, solver)
-  given, ts, keys = ts, check_levels(x_T, ts, "x_T", schedule), check_keys(key, x_T.shape)
+  check_solver(solver)
+  given, (denoise, ts) = ts, check_chain(denoise, schedule, x_T, ts, "x_T")
+  keys = check_keys(key, x_T.shape)
   if not solver.rises:
     check_decreasing(given, schedule.T)
+  if count is not None:
+    check_whole("count", count, 0, ts.shape[0] - 1)
 
   def step(state: Any, inputs: Any) -> Any:
     x_t, carry = state
@@ -150,13 +154,17 @@ def slerp(a: jax.Array, b: jax.Array, w: ArrayLike) -> jax.Array:
     w: Weight in [0, 1], ``f32[]`` or ``f32[B]``. Traced.
 
   Raises:
-    ValueError: At trace time, if the shapes differ or there is no batch axis.
+    ValueError: At trace time, if the shapes differ or there is no batch axis; or if a weight that is not
+      traced is outside [0, 1].
   """
   if a.shape != b.shape or a.ndim < 1:
     raise ValueError(f"a and b must be batches of the same shape, got {a.shape} and {b.shape}")
+  check_range("w", w, 0, 1)
   axes, dtype = tuple(range(1, a.ndim)), a.dtype
   a, b = (x.astype(wide(dtype)) for x in (a, b))
   w = jnp.asarray(w, a.dtype)
+  if w.shape not in ((), (1,), a.shape[:1]):
+    raise ValueError(f"w must be a number or one for each of {a.shape[0]} examples, got shape {w.shape}")
   w = jnp.reshape(w, w.shape + (1,) * (a.ndim - w.ndim))
   dot = lambda x, y: jnp.sum(x * y, axis=axes, keepdims=True)
   norms = dot(a, a) * dot(b, b)
@@ -196,6 +204,7 @@ def interpolate(
   Raises:
     ValueError: As `sample` and `slerp`, or if ``weights`` is not a vector.
   """
+  check_range("weights", weights, 0, 1)
   weights = jnp.asarray(weights, wide(x_a.dtype))
   if weights.ndim != 1:
     raise ValueError(f"weights must be a vector, got shape {weights.shape}")

@@ -15,6 +15,7 @@ Numbers = float | tuple[float, ...]
 """One for all channels, or one for each."""
 
 _DEVIATIONS = 3
+_FARTHEST = 2.0
 
 
 class Scaling(NamedTuple):
@@ -43,6 +44,17 @@ class Scaling(NamedTuple):
       raise ValueError(f"values must be {self.dtype}, got {values.dtype}{values.shape}")
     offset, scale = (_spread(x, values.shape) for x in (self.offset, self.scale))
     return (jnp.asarray(values).astype(jnp.float32) - offset) / scale
+
+  def check_data(self, name: str, data: np.ndarray) -> None:
+    """Raises ValueError unless data are floating point, finite and, where they are bounded, about in [-1, 1].
+
+    Bytes are far beyond it, samples that were not clipped a little.
+    """
+    if not jnp.issubdtype(data.dtype, jnp.floating):
+      raise ValueError(f"{name} must be floating point in data units, got {data.dtype}{data.shape}")
+    if not np.all(np.isfinite(data)) or (self.bounded and np.abs(data).max(initial=0) > _FARTHEST):
+      limits = " and in [-1, 1]" if self.bounded else ""
+      raise ValueError(f"{name} must be finite{limits}, got {data.min():g} to {data.max():g}")
 
   def to_values(self, data: ArrayLike) -> np.ndarray:
     """Data, floating point ``[..., C]``, to the stored values nearest to them, on the host.

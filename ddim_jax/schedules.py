@@ -108,6 +108,8 @@ def log_snr_at(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   Raises:
     ValueError: If ``t`` is not a number, has another shape, or is not traced and out of range.
   """
+  if not isinstance(schedule, Schedule):
+    raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
   if not isinstance(t, jax.Array):
     t = np.asarray(t)
   if not (jnp.issubdtype(t.dtype, jnp.integer) or jnp.issubdtype(t.dtype, jnp.floating)):
@@ -147,7 +149,13 @@ def coefficients(schedule: Schedule, t: Level, like: jax.Array) -> tuple[jax.Arr
 
 
 def wide(dtype: Any) -> Any:
-  """``dtype``, or float32 if that is wider: what levels and predictions are computed in."""
+  """``dtype``, or float32 if that is wider: what levels and predictions are computed in.
+
+  Raises:
+    ValueError: If it is not floating point.
+  """
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(f"samples must be floating point in data units, got {jnp.dtype(dtype)}")
   return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 

@@ -19,6 +19,7 @@ from ddim_jax import ranges
 
 _GENERATOR = "threefry2x32"
 """The only generator of JAX in which the numbers of a key in a batch are those of the key alone."""
+_LAST = 2**31 - 1
 
 
 def key_of(seed: int) -> jax.Array:
@@ -71,8 +72,18 @@ def image_keys(key: jax.Array, indices: ArrayLike) -> jax.Array:
 
   Args:
     key: ``jax.random.key(seed)``.
-    indices: ``i32[B]``, the images' numbers.
+    indices: ``i32[B]``, the images' numbers, at least 0.
+
+  Raises:
+    ValueError: If they are no integers; or out of range, and not traced.
   """
+  array: Any = indices if hasattr(indices, "dtype") else np.asarray(indices)
+  if not jnp.issubdtype(array.dtype, jnp.integer):
+    raise ValueError(f"indices must be integers, got {array.dtype}{array.shape}")
+  if not isinstance(array, jax.core.Tracer) and np.any(
+    (array < 0) | (array > _LAST)
+  ):  # they would wrap round
+    raise ValueError(f"indices must be in [0, {_LAST:,}], got {array.min()} to {array.max()}")
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(independent(key), jnp.asarray(indices))
 
 

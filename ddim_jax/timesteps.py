@@ -129,12 +129,16 @@ def karras(schedule: Schedule, S: int, rho: float = 7.0) -> np.ndarray:
     rho: More makes the steps near the data shorter; positive.
 
   Raises:
-    ValueError: If ``S`` is out of range or ``rho`` is not positive.
+    ValueError: If ``S`` is out of range or ``rho`` is not positive, or such that levels fall together.
   """
-  if not rho > 0:
-    raise ValueError(f"rho must be positive, got {rho}")
-  first, last = (np.exp(-0.5 / rho * end) for end in _range(schedule, S))
-  return _at_log_snr(schedule, -2 * rho * np.log(np.linspace(first, last, S)))
+  if not 0 < rho < np.inf:
+    raise ValueError(f"rho must be positive and finite, got {rho}")
+  with np.errstate(all="ignore"):
+    first, last = (np.exp(-0.5 / rho * end) for end in _range(schedule, S))
+    levels = _at_log_snr(schedule, -2 * rho * np.log(np.linspace(first, last, S)))
+  if not np.all(np.diff(levels) < 0):
+    raise ValueError(f"rho must leave levels that can be told apart, got {rho}")
+  return levels
 
 
 def pad(ts: ArrayLike, length: int) -> tuple[np.ndarray, np.int32]:

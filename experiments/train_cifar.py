@@ -5,7 +5,7 @@ The same as ``ddim train cifar10``; every option of it works here too.
 
 import sys
 
-from ddim_jax.commands.train_model import main
+from ddim_jax.commands.main import main
 
 if __name__ == "__main__":
-  main(["cifar10", *sys.argv[1:]])
+  main(["train", "cifar10", *sys.argv[1:]])

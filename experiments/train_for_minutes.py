@@ -23,7 +23,7 @@ from ddim_jax.commands import cli, outputs
 from ddim_jax.commands.presets import Args
 from ddim_jax.commands.train_model import train
 from ddim_jax.commands.train_options import OPTIONS, parse
-from ddim_jax.console import say
+from ddim_jax.console import say, terminal
 from ddim_jax.models import Model, build, datasets, drawing
 from ddim_jax.runs import quality
 
@@ -78,7 +78,7 @@ def train_for_minutes(args: Args) -> int:
 
 
 if __name__ == "__main__":
-  asked = parse(sys.argv[1:])
-  cli.run(
-    lambda: train_for_minutes(asked), batch_size=asked.optimisation.batch_size, options=OPTIONS - {"channels"}
-  )
+  with terminal():
+    asked = parse(sys.argv[1:])
+    size = asked.optimisation.batch_size
+    cli.run(lambda: train_for_minutes(asked), batch_size=size, options=OPTIONS - {"channels"})

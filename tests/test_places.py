@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddim_jax import atomic, checkpoints, console, load, places
-from ddim_jax.commands import main, outputs
+from ddim_jax.commands import outputs
 from ddim_jax.runs import fit
 from tests.helpers import ROOT
 
@@ -144,27 +144,6 @@ def test_output_never_ends_a_run(stream, monkeypatch):
   console.STDERR.write("x")
   console.STDERR.flush()
   assert not console.STDERR.isatty()
-
-
-@pytest.mark.parametrize("columns", ["1", "0", "20", "nonsense"])
-def test_help_in_a_narrow_terminal(columns, monkeypatch, capsys):
-  monkeypatch.setenv("COLUMNS", columns)
-  main.main(["--help"])
-  assert "ddim sample" in capsys.readouterr().out
-  assert os.environ["COLUMNS"] in ("60", "nonsense")
-
-
-@pytest.mark.slow
-def test_a_reader_that_has_gone_is_no_traceback():
-  command = f"{sys.executable} -m ddim_jax sample --help"
-  environment = os.environ | {"COLUMNS": "1"}
-  with subprocess.Popen(
-    command.split(), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-  ) as process:
-    process.stdout.close()
-    said = process.stderr.read()
-  assert "Traceback" not in said
-  assert "BrokenPipe" not in said
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])

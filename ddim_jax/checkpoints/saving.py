@@ -16,6 +16,9 @@ from ddim_jax.console import STDERR
 from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints
 
+_FOREVER = 4_000_000_000
+"""Seconds: more than a clock that starts at 1970 jumps, and less than a thread can wait."""
+
 
 class SaveError(OSError):
   """A step that could not be written; those saved before are untouched."""
@@ -57,6 +60,8 @@ def open_manager(
   options = ocp.CheckpointManagerOptions(
     preservation_policy=checkpoint_managers.preservation_policy.AnyPreservationPolicy(policies),
     cleanup_tmp_directories=True,
+    # Its time is that of the clock on the wall, and a process alone waits for nobody but its disk.
+    async_options=ocp.AsyncOptions(timeout_secs=_FOREVER) if jax.process_count() == 1 else None,
   )
   manager = ocp.CheckpointManager(directory, options=options)
   try:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from ddim_jax import tuning
-from ddim_jax.console import STDERR, missing
+from ddim_jax.console import STDERR, missing, terminal
 from ddim_jax.cpu import devices, heap
 from ddim_jax.places import user_folder
 
@@ -81,24 +81,30 @@ def run(
     batch_size: See `devices.use_every_core`.
     options: Names of arguments that are options of the command.
   """
-  prepare(batch_size)
-  _quieten()
+  with terminal():
+    prepare(batch_size)
+    _quieten()
+    sys.exit(_status(program, options))
+
+
+def _status(program: Callable[[], int | None], options: frozenset[str]) -> int:
+  """Runs a program; returns the status to exit with, after a line that says what was wrong."""
   try:
-    status = program()
+    return program() or 0
+  except BrokenPipeError:  # nobody reads standard output any more
+    raise
   except (ValueError, OSError) as error:
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     ours = any(raised_in.is_relative_to(folder) for folder in (_OURS, _PROGRAMS))
     if not ours and (not isinstance(error, OSError) or error.filename is None):
       raise
     STDERR.write(f"error: {in_words_of_the_command(str(error), options)}\n")
-    status = 2
   except ModuleNotFoundError as error:
     STDERR.write(missing(error))
-    status = 2
   except FloatingPointError as error:
     STDERR.write(f"error: {error}\n")
-    status = 1
+    return 1
   except KeyboardInterrupt:
     STDERR.write("\ninterrupted\n")
-    status = 130
-  sys.exit(status or 0)
+    return 130
+  return 2

@@ -8,6 +8,7 @@ import numpy as np
 
 from ddim_jax import plots
 from ddim_jax.commands import options, outputs
+from ddim_jax.console import say
 from ddim_jax.models import drawing, tables
 from ddim_jax.ranges import Positive, Real, Seed, Side, Unit
 
@@ -93,7 +94,7 @@ def compare(
   trained, indices = options.model(model, flags=flags), np.arange(side**2)
   levels = {S: trained.levels(S, spacing) for S in values["steps"]}
   for S, ts in levels.items():
-    print(f"S = {S}: levels {' '.join(f'{t:g}' for t in ts)}")
+    say(f"S = {S}: levels {' '.join(f'{t:g}' for t in ts)}")
   numbers = trained.labels(label)
   blocks: list[list[np.ndarray]] = []
   for row in values[rows]:
@@ -107,12 +108,12 @@ def compare(
       began = time.monotonic()
       images = draw(np.arange(size), cell["eta"])[: len(indices)]
       said = ", ".join((_title(rows, row), _title(columns, column)))
-      print(f"{said}: {len(indices)} images in {time.monotonic() - began:.2f} s")
+      say(f"{said}: {len(indices)} images in {time.monotonic() - began:.2f} s")
       blocks[-1].append(plots.enlarge(plots.grid(images, columns=side), _MIN_BLOCK))
   titles = [[_title(axis, value) for value in values[axis]] for axis in (rows, columns)]
   settings = {"model": model, "step": trained.step, **values, "label": label, "seed": seed}
   plots.save_png(place, plots.table(blocks, *titles), settings | {"S": values["steps"]})
-  print(f"picture: {place.absolute()} (times include compiling, once for each solver)")
+  say(f"picture: {place.absolute()} (times include compiling, once for each solver)")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ddim_jax import checkpoints, interop
 from ddim_jax.commands import options
+from ddim_jax.console import say
 from ddim_jax.interop import files, names
 from ddim_jax.models import Model, build, load, records
 from ddim_jax.places import local
@@ -57,9 +58,9 @@ def convert(
     name = "/".join(path)
     theirs = next(iter(names.export({name: array}, depth, names.to_diffusers)))
     there = theirs if to == "diffusers" else f"ema.{'.'.join(path)}"
-    print(f"{name:45} {there:60} {'x'.join(map(str, array.shape))}")
+    say(f"{name:45} {there:60} {'x'.join(map(str, array.shape))}")
   difference = max(float(np.max(np.abs(ours[path] - again[path]))) for path in ours)
-  print(f"wrote {out}: {len(ours)} arrays; largest difference after a round trip {difference:g}")
+  say(f"wrote {out}: {len(ours)} arrays; largest difference after a round trip {difference:g}")
 
 
 def main(argv: Sequence[str]) -> None:

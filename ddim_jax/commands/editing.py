@@ -11,6 +11,7 @@ import numpy as np
 import ddim_jax
 from ddim_jax import plots, timesteps
 from ddim_jax.commands.sequences import How
+from ddim_jax.console import say
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
 from ddim_jax.models import Model, classes, datasets, denoising, tables
@@ -67,7 +68,7 @@ def _fitted(path: Path, size: tuple[int, int], channels: int, dtype: str = "uint
   pixels, held = decode(path, make_form(size, channels=channels, dtype=dtype))
   if (held.height, held.width) != size:
     what = f"the largest central part of {held.width}x{held.height} pixels, resized to {size[1]}x{size[0]}"
-    print(f"{path}: {what}")
+    say(f"{path}: {what}")
   return pixels
 
 
@@ -143,4 +144,4 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   rows = {"original": originals} | painted | {result: model.pictures(np.asarray(results))}
   above = [model.classes[number] for number in labels] if model.classes else ()
   plots.save_png(out, plots.labelled(np.concatenate(list(rows.values())), list(rows), above), settings)
-  print(f"wrote {out}: rows {', '.join(rows)}; {len(levels) - 1} steps")
+  say(f"wrote {out}: rows {', '.join(rows)}; {len(levels) - 1} steps")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ddim_jax.commands import options, outputs
+from ddim_jax.console import say
 from ddim_jax.ranges import Count, Rate
 
 
@@ -32,7 +33,7 @@ def export(
   found = options.model(model, step, ema, flags=flags)
   found.save(out, half=half)
   seen = found.step * found.config.optimisation.batch_size
-  print(f"wrote {out}: step {found.step:,}, {seen:,} images seen, {out.stat().st_size / 1e6:.2f} MB")
+  say(f"wrote {out}: step {found.step:,}, {seen:,} images seen, {out.stat().st_size / 1e6:.2f} MB")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -2,11 +2,10 @@
 
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 
-from ddim_jax.console import missing
+from ddim_jax.console import missing, terminal
 
 COMMANDS = {
   "sample": ("sample_images", "draw images, trajectories, interpolations; inpaint; image to image"),
@@ -21,7 +20,6 @@ COMMANDS = {
   "convert": ("convert", "write a model for diffusers, or as a checkpoint"),
 }
 """Name -> module, and what it is for."""
-_NARROWEST = 60
 _EXAMPLES = """
   ddim sample                                    draw clothes with the model that comes along
   ddim sample --class Sneaker --guidance 3
@@ -42,31 +40,13 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs a command and exits with its status."""
-  _open_closed()
   name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
-  if os.environ.get("COLUMNS", "80").isdecimal() and int(os.environ.get("COLUMNS", "80")) < _NARROWEST:
-    os.environ["COLUMNS"] = str(_NARROWEST)  # tables of options take minutes to lay out in less
-  try:
+  with terminal():
     try:
       _run(name, rest)
-    finally:
-      if sys.stdout is not None:
-        sys.stdout.flush()
-  except ModuleNotFoundError as error:
-    sys.stderr.write(missing(error))
-    sys.exit(2)
-  except BrokenPipeError:  # whoever read the output has gone: ddim --help | head
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(141)
-
-
-def _open_closed() -> None:
-  """Opens the standard streams that are closed: the next file would have the number into which XLA warns."""
-  for number in range(3):
-    try:
-      os.fstat(number)
-    except OSError:
-      os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    except ModuleNotFoundError as error:
+      sys.stderr.write(missing(error))
+      sys.exit(2)
 
 
 def _run(name: str, rest: Sequence[str]) -> None:

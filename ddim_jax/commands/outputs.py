@@ -57,7 +57,8 @@ def _same_settings(path: Path, settings: dict[str, Any], occupied: bool) -> None
     write_json(path, settings)
     return
   found = json.loads(path.read_text())
-  if wrong := [f"{k} {found.get(k)!r}, not {v!r}" for k, v in settings.items() if found.get(k) != v]:
+  differ = (name for name in dict.fromkeys([*settings, *found]) if found.get(name) != settings.get(name))
+  if wrong := [f"{name} {found.get(name)!r}, not {settings.get(name)!r}" for name in differ]:
     raise ValueError(f"{path} was begun with {'; '.join(wrong)}: choose another out or remove it")
 
 

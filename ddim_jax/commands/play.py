@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from ddim_jax.commands import options
+from ddim_jax.console import say
 from ddim_jax.ranges import Range
 
 
@@ -53,7 +54,7 @@ def play(
   from ddim_jax.app import layout, server  # needs Gradio
 
   port = free_port(host, port)
-  server.serve(layout.build(found, model), host, port, lambda address: print(f"open {address}", flush=True))
+  server.serve(layout.build(found, model), host, port, lambda address: say(f"open {address}"))
 
 
 def main(argv: Sequence[str]) -> None:

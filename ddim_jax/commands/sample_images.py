@@ -1,6 +1,7 @@
 """``ddim sample``: draws images of a trained model."""
 
 import dataclasses
+import json
 import time
 import zlib
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ import numpy as np
 
 from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import cli, editing, options, outputs, sequences
+from ddim_jax.console import say
 from ddim_jax.data import tiff
-from ddim_jax.models import Model, denoising, drawing, tables
+from ddim_jax.models import Model, build, denoising, drawing, tables
 from ddim_jax.models.classes import as_columns
 from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
 
@@ -133,9 +135,12 @@ class Args:
   def settings(self, trained: Model, ts: np.ndarray) -> dict[str, Any]:
     """What decides the images: kept beside them, and in every PNG."""
     weights = checkpoints.flatten(trained.params).values()
+    config = build.to_json(trained.config)
+    decides = [*map(config.get, ("model", "diffusion", "imported")), trained.shape, trained.scaling]
     return {
       "model": self.model, "step": trained.step,
       "weights_crc32": zlib.crc32(b"".join(np.asarray(w).tobytes() for w in weights)),
+      "model_crc32": zlib.crc32(json.dumps(decides).encode()),
       "levels": ts.tolist(), "solver": tables.name_of(self.solver or trained.solver), "eta": self.eta,
       "clip": self.clip, "seed": self.seed, "label": self.label, "guidance": self.guidance,
       **({"condition": list(self.condition)} if self.condition else {}),
@@ -169,7 +174,7 @@ def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
     if not as_png:
       tiff.check_writable(trained.shape[-1], trained.scaling.dtype)
     outputs.write_files(out, args.num, size, drawn, settings, ".png" if as_png else ".tif")
-  print(f"wrote {args.num} images to {out}")
+  say(f"wrote {args.num} images to {out}")
 
 
 def sample(args: Args) -> None:
@@ -181,9 +186,8 @@ def sample(args: Args) -> None:
   solver = args.solver or trained.solver
   tables.checked_eta(args.eta, solver)
   what = f"model of step {trained.step:,}" if trained.step else "model of another project"
-  print(
-    f"{what}; {len(ts) - 1} steps of {tables.name_of(solver)} over levels {' '.join(f'{t:g}' for t in ts)}"
-  )
+  levels = " ".join(f"{t:g}" for t in ts)
+  say(f"{what}; {len(ts) - 1} steps of {tables.name_of(solver)} over levels {levels}")
   began, settings = time.monotonic(), args.settings(trained, ts)
   how = sequences.How(
     trained, ts, solver, args.eta, trained.labels(args.label),
@@ -201,7 +205,7 @@ def sample(args: Args) -> None:
       editing.draw(args.edit, how, args.num, out, settings)
     case _:
       draw_images(args, trained, ts, out)
-  print(f"{time.monotonic() - began:.1f} s, compilation included")
+  say(f"{time.monotonic() - began:.1f} s, compilation included")
 
 
 def parse(argv: Sequence[str]) -> Args:

@@ -9,6 +9,7 @@ import numpy as np
 
 import ddim_jax
 from ddim_jax import metrics, plots
+from ddim_jax.console import say
 from ddim_jax.models import Model, datasets, denoising, drawing, tables
 from ddim_jax.models.roundtrip import through_noise
 from ddim_jax.seeds import key_of
@@ -81,7 +82,7 @@ def draw_trajectory(how: How, num: int, out: Path, settings: dict[str, Any]) -> 
   frames = np.stack([plots.grid(frame, columns=num) for frame in samples])
   for suffix in (".gif", ".webp"):
     plots.save_animation(out.with_suffix(suffix), frames, settings=settings)
-  print(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
+  say(f"wrote {out} (each image: the sample, and below it the prediction), and .gif and .webp beside it")
 
 
 def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], columns: int = 11) -> None:
@@ -101,7 +102,7 @@ def draw_interpolation(how: How, num: int, out: Path, settings: dict[str, Any], 
   above = [f"{weight:.2g}" for weight in weights]
   picture = plots.labelled(images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), columns=above)
   plots.save_png(out, picture, settings)
-  print(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
+  say(f"wrote {out}: {rows} pairs, {columns} weights from 0 to 1")
 
 
 def draw_reconstruction(
@@ -119,7 +120,7 @@ def draw_reconstruction(
   columns = min(num, 16)
   pairs = model.pictures(np.concatenate([real[:columns], made[:columns]]))
   plots.save_png(out, plots.labelled(pairs, ["original", "decoded"]), settings)
-  print(
+  say(
     f"mean squared error per dimension, images in [0, 1]: {error:.3g} over {num} images of {source.name}"
     f" (S = {len(ts) - 1}, refine {refine}); wrote {out}"
   )

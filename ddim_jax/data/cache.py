@@ -8,14 +8,13 @@ import os
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddim_jax.atomic import replacing
+from ddim_jax.atomic import kept, replacing
 from ddim_jax.data.sources import Found
 
 _VERSION = 2
@@ -75,8 +74,8 @@ def _open(place: Path) -> tuple[np.ndarray, np.ndarray, Found] | None:
     sizes = {(height, width): number for height, width, number in about["sizes"]}
     values = None if about["values"] is None else tuple(about["values"])
     skipped = tuple((name, reason) for name, reason in about["skipped"])
-    kept = np.setdiff1d(np.arange(about["all"]), np.array(about["left_out"], np.int64))
-    return pixels, kept, Found(about["modes"], sizes, values, about["frames"], skipped)
+    used = np.setdiff1d(np.arange(about["all"]), np.array(about["left_out"], np.int64))
+    return pixels, used, Found(about["modes"], sizes, values, about["frames"], skipped)
   except (OSError, ValueError, KeyError, TypeError):
     return None
 
@@ -94,14 +93,14 @@ def _write(folder: Path, place: Path, make: Make) -> None:
           shapes.append((pixels.dtype.name, pixels.shape))
         file.write(pixels.tobytes())
 
-      kept, found = make(write)
+      used, found = make(write)
       file.flush()
       os.fsync(file.fileno())
     dtype, shape = shapes[0]
-    everything = int(kept[-1]) + 1
+    everything = int(used[-1]) + 1
     about = {
-      "dtype": dtype, "shape": [len(kept), *shape], "all": everything, "modes": found.modes,
-      "left_out": np.setdiff1d(np.arange(everything), kept).tolist(), "values": found.values,
+      "dtype": dtype, "shape": [len(used), *shape], "all": everything, "modes": found.modes,
+      "left_out": np.setdiff1d(np.arange(everything), used).tolist(), "values": found.values,
       "frames": found.frames, "skipped": found.skipped,
       "sizes": [[*size, number] for size, number in found.sizes.items()],
     }  # fmt: skip
@@ -115,18 +114,32 @@ def _write(folder: Path, place: Path, make: Make) -> None:
 
 
 def arrays(
-  path: Path, shape: tuple[int, ...], make: Callable[[], tuple[np.ndarray, np.ndarray]]
+  path: Path, shape: tuple[int, ...], identity: Any, make: Callable[[], tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Images ``u8[*shape]`` and labels ``i32[N]`` from a .npz file, or made and put there if it can be written.
 
-  What is damaged, or of another shape, is made again.
+  What is damaged, of another shape or of another ``identity`` (what decides them, for JSON) is made again.
   """
-  with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), path.open("rb") as raw:
-    found = np.load(raw)
-    images, labels = found["images"], found["labels"]
-    if (images.shape, images.dtype, labels.shape) == (shape, np.uint8, shape[:1]):
+  said = json.dumps(identity)
+
+  def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with path.open("rb") as raw, np.load(raw) as found:
+      images, labels = found["images"], found["labels"]
+      if (images.shape, labels.shape, str(found["identity"])) != (shape, shape[:1], said):
+        raise ValueError(f"{path} holds something else")
       return images, labels
-  images, labels = make()
-  with contextlib.suppress(OSError), replacing(path) as partial, partial.open("wb") as file:
-    np.savez(file, images=images, labels=labels)
-  return images, labels
+
+  def write(path: Path, found: tuple[np.ndarray, np.ndarray]) -> None:
+    with contextlib.suppress(OSError), replacing(path) as partial, partial.open("wb") as file:
+      np.savez(file, images=found[0], labels=found[1], identity=said)
+
+  return kept(path, read, make, write)
+
+
+def file_identity(root: Path, file: Path) -> list[str | int]:
+  """What changes with the content of a file below a folder: its name, size and times."""
+  try:
+    status = (root / file).stat()
+  except OSError:  # a dead link
+    return [str(file)]
+  return [str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -14,7 +14,7 @@ from ddim_jax.data import cache as caches
 from ddim_jax.data import sources
 from ddim_jax.data.batches import prefetch
 from ddim_jax.data.forms import Fit, Form, Size, in_words, make_form
-from ddim_jax.data.pictures import Held
+from ddim_jax.data.pictures import Held, readers
 from ddim_jax.data.sources import Found, Source, Values
 from ddim_jax.scaling import Scaling
 
@@ -123,7 +123,7 @@ def decoded(pictures: Pictures, reading: Reading) -> Source:
   values = None if pictures.form.dtype == "uint8" else reading.get("values")
   if cache is not None:
     make = lambda write: _decode_all(pictures, write, skip_broken, progress)
-    identity = [pictures.identity, pictures.form._asdict(), skip_broken]
+    identity = [pictures.identity, pictures.form._asdict(), skip_broken, readers()]
     images, kept, found = caches.cached(Path(cache).expanduser(), pictures.name, identity, make)
     return _source(pictures, values, images, kept, found)
   shape, total, dtype = _shape(pictures, skip_broken), len(pictures.names), np.dtype(pictures.form.dtype)

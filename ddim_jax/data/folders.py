@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 from ddim_jax.data import labels as tables
+from ddim_jax.data.cache import file_identity
 from ddim_jax.data.decoding import Pictures, Reading, decoded, pictures_form
 from ddim_jax.data.forms import Size
 from ddim_jax.data.pictures import SUFFIXES, decode, shown
@@ -118,15 +119,6 @@ def load_folder(
     classes=classes,
     conditions=conditions,
     skipped=skipped,
-    identity=reading.get("cache") and [str(root.resolve()), [_identity(root, file) for file in files]],
+    identity=reading.get("cache") and [str(root.resolve()), [file_identity(root, file) for file in files]],
   )
   return decoded(pictures, reading)
-
-
-def _identity(root: Path, file: Path) -> list[str | int]:
-  """What changes with the content of a file: name, size and times."""
-  try:
-    status = (root / file).stat()
-  except OSError:  # a dead link
-    return [str(file)]
-  return [str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from ddim_jax.data import sources
+from ddim_jax.data.cache import file_identity
 from ddim_jax.data.decoding import Pictures, Reading, decoded, pictures_form
 from ddim_jax.data.forms import Size
 from ddim_jax.data.labels import as_classes
@@ -80,9 +81,22 @@ def load_hf(
     classes=classes,
     conditions=sources.checked_conditions(table.num_rows, condition),
     skipped=(),
-    identity=[title, table._fingerprint, image_column],
+    identity=reading.get("cache")
+    and [title, table._fingerprint, image_column, _outside(files, image_column)],
   )
   return decoded(pictures, reading)
+
+
+def _outside(files: Any, column: str) -> list[Any]:
+  """What changes with the pictures of a table that are no part of it, but files beside it."""
+  import pyarrow.compute as pc
+
+  outside: list[Any] = []
+  for cells in files.data.column(column).chunks:
+    alone = pc.and_(pc.is_null(pc.struct_field(cells, "bytes")), pc.is_valid(pc.struct_field(cells, "path")))
+    paths = pc.filter(pc.struct_field(cells, "path"), alone)
+    outside += [file_identity(Path(), Path(path)) for path in paths.to_pylist()]
+  return outside
 
 
 def _open(datasets: Any, name: str | Path, split: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image, UnidentifiedImageError
 
 from ddim_jax.data import tiff
@@ -148,6 +149,11 @@ def formats() -> tuple[str, ...]:
   """Formats of pictures that this Pillow can read; others, such as EPS, would start programs."""
   Image.init()
   return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def readers() -> list[str]:
+  """What decides what a file becomes, besides the file: with another version or package it may be read."""
+  return [PIL.__version__, *formats(), "tifffile" * tiff.available()]
 
 
 def _read(image: Image.Image, form: Form) -> tuple[np.ndarray, Held]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddim_jax.data import sources
-from ddim_jax.data.cache import arrays, only_one
+from ddim_jax.data.cache import arrays, file_identity, only_one
 from ddim_jax.data.decoding import cores
 from ddim_jax.data.forms import Fit, Form, Size, make_form, resize
 from ddim_jax.data.sources import Source
@@ -40,8 +40,7 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
     with only_one(data_dir / f".{name}.lock"):
       builder = BUILDERS[name](data_dir=str(data_dir))  # looks again: another process may have been first
       builder.download_and_prepare()
-  keep = Path(str(builder.data_path)) / f"decoded-{split}.npz"
-  return _from_builder(builder, name, split, make_form(), keep)
+  return _from_builder(builder, name, split, make_form(), Path(str(builder.data_path)))
 
 
 def load_tfds(
@@ -91,7 +90,7 @@ def load_tfds(
   return _from_builder(builder, name, split, make_form(image_size, crop, fit=fit))
 
 
-def _from_builder(builder: Any, name: str, split: str, form: Form, keep: Path | None = None) -> Source:
+def _from_builder(builder: Any, name: str, split: str, form: Form, folder: Path | None = None) -> Source:
   if split not in builder.info.splits:
     raise ValueError(f"{name} has splits {sorted(builder.info.splits)}, got {split!r}")
   records: Any = builder.as_data_source(split)
@@ -110,19 +109,21 @@ def _from_builder(builder: Any, name: str, split: str, form: Form, keep: Path | 
 
   if (size := form.size or form.crop) is not None:
     shape = (*size, shape[-1])
-  return _random_access(f"{name}, {split}", (len(records), *shape), classes, fetch, keep)
+  return _random_access(f"{name}, {split}", split, (len(records), *shape), classes, fetch, folder)
 
 
 def _random_access(
   name: str,
+  split: str,
   shape: tuple[int, ...],
   classes: tuple[str, ...],
   fetch: Callable[[list[int]], Iterable[tuple[np.ndarray, int]]],
-  keep: Path | None,
+  folder: Path | None,
 ) -> Source:
   """A source of bytes ``[N, H, W, C]`` over ``fetch(indices)``.
 
-  What fits into `sources.MEMORY_LIMIT` is decoded once, and kept in a .npz file for the next start.
+  What fits into `sources.MEMORY_LIMIT` is decoded once, and kept in a .npz file of the folder of the
+  records for the next start.
   """
   threads = cores()
   pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -136,5 +137,9 @@ def _random_access(
   if int(np.prod(shape)) > sources.MEMORY_LIMIT:
     return sources.make_source(name, shape[0], shape[1:], "uint8", read, classes=classes)
   make = lambda: read(np.arange(shape[0]))
-  images, labels = make() if keep is None else arrays(keep, shape, make)
+  if folder is None:
+    return sources.in_memory(name, *make(), classes)
+  records = [Path(path.name) for path in sorted(folder.iterdir()) if not path.name.startswith("decoded-")]
+  identity = [file_identity(folder, file) for file in records]
+  images, labels = arrays(folder / f"decoded-{split}.npz", shape, identity, make)
   return sources.in_memory(name, images, labels, classes)

@@ -14,9 +14,14 @@ _OF_PILLOW = ("uint8", "uint16", "float32")
 HINT = "TIFF files of several channels with more than 8 bits need: pip install 'ddim_jax[tiff]'"
 
 
+def available() -> bool:
+  """Whether ``tifffile`` is installed."""
+  return importlib.util.find_spec("tifffile") is not None
+
+
 def may_read(file: Any) -> bool:
   """Whether a file is TIFF by its first bytes, and ``tifffile`` is there to read it."""
-  if importlib.util.find_spec("tifffile") is None:
+  if not available():
     return False
   with contextlib.ExitStack() as stack:
     opened = stack.enter_context(Path(file).open("rb")) if isinstance(file, str | Path) else file
@@ -53,7 +58,7 @@ def read(file: Any) -> np.ndarray:
 
 def check_writable(channels: int, dtype: str) -> None:
   """Raises ValueError if such pictures need ``tifffile``, and it is not installed; names it."""
-  if not (channels == 1 and dtype in _OF_PILLOW) and importlib.util.find_spec("tifffile") is None:
+  if not (channels == 1 and dtype in _OF_PILLOW) and not available():
     raise ValueError(HINT)
 
 

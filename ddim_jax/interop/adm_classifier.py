@@ -75,7 +75,7 @@ def load_adm_classifier(
   apart = adm.split_heads(weights, lambda width: width // head_dim, new_order=False)
   apart |= adm.split_heads(pool, None, new_order=True) | {"out.2.weight": positions}
   side = round((len(positions) - 1) ** 0.5) * 2 ** (len(widths) - 1)
-  x = jnp.zeros((1, side, side, inputs))
+  x = jnp.zeros((1, side, side, inputs), jnp.float32)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, jnp.ones((), jnp.int32)))["params"]
   config = {"num_res_blocks": blocks, "channel_mult": widths, "attention_resolutions": []}
   inner = adm.rename_of(config)

@@ -19,7 +19,7 @@ def parameter_shapes(model: UNet) -> Any:
   """The parameter tree with a shape at each leaf."""
   side = 2 ** (len(model.multipliers) - 1)
   channels = model.out_channels if model.in_channels is None else model.in_channels
-  x = jnp.zeros((1, side, side, channels))
+  x = jnp.zeros((1, side, side, channels), jnp.float32)
   labels = None
   if model.label_embedding is not None:
     wide = model.embedding or 4 * model.channels

@@ -49,8 +49,8 @@ class Classifier(nn.Module):
     Raises:
       ValueError: At trace time, if the images are not bytes: they would be of another range.
     """
-    if images.dtype != jnp.uint8:
-      raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}{images.shape}")
+    if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 1:
+      raise ValueError(f"images must be uint8 in [0, 255], [B, H, W, 1], got {images.dtype}{images.shape}")
     x = images.astype(jnp.float32) / 127.5 - 1
     x = jax.image.resize(x, (x.shape[0], SIDE, SIDE, x.shape[3]), "linear", antialias=False)
     for width, size, stride in ((32, 5, 2), (64, 3, 1), (64, 3, 2), (FEATURES, 3, 1)):

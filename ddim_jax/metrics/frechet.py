@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.typing import ArrayLike
 
-from ddim_jax.metrics.value import Value
+from ddim_jax.metrics.value import Value, finite
 
 
 class Moments(NamedTuple):
@@ -43,11 +43,7 @@ def moments(features: ArrayLike) -> Moments:
   Raises:
     ValueError: If the features are not a non-empty matrix of finite numbers.
   """
-  x = np.asarray(features, np.float64)
-  if x.ndim != 2 or not x.size:
-    raise ValueError(f"features must be a non-empty [B, D], got shape {x.shape}")
-  if not np.all(np.isfinite(x)):
-    raise ValueError("features must be finite, got NaN or infinity")
+  x = finite("features", features, 2)
   mean = x.mean(axis=0)
   return Moments(len(x), mean, (x - mean).T @ (x - mean))
 
@@ -108,6 +104,11 @@ def frechet_distance(a: Moments, b: Moments) -> Value:
   Raises:
     ValueError: If the numbers of features differ, or there are fewer than two images.
   """
+  if not (isinstance(a, Moments) and isinstance(b, Moments)):
+    raise ValueError(  # noqa: TRY004
+      "a and b must be Moments, which ddim_jax.metrics.moments makes of features, got"
+      f" {type(a).__name__} and {type(b).__name__}"
+    )
   if a.mean.shape != b.mean.shape:
     raise ValueError(f"a has {a.mean.size} features and b has {b.mean.size}")
   A, B = a.covariance, b.covariance

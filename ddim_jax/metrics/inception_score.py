@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.metrics.value import Value
+from ddim_jax.metrics.value import Value, finite
 
 
 class ScoreSums(NamedTuple):
@@ -35,9 +35,7 @@ def score_sums(logits: ArrayLike) -> ScoreSums:
   Raises:
     ValueError: If the logits are not a non-empty matrix of finite numbers.
   """
-  x = np.asarray(logits, np.float64)
-  if x.ndim != 2 or not x.size or not np.all(np.isfinite(x)):
-    raise ValueError(f"logits must be finite and a non-empty [B, K], got shape {x.shape}")
+  x = finite("logits", logits, 2)
   x = x - x.max(axis=1, keepdims=True)
   log_p = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
   p = np.exp(log_p)

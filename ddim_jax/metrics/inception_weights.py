@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.atomic import replacing
+from ddim_jax.metrics.converted import converted, default_cache
 from ddim_jax.metrics.inception import Inception
 from ddim_jax.metrics.resize import SIDE
-from ddim_jax.places import user_folder
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of pt_inception-2015-12-05-6726825d.pth."""
@@ -97,11 +96,6 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
   return load_file(str(path))
 
 
-def default_cache() -> Path:
-  """``$XDG_CACHE_HOME/ddim_jax`` or ``~/.cache/ddim_jax``."""
-  return user_folder("XDG_CACHE_HOME", ".cache") / "ddim_jax"
-
-
 def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> Weights:
   """Reads, checks and converts the weights, or finds them converted.
 
@@ -114,8 +108,6 @@ def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> We
     ValueError: If the hash, the ending, or the tensors are others.
     OSError: If the file cannot be read.
   """
-  from safetensors.numpy import load_file, save_file
-
   path = Path(path)
   readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors
@@ -126,11 +118,5 @@ def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> We
   found = _sha256(path)
   if wanted not in (None, found):
     raise ValueError(f"{path} has sha256 {found}, expected {wanted}")
-  cached = (cache or default_cache()) / f"inception-{found}.safetensors"
-  if cached.exists():
-    return Weights(_checked(load_file(str(cached))), found)
-  params = convert(readers[path.suffix](path))
-  flat = {f"{layer}.{kind}": a for layer, leaves in params.items() for kind, a in leaves.items()}
-  with replacing(cached) as partial:
-    save_file({name: np.ascontiguousarray(array) for name, array in flat.items()}, partial)
-  return Weights(params, found)
+  kept = (cache or default_cache()) / f"inception-{found}.safetensors"
+  return Weights(converted(kept, lambda: convert(readers[path.suffix](path))), found)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.metrics.value import Value
+from ddim_jax.metrics.value import Value, finite
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -27,10 +27,10 @@ def squared_mmd(x: ArrayLike, y: ArrayLike) -> float:
     y: Features, ``f[N, D]``, N at least 2.
 
   Raises:
-    ValueError: If the shapes are others.
+    ValueError: If the shapes are others, or the features not floating point and finite.
   """
-  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-  if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+  x, y = finite("x", x, 2), finite("y", y, 2)
+  if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
     raise ValueError(f"x and y must be [M, D] and [N, D], M and N at least 2, got {x.shape} and {y.shape}")
 
   def within(z: np.ndarray) -> Any:

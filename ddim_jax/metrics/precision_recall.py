@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.metrics.value import Value
+from ddim_jax.metrics.value import Value, finite
 
 _BLOCK = 1024
 
@@ -55,10 +55,10 @@ def precision_recall(reference: ArrayLike, generated: ArrayLike, k: int = 3) -> 
     k: Which nearest neighbour sets the radius, at least 1.
 
   Raises:
-    ValueError: If shapes or k are others.
+    ValueError: If shapes or k are others, or the features not floating point and finite.
   """
-  a, b = np.asarray(reference, np.float64), np.asarray(generated, np.float64)
-  if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+  a, b = finite("reference", reference, 2), finite("generated", generated, 2)
+  if a.shape[1] != b.shape[1]:
     raise ValueError(f"reference and generated must be [M, D] and [N, D], got {a.shape} and {b.shape}")
   if not 1 <= k < min(len(a), len(b)):
     raise ValueError(f"k must be at least 1 and less than {min(len(a), len(b))} features, got {k}")

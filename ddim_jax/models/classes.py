@@ -46,6 +46,6 @@ def _number(label: Any, classes: Sequence[str], name: str) -> int:
   text = str(label)
   if isinstance(label, str) and text in classes:
     return list(classes).index(text)
-  if text.isdigit() and int(text) < len(classes):
+  if text.isdecimal() and int(text) < len(classes):
     return int(text)
   raise ValueError(f"{name} must be in [0, {len(classes) - 1}] or one of {', '.join(classes)}, got {label!r}")

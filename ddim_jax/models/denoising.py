@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.checks import check_finite
 from ddim_jax.denoisers import Denoiser, as_denoiser
 from ddim_jax.guidance import guide
 from ddim_jax.models.classes import Label
@@ -33,7 +34,7 @@ def _network(model: "Model", numbers: Any, vectors: Any) -> Any:
     labels = None if given is None else jnp.broadcast_to(jnp.asarray(given, jnp.int32), x.shape[:1])
     if model.conditions is None:
       return model.outputs(params, x, t, labels)
-    given = jnp.full(model.condition_size, jnp.nan) if vectors is None else jnp.asarray(vectors)
+    given = jnp.full(model.condition_size, jnp.nan, jnp.float32) if vectors is None else jnp.asarray(vectors)
     each = jnp.broadcast_to(jnp.atleast_2d(given), (x.shape[0], model.condition_size))
     return model.outputs(params, x, t, labels, None, each)
 
@@ -79,6 +80,7 @@ def pair(
   network = _once(network) if both and once else network
   denoise = under(network)
   if is_guided(guidance):
+    check_finite("guidance", guidance)
     unconditional = not model.classes and model.conditions is None
     if unconditional or (model.classes and model.null_label is None):
       raise ValueError(

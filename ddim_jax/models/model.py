@@ -315,6 +315,7 @@ class Model:
     """
     ranges.check_all(Model.invert, locals())
     ts = self.levels(steps, spacing)
+    self.scaling.check_data("images", np.asarray(images))
     return drawing.inverted(self, np.asarray(images), ts, refine, self.labels(label), condition, batch_size)
 
   def save(self, path: str | Path, *, half: bool = True) -> None:

@@ -88,11 +88,13 @@ def _inputs(x: jax.Array, t: Any, labels: Any, conditions: Any = None) -> tuple[
 def _given(conditional: bool, condition_size: int) -> tuple[jax.Array | None, jax.Array | None]:
   """Labels and conditions of one example."""
   labels = jnp.zeros((1,), jnp.int32) if conditional else None
-  return labels, jnp.zeros((1, condition_size)) if condition_size else None
+  return labels, jnp.zeros((1, condition_size), jnp.float32) if condition_size else None
 
 
 def _example(shape: tuple[int, ...], conditional: bool, condition_size: int) -> tuple[jax.Array, ...]:
-  return _inputs(jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), *_given(conditional, condition_size))
+  return _inputs(
+    jnp.zeros((1, *shape), jnp.float32), jnp.ones((), jnp.int32), *_given(conditional, condition_size)
+  )
 
 
 def _from_example(init: Callable[..., Any]) -> Callable[[jax.Array, tuple[int, ...], bool, int], Any]:
@@ -111,7 +113,7 @@ def _plain(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 def _unet(network: UNet) -> Adapted:
   def init(key: jax.Array, shape: tuple[int, ...], conditional: bool, condition_size: int) -> Any:
     labels, _ = _given(network.num_classes is not None, 0)
-    return network.init(key, jnp.zeros((1, *shape)), jnp.ones((), jnp.int32), labels)["params"]
+    return network.init(key, jnp.zeros((1, *shape), jnp.float32), jnp.ones((), jnp.int32), labels)["params"]
 
   def apply(params: Any, x: jax.Array, t: Any, labels: Any, keys: Any = None, conditions: Any = None) -> Any:
     variables, train = {"params": params}, keys is not None

@@ -101,7 +101,7 @@ def named(table: Mapping[str, _V], name: str, argument: str) -> _V:
   Raises:
     ValueError: If there is none; names the argument, what was received and what is allowed.
   """
-  if name not in table:
+  if not isinstance(name, str) or name not in table:
     raise ValueError(f"{argument} must be one of {', '.join(table)}, got {name!r}")
   return table[name]
 

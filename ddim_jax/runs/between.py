@@ -1,5 +1,6 @@
 """The loop of a run: update after update; between them checkpoints, evaluations and grids."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -80,32 +81,51 @@ def train(
   Returns:
     ``(state, updates behind it, urgency)``, see `StopRequest`.
   """
-  first = step = int(state.step)
-  urgency = 0
-  for step, (pixels, numbers) in enumerate(batches, first + 1):
-    flags = np.full(jax.local_device_count(), stop.urgency(), np.int32)
-    state, metrics = update(state, key, pixels, numbers, flags)
-    if step == first + 1 and habits.compiled is not None:
-      jax.block_until_ready(metrics)
-      habits.compiled()
-    last, judged = step == steps, None
-    drawing = habits.draw is not None and (last or step % habits.sample_every == 0)
-    if habits.evaluate is not None and (last or step % habits.eval_every == 0):
-      with waiting("drawing images to evaluate", habits.shown):
-        judged = habits.evaluate(*unpack(jax.device_get((state.ema, state.emas))))
-    reader.add(step, metrics | (judged or {}))
-    due = last or judged is not None or step % habits.save_every == 0
-    urgency = reader.read(0 if due or drawing else _LAG)
-    if due or urgency:
-      urgency = max(urgency, reader.read(0))
-      reader.flush()
-      habits.save(step, state, None if judged is None else judged["frechet"])
-    if habits.draw is not None and drawing:
-      with waiting("drawing samples", habits.shown):
-        habits.draw(step, unpack(jax.device_get(state.ema)))
-    if urgency:
-      break
+  step = saved = int(state.step)
+  first, urgency, unread = step + 1, 0, None
+  try:
+    for number, (pixels, numbers) in enumerate(batches, first):
+      flags = np.full(jax.local_device_count(), stop.urgency(), np.int32)
+      state, unread = update(state, key, pixels, numbers, flags)
+      step = number
+      if step == first and habits.compiled is not None:
+        jax.block_until_ready(unread)
+        habits.compiled()
+      last, judged = step == steps, None
+      drawing = habits.draw is not None and (last or step % habits.sample_every == 0)
+      if habits.evaluate is not None and (last or step % habits.eval_every == 0):
+        with waiting("drawing images to evaluate", habits.shown):
+          judged = habits.evaluate(*unpack(jax.device_get((state.ema, state.emas))))
+      reader.add(step, unread | (judged or {}))
+      unread = None
+      due = last or judged is not None or step % habits.save_every == 0
+      urgency = reader.read(0 if due or drawing else _LAG)
+      if due or urgency:
+        urgency = max(urgency, reader.read(0))
+        reader.flush()
+        habits.save(step, state, None if judged is None else judged["frechet"])
+        saved = step
+      if habits.draw is not None and drawing:
+        with waiting("drawing samples", habits.shown):
+          habits.draw(step, unpack(jax.device_get(state.ema)))
+      if urgency:
+        break
+  except Exception as error:
+    sound = not isinstance(error, (FloatingPointError, checkpoints.SaveError))
+    if sound and step > saved and jax.process_count() == 1:  # several processes save together, or not at all
+      _rescue(step, state, unread, habits, reader)
+    raise
   return state, step, urgency
+
+
+def _rescue(step: int, state: TrainState, unread: Any, habits: Habits, reader: "Reader") -> None:
+  """Saves what was not saved yet, before an error that is none of the training's ends the run."""
+  with contextlib.suppress(Exception):  # the error on its way out says more
+    if unread is not None:
+      reader.add(step, unread)
+    reader.drain()
+    habits.save(step, state, None)
+    say(f"saved at step {step:,}, because of the error below; the same command goes on from there")
 
 
 class Reader:
@@ -149,6 +169,19 @@ class Reader:
   def flush(self) -> None:
     """Puts everything read so far on the disk."""
     self._book.flush()
+
+  def drain(self) -> None:
+    """Reads all that is left, for the files alone, and puts it on the disk if that can be.
+
+    Raises:
+      FloatingPointError: As `read`.
+    """
+    self._log = None
+    while self._pending:
+      with contextlib.suppress(OSError):
+        self.read(0)
+    with contextlib.suppress(OSError):
+      self.flush()
 
 
 def grids(

@@ -18,6 +18,8 @@ import numpy as np
 from ddim_jax.console import STDERR
 
 _HEARTBEAT_SECONDS = 20
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""What batch systems send before a job's time is up; by default they end a process."""
 _WATCHER = "import sys; sys.stdin.buffer.read() or sys.stderr.write(sys.argv[1])"
 
 
@@ -84,6 +86,8 @@ def connected(
 class StopRequest:
   """Remembers SIGTERM, SIGHUP, Ctrl-C and the end of the allotted time; a second Ctrl-C interrupts at once.
 
+  Also SIGUSR1, SIGUSR2 and SIGXCPU, by which batch systems warn of the end, where nobody else hears them.
+
   Its urgency is 0 (go on), 1 (the former or time) or 2 (Ctrl-C), so that the largest over all hosts counts.
   Signals are handled in the main thread only: elsewhere the time alone counts.
   """
@@ -104,12 +108,14 @@ class StopRequest:
     if threading.current_thread() is threading.main_thread():
       wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
       heard = [n for n in wanted if signal.getsignal(n) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+      heard += [n for n in _WARNINGS if signal.getsignal(n) is signal.SIG_DFL]
       self._before = {number: signal.signal(number, self._note) for number in heard}
     return self
 
   def __exit__(self, *error: object) -> None:
     for number, handler in self._before.items():
-      signal.signal(number, handler)
+      if handler is not None:  # of a library in C, which Python cannot give back
+        signal.signal(number, handler)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     self._urgency = max(self._urgency, 2 if number == signal.SIGINT else 1)

@@ -113,7 +113,6 @@ class Metrics:
     with replacing(self._path) as partial:
       partial.write_text("".join(kept))
     self._events_path = workdir / "tensorboard" / f"events.out.tfevents.{time.time_ns()}.ddim_jax"
-    self._events_path.parent.mkdir(exist_ok=True)
     start = Event(step=step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
     self._lines: list[str] = []
     self._events = [Event(wall_time=time.time(), file_version="brain.Event:2"), start]
@@ -138,6 +137,7 @@ class Metrics:
     """
     _append(self._path, "".join(self._lines).encode())
     self._lines.clear()
+    self._events_path.parent.mkdir(exist_ok=True)  # people clear it while a run goes on
     _append(self._events_path, _records(self._events))
     self._events.clear()
 

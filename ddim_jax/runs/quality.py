@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ddim_jax import console, data, metrics
-from ddim_jax.atomic import replacing
+from ddim_jax.atomic import kept, replacing
 from ddim_jax.metrics import classifier, efficientnet, inception, inception_weights, resize
 from ddim_jax.metrics.frechet import Moments
 from ddim_jax.metrics.inception_score import ScoreSums
@@ -18,6 +18,7 @@ from ddim_jax.models import Model, drawing
 
 KEPT = 5_000
 """Features kept for the kernel distance, precision and recall; statistics take any number."""
+_BATCH = 256
 
 
 class Judge(NamedTuple):
@@ -83,8 +84,8 @@ def add(seen: Seen | None, features: np.ndarray, logits: np.ndarray) -> Seen:
   moments, scores = metrics.moments(features), metrics.score_sums(logits)
   if seen is None:
     return Seen(moments, scores, features[:KEPT])
-  kept = np.concatenate([seen.features, features])[:KEPT] if len(seen.features) < KEPT else seen.features
-  return Seen(metrics.merge(seen.moments, moments), metrics.merge_scores(seen.scores, scores), kept)
+  first = np.concatenate([seen.features, features])[:KEPT] if len(seen.features) < KEPT else seen.features
+  return Seen(metrics.merge(seen.moments, moments), metrics.merge_scores(seen.scores, scores), first)
 
 
 def look(seer: Judge, batches: Iterable[np.ndarray]) -> Seen:
@@ -132,7 +133,7 @@ def save(path: Path, seen: Seen) -> None:
 
 def load(path: Path) -> Seen:
   """Reads what `save` wrote."""
-  with np.load(path) as file:
+  with path.open("rb") as raw, np.load(raw) as file:
     count = int(file["count"])
     moments = Moments(count, file["mean"], file["scatter"])
     return Seen(
@@ -146,23 +147,26 @@ def digest(seen: Seen) -> str:
   return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in content)).hexdigest()
 
 
-def reference(source: data.Source, seer: Judge, folder: Path, batch: int = 256) -> Seen:
+def identity(source: data.Source, num: int | None = None) -> list[Any]:
+  """What tells the first ``num`` images of a data set from others, for JSON: number, shape, sha256."""
+  size, content = source.size if num is None else min(num, source.size), hashlib.sha256()
+  for start in range(0, size, _BATCH):
+    content.update(source.read(np.arange(start, min(start + _BATCH, size)))[0].tobytes())
+  return [size, list(source.shape), content.hexdigest()]
+
+
+def reference(source: data.Source, seer: Judge, folder: Path, batch: int = _BATCH) -> Seen:
   """What the judge sees in a data set; kept in ``folder``, under a name made of all pixels and the judge."""
-  content = hashlib.sha256()
-  for start in range(0, source.size, batch):
-    content.update(source.read(np.arange(start, min(start + batch, source.size)))[0].tobytes())
-  decides = [source.size, source.shape, content.hexdigest()]
-  identity = hashlib.sha256(json.dumps([*decides, seer.name, seer.sha256]).encode()).hexdigest()
-  path = folder / f"reference-{identity[:16]}.npz"
-  if path.exists():
-    return load(path)
-  # In the random order of an epoch, so that the features kept are a fair sample.
-  order = data.batch_indices(source.size, source.size, 0, 0)
-  bar = console.bar(iterable=range(0, source.size, batch), desc="reference", unit="batch")
-  seen = look(seer, (source.read(order[start : start + batch])[0] for start in bar))
-  if jax.process_index() == 0:
-    save(path, seen)
-  return seen
+  decides = json.dumps([*identity(source), seer.name, seer.sha256])
+  path = folder / f"reference-{hashlib.sha256(decides.encode()).hexdigest()[:16]}.npz"
+
+  def seen() -> Seen:
+    # In the random order of an epoch, so that the features kept are a fair sample.
+    order = data.batch_indices(source.size, source.size, 0, 0)
+    bar = console.bar(iterable=range(0, source.size, batch), desc="reference", unit="batch")
+    return look(seer, (source.read(order[start : start + batch])[0] for start in bar))
+
+  return kept(path, load, seen, save if jax.process_index() == 0 else None)
 
 
 def measure(real: Seen, made: Seen, seed: int = 0) -> dict[str, Any]:

@@ -103,7 +103,9 @@ def _between_variances(schedule: Schedule, x_t: jax.Array, t: Level, s: Level, s
 
   The two are :math:`f \sigma_s` and :math:`f \sigma_t` with f of eta = 1: see `fresh_noise`.
   """
-  between = (1 - share) * _log_sigma(schedule, s, x_t) + share * _log_sigma(schedule, t, x_t)
+  low, high = _log_sigma(schedule, s, x_t), _log_sigma(schedule, t, x_t)
+  share = jnp.asarray(share, low.dtype)
+  between = (1 - share) * low + share * high
   deviation = fresh_noise(schedule, t, s, x_t) * jnp.exp(between).astype(x_t.dtype)
   return jnp.where(is_clean(schedule, s, x_t), 0, deviation)
 

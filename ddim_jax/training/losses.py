@@ -6,10 +6,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.checks import check_finite, check_positive
 from ddim_jax.denoisers import check_signal
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, check_T, coefficients, log_snr_at
 
 Levels = Callable[[jax.Array, jax.Array], jax.Array]
 """``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
@@ -34,7 +35,8 @@ class Weighting(Protocol):
 
 
 def uniform_levels(T: int) -> Levels:
-  """Each example's level is uniform over 1..T, as in DDPM."""
+  """Each example's level is uniform over 1..T, as in DDPM; ValueError if T is no positive integer."""
+  check_T(T)
   return lambda key, index: jax.random.randint(jax.random.fold_in(key, index), (), 1, T + 1)
 
 
@@ -49,12 +51,15 @@ def antithetic_levels(T: int) -> Levels:
 
 
 def min_snr(gamma: float = 5.0) -> Weighting:
-  """``min(SNR, gamma)``: Hang et al., arXiv:2303.09556."""
+  """``min(SNR, gamma)``: Hang et al., arXiv:2303.09556; ValueError unless gamma is positive."""
+  check_positive("gamma", gamma)
   return lambda schedule, t, like: jnp.minimum(jnp.exp(log_snr_at(schedule, t, like)), gamma)
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
-  """``SNR / (k + SNR)^gamma``: Choi et al., arXiv:2204.00227."""
+  """``SNR / (k + SNR)^gamma``: Choi et al., arXiv:2204.00227; ValueError unless k is positive."""
+  check_finite("gamma", gamma)
+  check_positive("k", k)
 
   def weight(schedule: Schedule, t: jax.Array, like: jax.Array) -> jax.Array:
     snr = jnp.exp(log_snr_at(schedule, t, like))

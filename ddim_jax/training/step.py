@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from ddim_jax import ranges
 from ddim_jax.packing import unpack
 from ddim_jax.schedules import wide
 from ddim_jax.seeds import independent
@@ -110,8 +111,10 @@ def inverse_sqrt_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.
 def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
   """Decay of the EMA after ``step`` updates: ``min(decay, (1 + step) / (10 + step))``.
 
-  A short memory at first, so that the EMA forgets the initialisation. ``decay`` is in [0, 1).
+  A short memory at first, so that the EMA forgets the initialisation. ``decay`` is in [0, 1), else it is a
+  ValueError.
   """
+  ranges.check(ranges.Rate, "decay", decay)
 
   def at(step: ArrayLike) -> jax.Array:
     n = jnp.asarray(step, jnp.float32)
@@ -121,7 +124,8 @@ def warm_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
 
 
 def constant_decay(decay: float = 0.9999) -> Callable[[jax.Array], jax.Array]:
-  """The same decay at every step, for an EMA that begins with trained weights; in [0, 1)."""
+  """The same decay at every step, in [0, 1) or a ValueError, for an EMA that begins with trained weights."""
+  ranges.check(ranges.Rate, "decay", decay)
   return lambda step: jnp.float32(decay)
 
 

@@ -4,33 +4,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ddim_jax.schedules import check_range
+from ddim_jax.checks import check_finite, check_floating, check_number, check_positive
+from ddim_jax.schedules import Level, check_range
+
+_OPTIONAL = ("in_channels", "num_classes", "embedding", "head_dim", "heads", "condition_size")
 
 
 def check_arguments(
   network: Any,
   x_t: jax.Array,
-  t: jax.Array,
+  t: Level,
   labels: jax.Array | None,
   keys: jax.Array | None,
   conditions: jax.Array | None,
 ) -> None:
   """Raises ValueError, at trace time, unless a `ddim_jax.UNet` can be called so; names what is wrong."""
+  _check_attributes(network)
+  check_floating("x_t", x_t)
   if not network.multipliers or network.blocks < 0 or network.groups < 1 or network.out_channels < 1:
     raise ValueError(
       "multipliers must not be empty, blocks at least 0, groups and out_channels at least 1, got"
       f" {network.multipliers}, {network.blocks}, {network.groups} and {network.out_channels}"
     )
-  for name in ("in_channels", "num_classes", "embedding", "head_dim", "heads", "condition_size"):
+  for name in _OPTIONAL:
     if (value := getattr(network, name)) is not None and value < 1:
       raise ValueError(f"{name} must be None or at least 1, got {value}")
   if network.resample not in ("conv", "block", "pool"):
     raise ValueError(f"resample must be conv, block or pool, got {network.resample!r}")
   if network.head_dim is not None and network.heads is not None:
     raise ValueError(f"give head_dim or heads, not both: got {network.head_dim} and {network.heads}")
-  if not 0 <= network.dropout < 1:
-    raise ValueError(f"dropout must be in [0, 1), got {network.dropout}")
   if (
     network.channels < 4
     or network.channels % 2
@@ -55,9 +59,33 @@ def check_arguments(
     raise ValueError(
       f"attention at heights {sorted(missing)}, but an image {x_t.shape[1]} high has levels of {heights}"
     )
+  check_number("t", t)
+  check_range("t", t, 1, jnp.inf)
+  t = jnp.asarray(t)
   if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x_t.shape[0])):
     raise ValueError(f"t must be a scalar or [{x_t.shape[0]}], got shape {t.shape}")
   _check_given(network, x_t.shape[0], labels, keys, conditions)
+
+
+def _check_attributes(network: Any) -> None:
+  """Raises ValueError unless each attribute is a number of its kind."""
+  whole = ("channels", "blocks", "groups", "out_channels", *_OPTIONAL)
+  values = {name: (getattr(network, name),) for name in whole} | {"attention": tuple(network.attention)}
+  for name, found in values.items():
+    if not all(isinstance(v, int | np.integer) or (v is None and name in _OPTIONAL) for v in found):
+      raise ValueError(f"{name} must be an integer, got {getattr(network, name)!r}")
+  for name, numbers in (("multipliers", network.multipliers), ("eps", (network.eps,))):
+    for number in numbers:
+      check_positive(name, number)
+  check_finite("dropout", network.dropout)
+  if not 0 <= network.dropout < 1:
+    raise ValueError(f"dropout must be in [0, 1), got {network.dropout}")
+  try:
+    floating = jnp.issubdtype(jnp.dtype(network.dtype), jnp.floating)
+  except TypeError:
+    floating = False
+  if not floating:
+    raise ValueError(f"dtype must be floating point, got {network.dtype!r}")
 
 
 def _check_given(

@@ -108,7 +108,7 @@ def time_embedding(t: jax.Array, channels: int, shift: float = 1.0) -> jax.Array
   frequency k is ``k / (channels / 2 - shift)``.
   """
   half = channels // 2
-  frequencies = jnp.exp(-math.log(1e4) / (half - shift) * jnp.arange(half, dtype=jnp.float32))
+  frequencies = jnp.exp(-math.log(1e4) / float(half - shift) * jnp.arange(half, dtype=jnp.float32))
   angles = (t.astype(jnp.float32) - 1)[:, None] * frequencies[None]
   return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 

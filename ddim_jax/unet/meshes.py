@@ -6,6 +6,11 @@ import flax.linen as nn
 import jax
 
 
+def is_explicit(x: jax.Array) -> bool:
+  """Whether an array lies on such a mesh; within ``vmap`` none of the axes that are left may be sharded."""
+  return jax.sharding.AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+
+
 def with_automatic_axes(network: nn.Module, x_t: jax.Array, *arguments: Any) -> jax.Array:
   """A bound network applied to images ``[B, H, W, C]`` on such a mesh: JAX finds the layouts within.
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from ddim_jax import schedules
 from ddim_jax.cpu.recomputation import recomputed
 from ddim_jax.schedules import Level
+from ddim_jax.seeds import typed
 from ddim_jax.unet.arguments import check_arguments
 from ddim_jax.unet.attention import Attention
 from ddim_jax.unet.embedding import embedded
@@ -31,7 +32,7 @@ from ddim_jax.unet.layers import (
   halved,
   upsample,
 )
-from ddim_jax.unet.meshes import with_automatic_axes
+from ddim_jax.unet.meshes import is_explicit, with_automatic_axes
 from ddim_jax.unet.operations import named
 
 
@@ -146,9 +147,10 @@ class UNet(nn.Module):
     Raises:
       ValueError: At trace time, if the configuration does not fit the input.
     """
-    t = jnp.asarray(t)
+    keys = None if keys is None else typed(keys)
     check_arguments(self, x_t, t, labels, keys, conditions)
-    if any(jax.typeof(x_t).sharding.spec):
+    t = jnp.asarray(t)
+    if is_explicit(x_t):
       if not self.is_initializing():
         if train and self.dropout > 0 and keys is None:
           keys = jax.random.split(self.make_rng("dropout"), x_t.shape[0])

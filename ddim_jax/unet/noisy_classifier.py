@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.checks import check_floating
 from ddim_jax.schedules import Level
 from ddim_jax.unet.attention import Attention, attention
 from ddim_jax.unet.layers import ResidualBlock, Sinusoids, conv, conv3x3, group_norm, init
@@ -84,6 +85,7 @@ class Classifier(nn.Module):
     Raises:
       ValueError: At trace time, if the size does not fit.
     """
+    check_floating("x_t", x_t)
     last = len(self.multipliers) - 1
     if x_t.ndim != 4 or x_t.shape[1] % 2**last or x_t.shape[2] % 2**last:
       raise ValueError(f"x_t must be [B, H, W, C] with H and W multiples of {2**last}, got {x_t.shape}")

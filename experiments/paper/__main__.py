@@ -19,11 +19,12 @@ import numpy as np
 import ddim_jax
 from ddim_jax import ranges
 from ddim_jax.commands import cli, options, outputs
+from ddim_jax.console import say
 from ddim_jax.models import tables
-from ddim_jax.ranges import Positive, Range, Unit
+from ddim_jax.ranges import Count, Positive, Range, Rate, Seed, Side, Unit
 from experiments.paper import cells, page, study
 
-AFew = Annotated[int, Range(5, 2**31 - 1)]
+AtLeast5 = Annotated[int, Range(5, 2**31 - 1)]
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,21 @@ class Args:
   model: options.Where = options.DEFAULT
   out: Path | None = None
   cells: tuple[str, ...] = ()
-  steps: tuple[int, ...] = (10, 20, 50, 100, 1000)
+  steps: tuple[Positive, ...] = (10, 20, 50, 100, 1000)
   etas: tuple[Unit, ...] = (0.0, 0.2, 0.5, 1.0)
-  inversion_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
+  inversion_steps: tuple[Positive, ...] = (10, 20, 50, 100, 200, 500, 1000)
   spacing: tables.SpacingName | None = None
-  num_samples: AFew = 5_000
-  num_samples_long: AFew | None = None
+  num_samples: AtLeast5 = 5_000
+  num_samples_long: AtLeast5 | None = None
   num_test: Positive = 1_000
   num_bits: Positive = 16
   inception: Path | None = None
   clean_fid: bool = False
-  step: int | None = None
-  ema: float | None = None
-  seed: int = 0
+  step: Count | None = None
+  ema: Rate | None = None
+  seed: Seed = 0
   batch_size: Positive = 64
-  size: int | None = None
+  size: Side | None = None
   data: str | None = None
 
 
@@ -111,7 +112,7 @@ def main(args: Args) -> None:
       args.num_samples_long or args.num_samples, args.num_test, args.num_bits,
   )  # fmt: skip
   wanted = chosen(list(plan), args.cells)
-  print(
+  say(
     f"model       step {trained.step:,}, weights {task.weights_sha256[:16]}, {len(wanted)} cells in {folder}"
   )
   for number, name in enumerate(wanted, 1):
@@ -119,23 +120,22 @@ def main(args: Args) -> None:
     settings = plan[name].settings()
     if path.exists():
       if json.loads(path.read_text())["settings"] == settings:
-        print(f"[{number}/{len(wanted)}] {name}: done before")
+        say(f"[{number}/{len(wanted)}] {name}: done before")
         continue
-      print(f"{name}: was made with other settings, made again")
-    print(f"[{number}/{len(wanted)}] {name}", flush=True)
+      say(f"{name}: was made with other settings, made again")
+    say(f"[{number}/{len(wanted)}] {name}")
     began = time.monotonic()
     result = plan[name].make()
-    print(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s", flush=True)
+    say(f"{name}: {cells.summary(result)}, {time.monotonic() - began:.0f} s")
     outputs.write_json(path, {"name": name, "settings": settings, "result": result, "versions": _versions()})
   made = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
-  current = {c["name"]: c for c in made if c["settings"]["weights_sha256"] == task.weights_sha256}
+  current = {c["name"]: c for c in made if c["settings"].get("model_sha256") == task.model_sha256}
   model = {"step": trained.step, "weights_sha256": task.weights_sha256, **task.description}
   outputs.write_json(folder / "results.json", {"model": model, "cells": current})
   text = page.page(model, current)
   (folder / "README.md").write_text(text)
-  print(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of these weights")
+  say(f"wrote {folder / 'README.md'} and results.json: {len(current)} cells of this model")
 
 
 if __name__ == "__main__":
-  arguments = options.parse(Args, sys.argv[1:], "paper")
-  cli.run(lambda: main(arguments), options=options.names(Args))
+  cli.run(lambda: main(options.parse(Args, sys.argv[1:], "paper")), options=options.names(Args))

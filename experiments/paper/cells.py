@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
+from ddim_jax import console
 from ddim_jax.runs import quality
 from experiments.paper import figures
 from experiments.paper.study import SIGMA_HAT, Task, eta_of
@@ -44,7 +44,12 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _judged(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
-  return settings | {"judge": task.judge.name, "judge_sha256": task.judge.sha256}
+  judge = {"judge": task.judge.name, "judge_sha256": task.judge.sha256}
+  return settings | judge | {"training": quality.identity(task.training)}
+
+
+def _tested(task: Task, num: int, settings: dict[str, Any]) -> dict[str, Any]:
+  return settings | {"num": num, "test": quality.identity(task.test, num)}
 
 
 def _table1(task: Task, row: str, S: int, num: int, settings: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def _table1(task: Task, row: str, S: int, num: int, settings: Callable[[], dict[
   seen = quality.load(partial) if partial.exists() else None
   size, draw, _ = task.sampler(row, S)
   done, saved = (seen.moments.num if seen else 0), time.monotonic()
-  with tqdm.tqdm(total=num, initial=done, unit="image", dynamic_ncols=True) as bar:
+  with console.bar(total=num, initial=done, unit="image") as bar:
     for start in range(done, num, size):
       images = draw(np.arange(start, start + size), eta_of(row))[: num - start]
       seen = quality.add(seen, *task.judge.look(images))
@@ -95,14 +100,18 @@ def plan(
   def add(name: str, make: Callable[..., dict[str, Any]], settings: dict[str, Any], *arguments) -> None:
     cells[name] = Cell(lambda: settings, lambda: make(task, *arguments))
 
+  def add_tested(name: str, make: Callable[..., dict[str, Any]], num: int, *arguments, **settings) -> None:
+    decides = functools.partial(_tested, task, num, task.settings(*arguments, **settings))
+    cells[name] = Cell(decides, lambda: make(task, *arguments, num))
+
   common = task.settings(steps=list(steps), spacing=task.spacing)
   add("figure3", figures.figure3, common | {"rows": rows}, rows, steps)
   add("figure4", figures.figure4, common | {"at_once": task.at_once}, steps)
   add("figure5", figures.figure5, common, steps)
   add("figure6", figures.figure6, task.settings(task.trained.own_steps))
-  add("levels", figures.levels, task.settings(num=num_test), num_test)
+  add_tested("levels", figures.levels, num_test)
   for S in inversion_steps:
-    add(f"table2/S={S}", figures.table2, task.settings(S, num=num_test, clip=False), S, num_test)
+    add_tested(f"table2/S={S}", figures.table2, num_test, S, clip=False)
   for S in sorted(steps):
     for row in rows:
       count = num_long if S > 100 else num
@@ -110,5 +119,5 @@ def plan(
       settings = functools.partial(_judged, task, levels)
       make = functools.partial(_table1, task, row, S, count, settings)
       cells[f"table1/{row}/S={S}"] = Cell(settings, make)
-  add("bits", figures.bits, task.settings(num=num_bits, clip=True), num_bits)
+  add_tested("bits", figures.bits, num_bits, clip=True)
   return cells

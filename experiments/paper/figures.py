@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 import ddim_jax
-from ddim_jax import data, likelihood, metrics, plots
+from ddim_jax import console, data, likelihood, metrics, plots
 from ddim_jax.commands import sequences
 from ddim_jax.models import drawing, roundtrip
 from ddim_jax.seeds import key_of
@@ -100,7 +99,7 @@ def _batches(task: Task, num: int):
   """``(images: u8[B, ...], labels, valid)`` of the test split, all batches of one size."""
   num = min(num, task.test.size)
   size = min(task.at_once, num)
-  for start in tqdm.tqdm(range(0, num, size), unit="batch", dynamic_ncols=True):
+  for start in console.bar(iterable=range(0, num, size), unit="batch"):
     images, labels = task.test.read(np.arange(start, start + size) % task.test.size)
     yield images, labels if task.trained.classes else None, min(size, num - start)
 

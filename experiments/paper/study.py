@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from ddim_jax import checkpoints, data
+from ddim_jax.console import say
 from ddim_jax.models import Model, build, datasets, drawing, tables
 from ddim_jax.runs import quality
 
@@ -37,6 +39,9 @@ class Task:
     for name in sorted(leaves):
       content.update(name.encode() + np.ascontiguousarray(leaves[name]).tobytes())
     self.weights_sha256 = content.hexdigest()
+    self.model_sha256 = hashlib.sha256(
+      json.dumps([self.description, trained.shape, trained.classes, trained.scaling]).encode()
+    ).hexdigest()
     self._printed: set[int] = set()
     self._draws: dict[tuple[str, int, int], tuple[int, drawing.Draw]] = {}
 
@@ -53,10 +58,14 @@ class Task:
     return quality.judge(self.trained.shape[-1], self.trained.config.data.data, self._inception, self._clean)
 
   @functools.cached_property
+  def training(self) -> data.Source:
+    """The training images."""
+    return datasets.open_data(self.trained.config.data)
+
+  @functools.cached_property
   def reference(self) -> quality.Seen:
-    """What the judge sees in the training images."""
-    source = datasets.open_data(self.trained.config.data)
-    return quality.reference(source, self.judge, self.folder)
+    """What the judge sees in them."""
+    return quality.reference(self.training, self.judge, self.folder)
 
   @functools.cached_property
   def test(self) -> data.Source:
@@ -70,7 +79,7 @@ class Task:
   def print_levels(self, S: int) -> None:
     """Prints the levels visited in S steps, the first time it is asked."""
     if S not in self._printed:
-      print(f"S = {S}, {self.spacing}: levels {' '.join(map(str, self.levels(S)))}", flush=True)
+      say(f"S = {S}, {self.spacing}: levels {' '.join(map(str, self.levels(S)))}")
       self._printed.add(S)
 
   def sampler(self, row: str, S: int, num: int | None = None) -> tuple[int, drawing.Draw, np.ndarray]:
@@ -86,6 +95,7 @@ class Task:
     return *self._draws[solver, S, at_once], ts
 
   def settings(self, S: int | None = None, **others) -> dict[str, Any]:
-    """What decides every cell: weights, seed, levels; and what is given."""
+    """What decides every cell: weights, model, seed, levels; and what is given."""
     levels = {} if S is None else {"S": S, "levels": self.levels(S).tolist(), "spacing": self.spacing}
-    return {"weights_sha256": self.weights_sha256, "seed": self.seed, **levels, **others}
+    model = {"weights_sha256": self.weights_sha256, "model_sha256": self.model_sha256}
+    return {**model, "seed": self.seed, **levels, **others}

@@ -25,9 +25,15 @@ WORDS = {
 """What a refusal speaks of where it is not the option itself."""
 
 
-def tiny(workdir):
+MODES = ("float32", "bfloat16", "x64")
+"""Types of the network's computation; and 64 bits allowed."""
+
+
+def tiny(workdir, mode):
   args = presets.digits()
   small = {"channels": 8, "multipliers": (1,), "blocks": 1, "attention": (), "groups": 4}
+  if mode == "bfloat16":
+    small["dtype"] = mode
   optimisation = dataclasses.replace(args.optimisation, batch_size=4, warmup=1)
   run = dataclasses.replace(args.run, workdir=workdir, steps=2, sample_every=0, save_every=9)
   return dataclasses.replace(
@@ -55,21 +61,23 @@ def values(hint):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("section", ["run", "data", "network", "diffusion", "optimisation"])
 def test_any_value_trains_two_steps_or_is_refused_by_name_before_data_are_read(
-  section, tmp_path, monkeypatch
+  section, mode, tmp_path, monkeypatch
 ):
-  rng, read = np.random.default_rng(0), []
+  rng, read = np.random.default_rng(MODES.index(mode)), []
   pixels, labels = rng.integers(0, 256, (8, 8, 8, 1), np.uint8), np.arange(8, dtype=np.int32) % 2
   source = data.in_memory("tiny", pixels, labels, ("a", "b"))
   monkeypatch.setattr(train_model.datasets, "open_data", lambda data, **_: read.append(data) or source)
   monkeypatch.setattr(train_model, "outlook", lambda *_: [])  # it measures the machine
-  kind = getattr(tiny(tmp_path), section)
+  kind = getattr(tiny(tmp_path, mode), section)
   hints = typing.get_type_hints(type(kind), include_extras=True)
   cases = [(name, value) for name in hints if name not in ELSEWHERE for value in values(hints[name])]
   cases = [cases[i] for i in rng.permutation(len(cases))[:TRIED]]
   accepted, refused = [], 0
-  with monkeypatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+  standard, wide = jax.numpy_dtype_promotion("standard"), jax.enable_x64(mode == "x64")
+  with monkeypatch.context() as patch, standard, wide:
 
     class Reached(Exception):
       pass
@@ -79,7 +87,7 @@ def test_any_value_trains_two_steps_or_is_refused_by_name_before_data_are_read(
 
     patch.setattr(train_model, "fit", reached)
     for name, value in cases:
-      args = tiny(tmp_path)
+      args = tiny(tmp_path, mode)
       args = dataclasses.replace(args, **{section: dataclasses.replace(kind, **{name: value})})
       read.clear()
       began = time.process_time()
@@ -99,7 +107,7 @@ def test_any_value_trains_two_steps_or_is_refused_by_name_before_data_are_read(
     name, args = accepted[index]
     workdir = tmp_path / str(number)
     args = dataclasses.replace(args, run=dataclasses.replace(args.run, workdir=workdir, steps=2))
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(mode == "x64"):
       try:
         assert train_model.train(args) == 0, name
       except ValueError as error:  # what depends on the machine or the images

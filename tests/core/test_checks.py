@@ -10,7 +10,7 @@ import ddim_jax
 from ddim_jax import timesteps
 
 LINEAR, JSD = ddim_jax.linear_schedule(100), ddim_jax.jsd_schedule(100)
-X = jnp.ones((2, 3))
+X = jnp.ones((2, 3), jnp.float32)
 DENOISE = ddim_jax.as_denoiser(lambda x, t: x, LINEAR)
 KEY = jax.random.key(0)
 

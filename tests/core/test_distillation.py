@@ -36,7 +36,7 @@ def test_for_normal_data_one_step_is_the_teachers_steps(levels):
   ratio = np.sqrt((1 - last) / (1 - first))
   paper = (x - ratio * np.asarray(x_t)) / (np.sqrt(last) - ratio * np.sqrt(first))
   np.testing.assert_allclose(x0, paper, atol=1e-5)
-  eps = (x_t - np.sqrt(first) * np.asarray(x0)) / np.sqrt(1 - first)
+  eps = (np.asarray(x_t) - np.sqrt(first) * np.asarray(x0)) / np.sqrt(1 - first)
   reached = ddim_jax.ddim_step(
     SCHEDULE, ddim_jax.Prediction(x0, jnp.asarray(eps, jnp.float32)), levels[0], levels[-1]
   )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ddim_jax
-from ddim_jax import data, timesteps
+from ddim_jax import data, scaling, timesteps
 from ddim_jax.models import build, config
 from ddim_jax.seeds import key_of
 
@@ -187,3 +187,123 @@ def test_a_configuration_makes_a_network_or_is_refused_by_name(draw):
   assert shapes.shape == (1, 8, 8, 1)
   assert shapes.dtype == jnp.float32
   assert {leaf.dtype for leaf in jax.tree.leaves(model.template())} == {np.dtype("float32")}
+
+
+@few
+@given(
+  DTYPES,
+  st.one_of(st.floats(-4, 8, width=16), st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf])),
+  st.integers(1, T),
+)
+def test_guidance_is_a_line_through_both_predictions_or_refused(dtype, weight, t):
+  schedule = SCHEDULES[0](T)
+  x, one, other = (
+    jax.random.normal(key, (2, 4), jnp.float32).astype(dtype) for key in jax.random.split(key_of(2), 3)
+  )
+  conditional, without = (
+    ddim_jax.as_denoiser(lambda x, t, out=out: out, schedule, ddim_jax.X0) for out in (one, other)
+  )
+  if not math.isfinite(weight):
+    with pytest.raises(ValueError, match="weight must be finite"):
+      ddim_jax.guide(conditional, without, schedule, weight)
+    return
+  got = ddim_jax.guide(conditional, without, schedule, weight)(x, t)
+  size = 64 * float(jnp.finfo(dtype).eps) * (1 + abs(weight))
+  np.testing.assert_allclose(wide(got.x0), wide(other) + weight * (wide(one) - wide(other)), atol=size)
+  assert {part.dtype for part in got} == {jnp.dtype(dtype)}
+
+
+@few
+@given(st.sampled_from(SCHEDULES), LEVELS, LEVELS, DTYPES)
+def test_more_noise_has_the_variance_of_its_level_or_is_refused(schedule, t, s, dtype):
+  schedule, one = schedule(T), jnp.ones((2, 3), dtype)
+  if not (valid(t) and valid(s)):
+    with pytest.raises(ValueError, match="must be in"):
+      ddim_jax.renoise(schedule, one, one, t, s)
+    return
+  kept, added = (wide(ddim_jax.renoise(schedule, a, b, t, s)) for a, b in ((one, 0 * one), (0 * one, one)))
+  _, before = ddim_jax.schedules.coefficients(schedule, t, jnp.ones((), jnp.float32))
+  _, after = ddim_jax.schedules.coefficients(schedule, s, jnp.ones((), jnp.float32))
+  wanted = wide(after) ** 2 if s > t else wide(before) ** 2
+  slack = 16 * float(jnp.finfo(dtype).eps)
+  np.testing.assert_allclose(kept**2 * wide(before) ** 2 + added**2, np.full((2, 3), wanted), atol=slack)
+
+
+@few
+@given(
+  st.sampled_from([timesteps.karras, timesteps.log_snr]), st.sampled_from(SCHEDULES), st.integers(-1, T + 1),
+  st.one_of(st.floats(1e-6, 1e18), st.sampled_from([0.0, -1.0, 7.0, math.nan, math.inf])),
+)  # fmt: skip
+def test_real_levels_decrease_to_0_or_are_refused(spacing, schedule, steps, rho):
+  options = {"rho": rho} if spacing is timesteps.karras else {}
+  try:
+    ts = spacing(schedule(T), steps, **options)
+  except ValueError as error:
+    assert not 1 <= steps <= T or (options and not 0.1 < rho < 1e12), error
+    return
+  assert len(ts) == steps + 1
+  assert (ts[0], ts[-1]) == (T, 0)
+  assert np.all(np.diff(ts) < 0)
+
+
+@few
+@given(st.lists(st.one_of(st.floats(-0.1, 1.1), st.sampled_from([0.0, 1.0, math.nan])), max_size=4))
+def test_any_betas_are_a_schedule_or_refused(betas):
+  try:
+    schedule = ddim_jax.from_betas(betas)
+  except ValueError:
+    assert not betas or not all(0 < b < 1 for b in betas[:-1]) or not 0 < betas[-1] <= 1
+    return
+  expected = np.cumprod(1 - np.array(betas))
+  np.testing.assert_allclose(schedule.alpha_bar[1:], expected, atol=2e-6)
+  assert np.all(np.diff(wide(schedule.log_snr)) <= 0)
+  assert np.all(np.isfinite(schedule.log_snr))
+
+
+@few
+@given(
+  st.sampled_from(["uint8", "uint16", "int16", "float16", "float32"]),
+  st.floats(-70000, 70000, width=32), st.floats(-70000, 70000, width=32), st.integers(0, 99),
+)  # fmt: skip
+def test_stored_values_go_there_and_back(dtype, low, high, seed):
+  try:
+    made = scaling.from_limits(low, high, dtype)
+  except ValueError:
+    assert not low < high
+    return
+  ends = np.iinfo(dtype) if np.dtype(dtype).kind != "f" else np.finfo(dtype)
+  bottom, top = max(low, float(ends.min)), min(high, float(ends.max))
+  if bottom >= top:
+    return
+  values = np.random.default_rng(seed).uniform(bottom, top, (5, 1))
+  values = np.clip(np.round(values) if np.dtype(dtype).kind != "f" else values, bottom, top).astype(dtype)
+  back = made.to_values(made.to_data(values))
+  assert back.dtype == dtype
+  rounding = 1e-6 * (abs(low) + abs(high)) + 0.5 * (np.dtype(dtype).kind != "f")
+  np.testing.assert_allclose(
+    wide(back), wide(values), atol=rounding, rtol=2e-3 if dtype == "float16" else 1e-6
+  )
+
+
+@pytest.mark.slow
+@few
+@given(st.lists(st.integers(-2, 5), min_size=2, max_size=2), st.sampled_from([np.int32, np.int64, np.uint8]))
+def test_labels_are_classes_or_refused(labels, dtype):
+  network = ddim_jax.UNet(
+    channels=8,
+    multipliers=(1,),
+    blocks=0,
+    attention=(),
+    groups=4,
+    out_channels=1,
+    num_classes=3,
+    middle=False,
+  )
+  given_labels = np.array(labels).astype(dtype)
+  x, numbers = jnp.zeros((2, 4, 4, 1), jnp.float32), jnp.asarray(given_labels)
+  apply = lambda: jax.eval_shape(lambda: network.init(key_of(0), x, 1, numbers))
+  if all(0 <= label <= 3 for label in given_labels.tolist()):
+    apply()
+    return
+  with pytest.raises(ValueError, match=r"labels must be in \[0, 3\]"):
+    apply()

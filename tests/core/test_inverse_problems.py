@@ -117,7 +117,7 @@ def test_resampling_comes_close_to_the_exact_posterior():
 
 
 def test_repaint_goes_down_as_its_solver_and_up_as_the_forward_process():
-  solver, x, z = ddim_jax.ddim(0.5), X, jax.random.normal(jax.random.key(1), X.shape)
+  solver, x, z = ddim_jax.ddim(0.5), X, jax.random.normal(jax.random.key(1), X.shape, jnp.float32)
   both = inverse_problems.repaint(solver)
   down, _, prediction = solver.step(DENOISE, SCHEDULE, (), x, 500, 300, z)
   x_s, carry, seen = both.step(DENOISE, SCHEDULE, both.init(x), x, 500, 300, z)
@@ -163,7 +163,7 @@ def test_refusals():
     ddim_jax.constrain(DENOISE, X, OPERATORS["super_resolution"], SCHEDULE)(X, 5)
   with pytest.raises(ValueError, match="H and W multiples"):
     inverse_problems.super_resolution(3).apply(X)
-  with pytest.raises(ValueError, match="factor must be a positive integer, got 0"):
+  with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
     inverse_problems.super_resolution(0)
   with pytest.raises(ValueError, match="not all be 0"):
     inverse_problems.colourisation((0.0,))

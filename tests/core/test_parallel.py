@@ -19,7 +19,7 @@ TS = timesteps.uniform(1000, S)
 
 def mixture(x, t):
   """E[eps | x_t] of data at +-0.5 with a spread of 0.1: a network that is far from linear."""
-  alpha_bar = SCHEDULE.alpha_bar[t]
+  alpha_bar = SCHEDULE.alpha_bar[t].astype(x.dtype)
   variance = alpha_bar * 0.01 + 1 - alpha_bar
   likely = jax.nn.sigmoid(2 * jnp.sqrt(alpha_bar) * 0.5 * x / variance)
   at = lambda mean: oracles.gaussian_eps(x, alpha_bar, mean, 0.01)

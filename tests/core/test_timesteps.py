@@ -137,7 +137,7 @@ def test_the_others_refuse():
       spacing(schedule, 0)
     with pytest.raises(ValueError, match="asked for 11 steps out of 10 levels"):
       spacing(schedule, 11)
-  with pytest.raises(ValueError, match="rho must be positive, got 0"):
+  with pytest.raises(ValueError, match="rho must be positive and finite, got 0"):
     timesteps.karras(schedule, 5, rho=0)
   for ts, length in (([3, 0], 0), ([3], 5), ([[3, 0]], 5)):
     with pytest.raises(ValueError, match="ts must be a vector"):

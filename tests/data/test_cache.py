@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ddim_jax import data
-from ddim_jax.data import pictures
+from ddim_jax.data import pictures, tiff
 from tests.conftest import ROOT
 from tests.data import corpus
 
@@ -96,6 +96,37 @@ def test_what_decides_the_pixels_is_part_of_the_name(folder, tmp_path, options, 
   np.testing.assert_array_equal(
     pixels(source), pixels(data.load_folder(folder, **({"image_size": 8} | options)))
   )
+
+
+def deep(folder):
+  """Pictures of three 16-bit channels, which only ``tifffile`` reads, among others."""
+  tifffile = pytest.importorskip("tifffile")
+  tifffile.imwrite(folder / "deep.tif", np.uint16(corpus.RGB) * 257, photometric="rgb")
+
+
+@pytest.mark.parametrize("change", ["tifffile installed", "another Pillow", "AVIF added"])
+def test_what_can_be_read_now_is_part_of_the_name(folder, tmp_path, change, monkeypatch, decoded):
+  """What could not be read before is not left out for ever, nor is what has become of it then."""
+  deep(folder)
+  options = {
+    "image_size": 8,
+    "bits": 16,
+    "values": (0, 65535),
+    "skip_broken": True,
+    "cache": tmp_path / "cache",
+  }
+  with monkeypatch.context() as before:
+    if change == "tifffile installed":
+      before.setattr(tiff, "available", lambda: False)
+    elif change == "another Pillow":
+      before.setattr(pictures.PIL, "__version__", "11.0")
+    else:
+      before.setattr(pictures, "formats", lambda: ("PNG", "TIFF"))
+    first = data.load_folder(folder, **options)
+  assert first.size == (6 if change == "tifffile installed" else 7)
+  number = len(decoded)
+  assert data.load_folder(folder, **options).size == 7
+  assert len(decoded) == number + 7
 
 
 @pytest.mark.parametrize("damage", ["short", "gone", "no json", "other json"])

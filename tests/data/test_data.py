@@ -40,7 +40,35 @@ def test_cifar10_from_a_hand_placed_archive(cifar_dir, caplog):
     assert found == {(int(r[0]), i.tobytes()) for r, i in zip(rows, planes, strict=True)}
 
 
-@pytest.mark.parametrize("damage", [None, "cut", "other", "folder"])
+def archived(kept, **arrays):
+  np.savez(kept, **dict(np.load(kept)) | arrays)
+
+
+DAMAGE = {
+  None: lambda kept: None,
+  "cut": lambda kept: kept.write_bytes(kept.read_bytes()[:1000]),
+  "empty": lambda kept: kept.write_bytes(b""),
+  "flipped": lambda kept: kept.write_bytes(bytes(b ^ (i == 9000) for i, b in enumerate(kept.read_bytes()))),
+  "text": lambda kept: kept.write_text("nothing of the kind"),
+  "another kind of file": lambda kept: kept.write_bytes(corpus_of_array()),
+  "fewer images": lambda kept: archived(kept, images=np.zeros((5, 8, 8, 1), np.uint8)),
+  "fewer labels": lambda kept: archived(kept, labels=np.zeros(5, np.int32)),
+  "of other records": lambda kept: archived(kept, identity="[]"),
+  "of an earlier version": lambda kept: np.savez(
+    kept, **{k: v for k, v in np.load(kept).items() if k != "identity"}
+  ),
+  "no labels": lambda kept: np.savez(kept, images=np.load(kept)["images"]),
+  "folder": lambda kept: (kept.unlink(), kept.mkdir()),
+}
+
+
+def corpus_of_array():
+  buffer = io.BytesIO()
+  np.save(buffer, np.zeros((5, 8, 8, 1), np.uint8))
+  return buffer.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_second_start_decodes_nothing(data_dir, tmp_path, monkeypatch, damage):
   """And decodes again where what it finds is not that."""
   data.load_builtin("digits", "train", data_dir)
@@ -49,13 +77,7 @@ def test_a_second_start_decodes_nothing(data_dir, tmp_path, monkeypatch, damage)
     left.unlink()
   first = data.load_builtin("digits", "train", tmp_path)
   (kept,) = tmp_path.rglob("decoded-train.npz")
-  if damage == "cut":
-    kept.write_bytes(kept.read_bytes()[:1000])
-  elif damage == "other":
-    np.savez(kept, images=np.zeros((5, 8, 8, 1), np.uint8), labels=np.zeros(5, np.int32))
-  elif damage == "folder":
-    kept.unlink()
-    kept.mkdir()
+  DAMAGE[damage](kept)
   times, resize = [], prepared.resize
   monkeypatch.setattr(prepared, "resize", lambda *given: times.append(1) or resize(*given))
   again = data.load_builtin("digits", "train", tmp_path)
@@ -63,6 +85,25 @@ def test_a_second_start_decodes_nothing(data_dir, tmp_path, monkeypatch, damage)
   rows = np.arange(first.size)
   for a, b in zip(first.read(rows), again.read(rows), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+def test_other_records_of_the_same_shape_are_noticed(tmp_path):
+  """As when a prepared data set is copied over another."""
+  folders = []
+  for seed in (0, 1):
+    manual = tmp_path / str(seed) / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    cifar_archive(manual / "cifar-10-binary.tar.gz", seed=seed)
+    folders.append(tmp_path / str(seed))
+  first, second = (data.load_builtin("cifar10", "train", folder) for folder in folders)
+  rows = np.arange(first.size)
+  assert not np.array_equal(first.read(rows)[0], second.read(rows)[0])
+  for record in folders[1].rglob("*array_record*"):
+    shutil.copy2(record, folders[0] / record.relative_to(folders[1]))
+  for got, expected in zip(
+    data.load_builtin("cifar10", "train", folders[0]).read(rows), second.read(rows), strict=True
+  ):
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("damage", ["short", "label", "missing"])

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,6 +68,25 @@ def test_folders_that_the_library_can_load(tmp_path):
   source = data.load_hf(tmp_path / "pets")
   assert source.classes == ("cat", "dog")
   np.testing.assert_array_equal(source.read(np.array([2]))[0][0], corpus.RGB)
+
+
+@pytest.mark.parametrize("change", [None, "replaced", "in secret"])
+def test_pictures_beside_a_table_are_noticed_when_they_change(tmp_path, change):
+  """A table of a folder holds the paths of its pictures alone."""
+  folder = tmp_path / "pets"
+  folder.mkdir()
+  for i in range(3):
+    Image.fromarray(corpus.RGB + np.uint8(i)).save(folder / f"{i}.png")
+  rows, options = np.arange(3), {"cache": tmp_path / "cache"}
+  before = data.load_hf(folder, 8, **options).read(rows)[0]
+  path, status = folder / "1.png", (folder / "1.png").stat()
+  if change is not None:
+    Image.fromarray(corpus.RGB[::-1]).save(path)
+  if change == "in secret":
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+  again, expected = (data.load_hf(folder, 8, **given).read(rows)[0] for given in (options, {}))
+  np.testing.assert_array_equal(again, expected)
+  assert np.array_equal(again, before) == (change is None)
 
 
 def test_broken_rows_are_named_or_skipped(tmp_path):

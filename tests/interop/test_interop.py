@@ -93,7 +93,7 @@ def test_ddim_images_equal_diffusers(pair, config):
   loaded = interop.load_diffusers(folder, scheduler=dict(scheduler.config) | {"_class_name": "DDIMScheduler"})
   np.testing.assert_allclose(loaded.schedule.alpha_bar[1:], scheduler.alphas_cumprod, rtol=2e-4, atol=1e-7)
   S = 20 if config.get("timestep_spacing") != "trailing" else 30  # 30 does not divide 1000
-  x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3))
+  x_T = jax.random.normal(jax.random.key(5), (2, 8, 8, 3), jnp.float32)
   expected = their_images(network, scheduler, S, x_T)
   images = our_images(interop.like_diffusers(loaded, S), S, x_T, jax.random.key(0))
   assert np.abs(images - expected).max() <= 1e-4 * max(1, np.abs(expected).max())

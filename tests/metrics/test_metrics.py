@@ -225,7 +225,7 @@ def test_only_bytes_are_looked_at(look, traced):
 
 def test_reconstructions_are_floats_and_finite():
   images = np.zeros((2, 4, 4, 3), np.float32)
-  with pytest.raises(ValueError, match="must be floating point"):
+  with pytest.raises(ValueError, match="must be a non-empty floating-point"):
     metrics.reconstruction_error(images.astype(np.uint8), images)
   with pytest.raises(ValueError, match="must be finite"):
     metrics.reconstruction_error(images, images * np.nan)

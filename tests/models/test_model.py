@@ -129,7 +129,7 @@ def test_sample_is_the_librarys_sample(counting):
 
 def test_the_denoiser_works_under_jit_vmap_and_grad(counting):
   model, _ = counting
-  x, t = jnp.ones((2, *SHAPE)), jnp.int32(500)
+  x, t = jnp.ones((2, *SHAPE), jnp.float32), jnp.int32(500)
   plain = model.denoiser(label="class 4", clip=False)(x, t)
   jitted = jax.jit(lambda model, x: model.denoiser(label=4, clip=False)(x, t))(model, x)
   np.testing.assert_allclose(plain.x0, jitted.x0, rtol=1e-6)
@@ -137,8 +137,8 @@ def test_the_denoiser_works_under_jit_vmap_and_grad(counting):
   np.testing.assert_allclose(each, plain.x0, rtol=1e-6)
   slope = jax.grad(lambda x: model.denoiser(label=4, clip=False)(x, t).x0.sum())(x)
   alpha, sigma = (
-    model.schedule.alpha[500],
-    model.schedule.sigma[500],
+    float(model.schedule.alpha[500]),
+    float(model.schedule.sigma[500]),
   )  # x0 = (x - sigma * (x * scale + c)) / alpha
   np.testing.assert_allclose(
     slope, np.full(x.shape, (1 - sigma * model.params["scale"][4]) / alpha), rtol=1e-5

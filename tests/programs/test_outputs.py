@@ -64,6 +64,28 @@ def test_other_settings_are_refused(tmp_path):
     outputs.write_files(tmp_path / "x", 2, 2, counting_draw()[1], SETTINGS | {"seed": 1})
 
 
+OTHERS = {
+  "another model": {"model_crc32": 2},
+  "another number of steps": {"levels": [9, 4, 0]},
+  "a condition": {"condition": [1.0]},
+  "no seed": {"seed": None},
+  "a longer list": {"levels": [9, 0, 0]},
+}
+
+
+@pytest.mark.parametrize("change", OTHERS)
+@pytest.mark.parametrize("added", [True, False])
+def test_no_images_of_two_kinds_come_together(change, added, tmp_path):
+  """Whatever is said now and was not before, or the other way round."""
+  first, second = SETTINGS, SETTINGS | OTHERS[change]
+  first, second = (first, second) if added else (second, first)
+  outputs.write_files(tmp_path / "x", 2, 2, counting_draw()[1], first)
+  before = sorted(path.name for path in (tmp_path / "x").iterdir())
+  with pytest.raises(ValueError, match=f"begun with {next(iter(OTHERS[change]))} .*: choose another out"):
+    outputs.write_files(tmp_path / "x", 4, 2, counting_draw()[1], second)
+  assert sorted(path.name for path in (tmp_path / "x").iterdir()) == before
+
+
 def test_images_of_unknown_origin_are_refused(tmp_path):
   np.savez(tmp_path / "x.npz", np.zeros(3))
   with pytest.raises(ValueError, match="images without"):

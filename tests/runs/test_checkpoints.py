@@ -1,5 +1,6 @@
 import functools
 import itertools
+import time
 
 import chex
 import jax
@@ -43,6 +44,23 @@ def test_a_save_is_a_snapshot(tmp_path):
     checkpoints.save(manager, 1, state, CONFIG)
     state["x"][:] = 5  # what donation does to the buffer
   assert np.all(checkpoints.restore_latest(tmp_path / "c").arrays["x"] == 1)
+
+
+@pytest.mark.parametrize("jump", [10.0, 1300.0, 1e4, 6e5, 1.8e9, -10.0, -6e5, -1.8e9])
+def test_a_clock_that_jumps_in_the_middle_of_a_save_does_not_end_it(tmp_path, monkeypatch, jump):
+  """Up to one that is set for the first time since 1970."""
+  now, off = time.time, [0.0]
+  monkeypatch.setattr(time, "time", lambda: now() + off[0])
+  written = np.random.default_rng(0).random(4_000_000)
+  with checkpoints.open_manager(tmp_path / "c") as manager:
+    checkpoints.save(manager, 1, {"x": np.zeros(3)}, CONFIG)
+    checkpoints.save(manager, 2, {"x": written}, CONFIG)
+    off[0] = jump
+    manager.wait_until_finished()
+    checkpoints.save(manager, 3, {"x": np.zeros(3)}, CONFIG)
+    off[0] = 0.0
+  assert checkpoints.steps(tmp_path / "c") == [2, 3]
+  np.testing.assert_array_equal(checkpoints.restore_latest(tmp_path / "c", 2).arrays["x"], written)
 
 
 def test_a_flipped_byte_is_noticed(saved):

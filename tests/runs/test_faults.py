@@ -177,10 +177,7 @@ def test_a_second_run_in_the_folder_is_refused_and_changes_nothing(whole, tmp_pa
 
 
 def test_a_clock_that_jumps_changes_nothing(whole, tmp_path, monkeypatch, capfd):
-  """Back by a week, on by two: steps, limits and locks go by a clock that nobody sets.
-
-  Not in the middle of a save: Orbax then gives up that save, which ends the run as a full disk does.
-  """
+  """Back by a week, on by two: steps, limits and locks go by a clock that nobody sets."""
   now, off = time.time, [0.0]
   monkeypatch.setattr(time, "time", lambda: now() + off[0])
   monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))

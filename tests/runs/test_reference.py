@@ -56,6 +56,38 @@ def test_any_other_pixel_is_another_reference(judge, other, tmp_path):
   np.testing.assert_allclose(found.moments.mean, expected, rtol=1e-6)
 
 
+DAMAGE = {
+  "cut": lambda kept: kept.write_bytes(kept.read_bytes()[:200]),
+  "empty": lambda kept: kept.write_bytes(b""),
+  "text": lambda kept: kept.write_text("no archive"),
+  "flipped": lambda kept: kept.write_bytes(bytes(b ^ (i == 300) for i, b in enumerate(kept.read_bytes()))),
+  "of other arrays": lambda kept: np.savez(kept, count=3),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_reference_is_made_again(judge, damage, tmp_path):
+  seer, shown = judge
+  first = quality.reference(source(PIXELS), seer, tmp_path)
+  (kept,) = tmp_path.iterdir()
+  DAMAGE[damage](kept)
+  for _ in range(2):
+    again = quality.reference(source(PIXELS), seer, tmp_path)
+    np.testing.assert_array_equal(first.moments.scatter, again.moments.scatter)
+  assert sum(shown) == 2 * 300
+
+
+@pytest.mark.parametrize(
+  "other", [{"name": "FID"}, {"name": "FID (clean-fid resizing)"}, {"sha256": "1" * 64}, {"sha256": ""}]
+)
+def test_another_judge_has_another_reference(judge, other, tmp_path):
+  seer, shown = judge
+  quality.reference(source(PIXELS), seer, tmp_path)
+  quality.reference(source(PIXELS), seer._replace(**other), tmp_path)
+  assert sum(shown) == 2 * 300
+  assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.slow
 def test_a_model_of_nan_is_never_the_best(tmp_path):
   pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)

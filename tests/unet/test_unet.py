@@ -249,6 +249,26 @@ def test_devices_that_share_a_batch_exchange_nothing(exchanges, conv):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("axes", [("batch",), (None, "batch"), ("batch", "more")])
+def test_vmap_over_axes_of_a_mesh_that_are_explicit(axes, inside):
+  """Over an axis that is sharded, over another than that, and over one of two."""
+  model = ddim_jax.UNet(**SMALL | {"channels": 8, "groups": 4})
+  variables = random_variables(model, (1, 8, 8, 3))
+  x = jax.random.normal(KEY, (4, 2, 8, 8, 3), jnp.float32)
+  each = lambda variables, x, t: model.apply(variables, x, t)
+  apply = jax.jit(jax.vmap(each, (None, 0, 0)))
+  t = jnp.arange(1, 5)
+  expected = apply(variables, x, t)
+  mesh = jax.make_mesh((2, 2), ("batch", "more"))
+  place = lambda tree, *axes: jax.device_put(tree, jax.NamedSharding(mesh, jax.P(*axes)))
+  with jax.set_mesh(mesh) if inside else contextlib.nullcontext():
+    got = apply(place(variables), place(x, *axes), place(t, axes[0]))
+  assert tuple(got.sharding.spec)[: len(axes)] == axes
+  np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [True, False])
 def test_sampling_on_a_mesh_with_explicit_axes(inside):
   """With the mesh set, or known from the arrays alone; network and sampler are not wrapped."""
   model, schedule = ddim_jax.UNet(**SMALL | {"channels": 8, "groups": 4}), ddim_jax.linear_schedule()
