@@ -22,12 +22,15 @@ def test_a_run_is_exported_measured_and_drawn_and_its_file_begins_the_next(run_h
   run_here("experiments.train_for_minutes", *begin, "--workdir", str(first))
   model = ddim_jax.load(first / "model.safetensors")
   assert (model.step, model.config.network.dtype, len(model.classes)) == (3, "float32", 10)
-  measured = json.loads((first / "measured.json").read_text())
-  assert measured["images"] == 3 * 8 and measured["began_with"] is None
-  assert list(measured["steps"]) == ["10"]  # of 12 levels
-  assert measured["steps"]["10"]["N"] == 12 and np.isfinite(measured["steps"]["10"]["frechet"])
+  about = json.loads((first / "about.json").read_text())
+  assert about["images"] == 3 * 8 and about["began_with"] is None
+  ((measured,),) = (
+    row.items() for row in json.loads((first / "evaluation.json").read_text())["rows"].values()
+  )
+  assert measured[0] == "10"  # of 12 levels
+  assert measured[1]["N"] == 12 and np.isfinite(measured[1]["frechet"])
   with Image.open(first / "samples.png") as picture:
-    assert picture.width == picture.height > 0  # a column for each class, ten of each
+    assert 0 < picture.width < picture.height < 1.1 * picture.width  # a column for each class, ten of each
   file = str(first / "model.safetensors")
   done = run_here(
     "experiments.train_for_minutes",
@@ -40,7 +43,7 @@ def test_a_run_is_exported_measured_and_drawn_and_its_file_begins_the_next(run_h
     "1e-12",
   )
   assert "FD-classifier (digits)" in done.stdout + done.stderr
-  assert json.loads((second / "measured.json").read_text())["began_with"] == file
+  assert json.loads((second / "about.json").read_text())["began_with"] == file
   again = ddim_jax.load(second / "model.safetensors")
   close = lambda a, b: np.testing.assert_allclose(b, a, atol=1e-3)
   jax.tree.map(close, model.params, again.params)  # it began with them and hardly moved
