@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ddim_jax.schedules import Schedule, check_T, from_betas
+from ddim_jax.checks import check_T
+from ddim_jax.schedules import Schedule, from_betas
 
 
 def linear_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:

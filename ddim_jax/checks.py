@@ -2,13 +2,52 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Level, Schedule, check_range, known
+
+def known(value: Any) -> np.ndarray | None:
+  """The value as a numpy array, or None where it is traced: what can be checked before a program runs."""
+  return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+  """Raises ValueError where a value that is not traced is outside ``[low, high]`` or NaN."""
+  values = known(value)
+  if values is not None and not np.all((values >= low) & (values <= high)):
+    allowed = f"at least {low:g}" if high == np.inf else f"in [{low:g}, {high:g}]"
+    raise ValueError(f"{name} must be {allowed}, got {values}")
+
+
+def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
+  """Raises ValueError unless levels that are not traced decrease strictly within [0, T], but for padding.
+
+  Padding, the last level repeated (`ddim_jax.timesteps.pad`), is allowed.
+  """
+  levels = known(ts)
+  if levels is None:
+    return
+  check_range(name, levels, 0, T)
+  change = np.diff(levels)
+  if np.any((change >= 0) & (levels[1:] != levels[-1])) or np.any(change > 0) or not np.any(change < 0):
+    raise ValueError(f"{name} must decrease strictly, got {levels.tolist()}")
+
+
+def finite_vector(name: str, values: ArrayLike) -> np.ndarray:
+  """The values in float64; ValueError unless they are a non-empty vector of finite numbers."""
+  values = np.asarray(values, np.float64)
+  if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
+    raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {values}")
+  return values
+
+
+def check_T(T: Any) -> int:
+  """``T`` as an int; ValueError unless it is a positive integer."""
+  if not isinstance(T, (int, np.integer)) or T < 1:
+    raise ValueError(f"T must be a positive integer, got {T!r}")
+  return int(T)
 
 
 def check_floating(name: str, value: Any) -> None:
@@ -16,22 +55,6 @@ def check_floating(name: str, value: Any) -> None:
   array = value if hasattr(value, "dtype") else np.asarray(value)
   if not jnp.issubdtype(array.dtype, jnp.floating):
     raise ValueError(f"{name} must be floating point in data units, got {array.dtype}{array.shape}")
-
-
-def check_arrays(schedule: Any, **arrays: Any) -> None:
-  """Raises ValueError unless the first is a Schedule, and the others floating point of one shape."""
-  check_schedule(schedule)
-  for name, array in arrays.items():
-    check_floating(name, array)
-  if len({np.shape(array) for array in arrays.values()}) > 1:
-    shapes = " and ".join(str(np.shape(array)) for array in arrays.values())
-    raise ValueError(f"{' and '.join(arrays)} must have the same shape, got {shapes}")
-
-
-def check_schedule(schedule: Any) -> None:
-  """Raises ValueError unless it is a Schedule, perhaps of traced numbers."""
-  if not isinstance(schedule, Schedule):
-    raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
 
 
 def check_number(name: str, value: Any) -> None:
@@ -63,25 +86,3 @@ def check_whole(name: str, value: Any, low: float, high: float) -> None:
   if not jnp.issubdtype(array.dtype, jnp.integer):
     raise ValueError(f"{name} must be an integer, got {value!r}")
   check_range(name, value, low, high)
-
-
-def checked(denoise: Any, schedule: Any) -> Any:
-  """The denoiser, which says so where it returns something else than a prediction.
-
-  Raises:
-    ValueError: If the arguments are something else, such as in another order.
-  """
-  check_schedule(schedule)
-  hint = "; ddim_jax.as_denoiser makes one of a network"
-  if isinstance(denoise, nn.Module) or not callable(denoise):
-    kind = type(denoise).__name__
-    raise ValueError(f"denoise must be a function (x_t, t) -> Prediction, got {kind}{hint}")  # noqa: TRY004
-
-  def call(x_t: jax.Array, t: Level) -> Prediction:
-    found = denoise(x_t, t)
-    if not isinstance(found, Prediction):
-      kind = "an array" if isinstance(found, jax.Array) else type(found).__name__
-      raise ValueError(f"denoise must return a Prediction, got {kind}{hint}")  # noqa: TRY004
-    return found
-
-  return call

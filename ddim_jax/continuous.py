@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.checks import check_finite, check_positive
-from ddim_jax.schedules import Schedule, check_range, coefficients, level_at
+from ddim_jax.checks import check_finite, check_positive, check_range
+from ddim_jax.schedules import Schedule, coefficients, level_at
 
 
 def log_normal_levels(

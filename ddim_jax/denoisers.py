@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.checks import check_floating, check_schedule, checked
+from ddim_jax.checks import check_floating, check_range, known
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
-from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, check_range, coefficients, known, wide
+from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, check_schedule, coefficients, wide
 
 
 class Denoiser(Protocol):
@@ -28,6 +28,28 @@ class Denoiser(Protocol):
       x_t: Samples at level ``t``, ``f32[B, ...]``.
       t: Their level in [1, T], ``i32[]`` or ``i32[B]``, or real where the network takes real levels. Traced.
     """
+
+
+def checked(denoise: Any, schedule: Any) -> Any:
+  """The denoiser, which says so where it returns something else than a prediction.
+
+  Raises:
+    ValueError: If the arguments are something else, such as in another order.
+  """
+  check_schedule(schedule)
+  hint = "; ddim_jax.as_denoiser makes one of a network"
+  if isinstance(denoise, nn.Module) or not callable(denoise):
+    kind = type(denoise).__name__
+    raise ValueError(f"denoise must be a function (x_t, t) -> Prediction, got {kind}{hint}")  # noqa: TRY004
+
+  def call(x_t: jax.Array, t: Level) -> Prediction:
+    found = denoise(x_t, t)
+    if not isinstance(found, Prediction):
+      kind = "an array" if isinstance(found, jax.Array) else type(found).__name__
+      raise ValueError(f"denoise must return a Prediction, got {kind}{hint}")  # noqa: TRY004
+    return found
+
+  return call
 
 
 def ends_in_noise(schedule: Schedule) -> bool:

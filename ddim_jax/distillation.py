@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_decreasing
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, V
 from ddim_jax.process import add_noise
-from ddim_jax.schedules import Schedule, check_decreasing, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 from ddim_jax.solvers import ddim_step
 from ddim_jax.training import Levels, Network, Weighting, split_each
 

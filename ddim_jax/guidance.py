@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_finite, checked
-from ddim_jax.denoisers import Denoiser
+from ddim_jax.checks import check_finite, check_range, known
+from ddim_jax.denoisers import Denoiser, checked
 from ddim_jax.parameterisation import Parameterisation, Prediction, V
-from ddim_jax.schedules import Level, Schedule, check_range, coefficients, known, log_snr_at
+from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
 
 
 def _weights(weight: ArrayLike, like: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_floating, check_whole, checked
-from ddim_jax.denoisers import Denoiser, with_x0
+from ddim_jax.checks import check_floating, check_whole
+from ddim_jax.denoisers import Denoiser, checked, with_x0
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
 from ddim_jax.schedules import Level, Schedule

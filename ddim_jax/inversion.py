@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_positive, check_whole
+from ddim_jax.checks import check_decreasing, check_positive, check_range, check_whole
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.sampling import check_chain, check_solver
-from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range, coefficients
+from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
 
 

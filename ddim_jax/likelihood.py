@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_whole
+from ddim_jax.checks import check_range, check_whole
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import add_noise
 from ddim_jax.sampling import check_chain
-from ddim_jax.schedules import Schedule, check_range, coefficients, log_snr_at, wide
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at, wide
 from ddim_jax.seeds import check_keys, draw_noise
 
 BIN = 2 / 255

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_decreasing, known
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import add_noise
 from ddim_jax.sampling import check_chain
-from ddim_jax.schedules import Schedule, check_decreasing, coefficients, known
+from ddim_jax.schedules import Schedule, coefficients
 from ddim_jax.seeds import check_keys, draw_noise
 from ddim_jax.solvers import ddim_step
 

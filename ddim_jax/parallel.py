@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_whole
+from ddim_jax.checks import check_decreasing, check_range, check_whole
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.sampling import check_chain, check_solver
-from ddim_jax.schedules import Level, Schedule, check_decreasing, check_range
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
 

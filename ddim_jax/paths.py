@@ -18,16 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_positive
-from ddim_jax.schedules import (
-  LOG_SNR_LIMIT,
-  Level,
-  Schedule,
-  check_T,
-  coefficients,
-  finite_vector,
-  log_snr_at,
-)
+from ddim_jax.checks import check_positive, check_T, finite_vector
+from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, coefficients, log_snr_at
 
 
 def from_alpha_sigma(alpha: ArrayLike, sigma: ArrayLike) -> Schedule:

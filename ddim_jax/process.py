@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.checks import check_arrays
-from ddim_jax.schedules import Level, Schedule, coefficients, fresh_noise
+from ddim_jax.schedules import Level, Schedule, check_arrays, coefficients, fresh_noise
 
 
 def add_noise(schedule: Schedule, x0: jax.Array, eps: jax.Array, t: Level) -> jax.Array:

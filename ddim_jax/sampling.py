@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_whole, checked
-from ddim_jax.denoisers import Denoiser
+from ddim_jax.checks import check_decreasing, check_range, check_whole
+from ddim_jax.denoisers import Denoiser, checked
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Schedule, check_decreasing, check_range, wide
+from ddim_jax.schedules import Schedule, wide
 from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_floating, check_range, finite_vector
+
 Level = ArrayLike
 """A noise level in [0, T], or one for each example: ``i32[]`` or ``i32[B]``, or real. Perhaps traced."""
 LOG_SNR_LIMIT = 80.0
@@ -61,31 +63,20 @@ def _alpha(log_snr: jax.Array) -> jax.Array:
   return jnp.exp(0.5 * jax.nn.log_sigmoid(log_snr))
 
 
-def known(value: Any) -> np.ndarray | None:
-  """The value as a numpy array, or None where it is traced: what can be checked before a program runs."""
-  return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+def check_schedule(schedule: Any) -> None:
+  """Raises ValueError unless it is a Schedule, perhaps of traced numbers."""
+  if not isinstance(schedule, Schedule):
+    raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
 
 
-def check_range(name: str, value: Any, low: float, high: float) -> None:
-  """Raises ValueError where a value that is not traced is outside ``[low, high]`` or NaN."""
-  values = known(value)
-  if values is not None and not np.all((values >= low) & (values <= high)):
-    allowed = f"at least {low:g}" if high == np.inf else f"in [{low:g}, {high:g}]"
-    raise ValueError(f"{name} must be {allowed}, got {values}")
-
-
-def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
-  """Raises ValueError unless levels that are not traced decrease strictly within [0, T], but for padding.
-
-  Padding, the last level repeated (`ddim_jax.timesteps.pad`), is allowed.
-  """
-  levels = known(ts)
-  if levels is None:
-    return
-  check_range(name, levels, 0, T)
-  change = np.diff(levels)
-  if np.any((change >= 0) & (levels[1:] != levels[-1])) or np.any(change > 0) or not np.any(change < 0):
-    raise ValueError(f"{name} must decrease strictly, got {levels.tolist()}")
+def check_arrays(schedule: Any, **arrays: Any) -> None:
+  """Raises ValueError unless the first is a Schedule, and the others floating point of one shape."""
+  check_schedule(schedule)
+  for name, array in arrays.items():
+    check_floating(name, array)
+  if len({np.shape(array) for array in arrays.values()}) > 1:
+    shapes = " and ".join(str(np.shape(array)) for array in arrays.values())
+    raise ValueError(f"{' and '.join(arrays)} must have the same shape, got {shapes}")
 
 
 def log_snr_at(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
@@ -181,14 +172,6 @@ def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
   return Schedule(jnp.asarray(log_snr))
 
 
-def finite_vector(name: str, values: ArrayLike) -> np.ndarray:
-  """The values in float64; ValueError unless they are a non-empty vector of finite numbers."""
-  values = np.asarray(values, np.float64)
-  if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
-    raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {values}")
-  return values
-
-
 def from_betas(betas: ArrayLike) -> Schedule:
   """Schedule from the variances added at each step, ``alpha_bar_t = prod_i (1 - beta_i)``.
 
@@ -225,13 +208,6 @@ def from_alpha_bar(alpha_bar: ArrayLike) -> Schedule:
     )
   with np.errstate(divide="ignore"):
     return _from_log_alpha_bar(np.log(alpha_bar))
-
-
-def check_T(T: Any) -> int:
-  """``T`` as an int; ValueError unless it is a positive integer."""
-  if not isinstance(T, (int, np.integer)) or T < 1:
-    raise ValueError(f"T must be a positive integer, got {T!r}")
-  return int(T)
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:

@@ -7,18 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_range
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import (
-  Level,
-  Schedule,
-  check_range,
-  coefficients,
-  fresh_noise,
-  log_snr_at,
-  safe_sqrt,
-  wide,
-)
+from ddim_jax.schedules import Level, Schedule, coefficients, fresh_noise, log_snr_at, safe_sqrt, wide
 from ddim_jax.solvers.base import Solver, Stepped, is_clean
 
 

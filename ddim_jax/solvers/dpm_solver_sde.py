@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_range, known
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.schedules import Level, Schedule, check_range, known
+from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers.base import Solver, Stepped, half_log_snr, is_unbounded, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 from ddim_jax.solvers.singlestep import half_way

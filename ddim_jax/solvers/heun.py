@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_range
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Level, Schedule, check_range, level_at, log_snr_at
+from ddim_jax.schedules import Level, Schedule, level_at, log_snr_at
 from ddim_jax.solvers.base import Solver, Stepped, check_order, is_unbounded, where_to_ask, with_mean_eps
 from ddim_jax.solvers.ddim import ddim_step
 

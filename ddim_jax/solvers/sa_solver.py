@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.checks import check_range
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.schedules import Level, Schedule, check_range, safe_sqrt, wide
+from ddim_jax.schedules import Level, Schedule, safe_sqrt, wide
 from ddim_jax.solvers.base import Limit, Solver, Stepped, half_log_snr, is_unbounded, moved, with_mean_x0
 from ddim_jax.solvers.ddim import ddim_step
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_range
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
-from ddim_jax.schedules import Level, Schedule, check_range, fresh_noise, level_at, log_snr_at, wide
+from ddim_jax.schedules import Level, Schedule, fresh_noise, level_at, log_snr_at, wide
 from ddim_jax.solvers import multistep
 from ddim_jax.solvers.base import (
   Limit,

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from ddim_jax.checks import check_finite, check_positive
+from ddim_jax.checks import check_finite, check_positive, check_T
 from ddim_jax.denoisers import check_signal
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
-from ddim_jax.schedules import Schedule, check_T, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 
 Levels = Callable[[jax.Array, jax.Array], jax.Array]
 """``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""

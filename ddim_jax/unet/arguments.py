@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.checks import check_finite, check_floating, check_number, check_positive
-from ddim_jax.schedules import Level, check_range
+from ddim_jax.checks import check_finite, check_floating, check_number, check_positive, check_range
+from ddim_jax.schedules import Level
 
 _OPTIONAL = ("in_channels", "num_classes", "embedding", "head_dim", "heads", "condition_size")
 

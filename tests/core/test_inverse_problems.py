@@ -165,7 +165,7 @@ def test_refusals():
     inverse_problems.super_resolution(3).apply(X)
   with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
     inverse_problems.super_resolution(0)
-  with pytest.raises(ValueError, match="not all be 0"):
+  with pytest.raises(ValueError, match="weights must be finite and not all 0"):
     inverse_problems.colourisation((0.0,))
   with pytest.raises(ValueError, match="2 weights"):
     inverse_problems.colourisation((1.0, 1.0)).apply(X)
