@@ -62,6 +62,7 @@ def compare(
   side: Side = 5,
   spacing: tables.SpacingName | None = None,
   seed: Seed = 0,
+  image_size: options.Size = None,
   flags: options.Flags = None,
   out: options.MaybeOut = None,
 ) -> None:
@@ -84,6 +85,7 @@ def compare(
     side: Each cell of the table holds side x side images.
     spacing: Which levels to visit; uniform by default, or what another project's files say.
     seed: Image i of a seed is always the same image.
+    image_size: Height of the images in pixels, where another project's files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
     out: The picture; by default compare.png in the folder of the run, or here.
@@ -91,7 +93,7 @@ def compare(
   given = {"steps": steps, "eta": etas, "guidance": guidances, "solver": solvers}
   values = _chosen(given, (rows, columns))
   place = outputs.place(out, model, "compare.png")
-  trained, indices = options.model(model, flags=flags), np.arange(side**2)
+  trained, indices = options.model(model, size=image_size, flags=flags), np.arange(side**2)
   levels = {S: trained.levels(S, spacing) for S in values["steps"]}
   for S, ts in levels.items():
     say(f"S = {S}: levels {' '.join(f'{t:g}' for t in ts)}")

@@ -13,7 +13,7 @@ from ddim_jax.console import say
 from ddim_jax.interop import files, names
 from ddim_jax.models import Model, build, load, records
 from ddim_jax.places import local
-from ddim_jax.ranges import Rate, Side
+from ddim_jax.ranges import Rate
 
 
 def _save_checkpoint(folder: Path, model: Model) -> None:
@@ -28,25 +28,25 @@ def convert(
   *,
   to: Literal["diffusers", "checkpoint"] = "diffusers",
   ema: Rate | None = None,
-  size: Side | None = None,
+  image_size: options.Size = None,
   flags: options.Flags = None,
 ) -> None:
   """Converts weights, prints what went where, and compares after a round trip.
 
   ddim convert runs/mine mine-for-diffusers
 
-  ddim convert model.ckpt runs/converted --to checkpoint --size 32
+  ddim convert model.ckpt runs/converted --to checkpoint --image-size 32
 
   Args:
     model: The model.
     out: Folder to write; must not exist, or be empty.
     to: A folder for diffusers.DDIMPipeline, or one that every command takes for a run.
     ema: Decay of the EMA to use, of those the run has kept; of a .ckpt file, 0 takes the model's own weights.
-    size: Height of the images in pixels, where the files do not say.
+    image_size: Height of the images in pixels, where the files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
   """
-  found, out = options.model(model, ema=ema, size=size, flags=flags), local(out, "out")
+  found, out = options.model(model, ema=ema, size=image_size, flags=flags), local(out, "out")
   if to == "diffusers":
     interop.save_diffusers(out, build.to_pretrained(found))
   else:

@@ -26,6 +26,7 @@ def distil_model(
   max_minutes: float | None = None,
   save_every: int = 500,
   data: str | None = None,
+  image_size: options.Size = None,
   flags: options.Flags = None,
 ) -> int:
   """Trains students of half the steps, then of half of that, until one needs only --to; or goes on with that.
@@ -46,10 +47,11 @@ def distil_model(
     max_minutes: Stop and save after this time; the same command goes on from there.
     save_every: Updates between checkpoints.
     data: Data set to distil on; by default the one that the teacher was trained on.
+    image_size: Height of the images in pixels, where another project's files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
   """
-  found = options.model(teacher, data=data, flags=flags)
+  found = options.model(teacher, data=data, size=image_size, flags=flags)
   check_teacher(found)
   source = datasets.open_data(found.config.data, scaling=found.scaling)
   try:

@@ -31,6 +31,7 @@ def evaluate(
   step: Count | None = None,
   ema: Rate | None = None,
   data: str | None = None,
+  image_size: options.Size = None,
   flags: options.Flags = None,
   inception: Path | None = None,
   name: str | None = None,
@@ -57,6 +58,7 @@ def evaluate(
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; the main one by default.
     data: The data set, where the model's files do not say: cifar10, fashion_mnist or digits.
+    image_size: Height of the images in pixels, where another project's files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
     inception: Weights of the FID's Inception network; without, EfficientNet-Lite0, or for grey images a
@@ -67,7 +69,7 @@ def evaluate(
       measured again.
   """
   place = outputs.place(out, model, "evaluation.json", (".json",))
-  found = options.model(model, step=step, ema=ema, data=data, flags=flags)
+  found = options.model(model, step=step, ema=ema, data=data, size=image_size, flags=flags)
   if not found.visible:
     raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
   asked = steps or ((found.config.distilled,) if found.config.distilled else _STEPS)

@@ -14,6 +14,7 @@ def export(
   step: Count | None = None,
   ema: Rate | None = None,
   half: bool = True,
+  image_size: options.Size = None,
   flags: options.Flags = None,
 ) -> None:
   """Writes the weights and the configuration of a model as safetensors; every command takes such a file.
@@ -26,11 +27,12 @@ def export(
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; its main one by default.
     half: Round the weights to float16.
+    image_size: Height of the images in pixels, where another project's files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
   """
   out = outputs.place(out, model, "", (".safetensors",))
-  found = options.model(model, step, ema, flags=flags)
+  found = options.model(model, step, ema, size=image_size, flags=flags)
   found.save(out, half=half)
   seen = found.step * found.config.optimisation.batch_size
   say(f"wrote {out}: step {found.step:,}, {seen:,} images seen, {out.stat().st_size / 1e6:.2f} MB")

@@ -14,6 +14,7 @@ from ddim_jax import ranges
 from ddim_jax.commands import cli
 from ddim_jax.models import Model, load, packaged
 from ddim_jax.models.config import Data
+from ddim_jax.ranges import Side
 
 DEFAULT, CONDITIONAL = packaged()
 """The models that come along: the one that is used when none is named, and the one with classes."""
@@ -32,6 +33,8 @@ Label = Annotated[str | None, tyro.conf.arg(aliases=["--class"])]
 """The option that asks for a class, by number or name."""
 Flags = str | None
 """The option that says what a ``.pt`` file does not tell, in the words of the scripts it was trained with."""
+Size = Annotated[Side | None, tyro.conf.arg(aliases=["--size"])]
+"""The option that says how high images are, where another project's files do not."""
 _A = TypeVar("_A")
 
 

@@ -32,6 +32,7 @@ def play(
   *,
   host: str = "127.0.0.1",
   port: Annotated[int, Range(0, 65535)] = 7860,
+  image_size: options.Size = None,
   flags: options.Flags = None,
 ) -> None:
   """Serves a page where a model draws while you move its settings; edits your pictures; compares solvers.
@@ -44,11 +45,12 @@ def play(
     model: The model.
     host: Address to listen on. By default only this machine; 0.0.0.0 is all who can reach it, unencrypted.
     port: Port to listen on; 0 takes one that is free.
+    image_size: Height of the images in pixels, where another project's files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
   """
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-  found = options.model(model, flags=flags)
+  found = options.model(model, size=image_size, flags=flags)
   if not found.visible:
     raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
   from ddim_jax.app import layout, server  # needs Gradio

@@ -52,6 +52,7 @@ def push(
   private: bool = False,
   samples: bool = True,
   message: str = "A model of ddim_jax",
+  image_size: options.Size = None,
   flags: options.Flags = None,
 ) -> None:
   """Puts a model on the Hugging Face hub, where ddim_jax.load finds it by its name; and diffusers, if it can.
@@ -68,6 +69,7 @@ def push(
     private: Only you can see it.
     samples: Draw a grid of samples for the card.
     message: Of the commit.
+    image_size: Height of the images in pixels, where another project's files do not say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
   """
@@ -76,7 +78,7 @@ def push(
   from huggingface_hub import HfApi
   from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-  found = options.model(model, step, ema, flags=flags)
+  found = options.model(model, step, ema, size=image_size, flags=flags)
   with tempfile.TemporaryDirectory() as place:
     folder = Path(place) / "model"
     names = gather(found, repository, folder, samples)

@@ -18,7 +18,7 @@ from ddim_jax.console import say
 from ddim_jax.data import tiff
 from ddim_jax.models import Model, build, denoising, drawing, tables
 from ddim_jax.models.classes import as_columns
-from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Side, Unit
+from ddim_jax.ranges import Count, Positive, Rate, Real, Seed, Unit
 
 _LARGEST_GRID = 1024
 
@@ -43,7 +43,8 @@ class Args:
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
       the model's own weights.
-    size: Height of the images in pixels, where another project's files do not say, or other than they say.
+    image_size: Height of the images in pixels, where another project's files do not say, or other than they
+      say.
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
     data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
@@ -76,7 +77,7 @@ class Args:
   model: options.Where = options.DEFAULT
   step: Count | None = None
   ema: Rate | None = None
-  size: Side | None = None
+  image_size: options.Size = None
   flags: options.Flags = None
   data: str | None = None
   num: Positive = 64
@@ -181,7 +182,7 @@ def sample(args: Args) -> None:
   """Loads the model and does what was asked for."""
   args.check()
   out = args.target()
-  trained = options.model(args.model, args.step, args.ema, args.size, args.data, args.flags)
+  trained = options.model(args.model, args.step, args.ema, args.image_size, args.data, args.flags)
   ts = trained.levels(args.steps or trained.own_steps, args.spacing)
   solver = args.solver or trained.solver
   tables.checked_eta(args.eta, solver)

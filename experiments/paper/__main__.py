@@ -21,7 +21,7 @@ from ddim_jax import ranges
 from ddim_jax.commands import cli, options, outputs
 from ddim_jax.console import say
 from ddim_jax.models import tables
-from ddim_jax.ranges import Count, Positive, Range, Rate, Seed, Side, Unit
+from ddim_jax.ranges import Count, Positive, Range, Rate, Seed, Unit
 from experiments.paper import cells, page, study
 
 AtLeast5 = Annotated[int, Range(5, 2**31 - 1)]
@@ -50,7 +50,7 @@ class Args:
     ema: Decay of the EMA to use, of those the run has kept; the main one by default.
     seed: Image i of a seed is always the same image.
     batch_size: Images at a time on each device.
-    size: Height of the images in pixels, where another project's files do not say.
+    image_size: Height of the images in pixels, where another project's files do not say.
     data: What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits.
   """
 
@@ -71,7 +71,7 @@ class Args:
   ema: Rate | None = None
   seed: Seed = 0
   batch_size: Positive = 64
-  size: Side | None = None
+  image_size: options.Size = None
   data: str | None = None
 
 
@@ -101,7 +101,7 @@ def chosen(names: list[str], patterns: tuple[str, ...]) -> list[str]:
 def main(args: Args) -> None:
   """Makes the cells that are not there, then the page."""
   _check(args)
-  trained = options.model(args.model, args.step, args.ema, args.size, args.data)
+  trained = options.model(args.model, args.step, args.ema, args.image_size, args.data)
   folder = args.out or outputs.place(None, args.model, f"{Path(args.model).stem}_paper")
   task = study.Task(
       trained, folder, args.spacing or ("quadratic" if trained.config.data.data == "cifar10" else "uniform"),

@@ -64,7 +64,7 @@ def round_trips(
   num: Positive = 64,
   batch_size: Positive = 64,
   out: Path | None = None,
-  size: int | None = None,
+  image_size: options.Size = None,
   data: str | None = None,
 ) -> None:
   """Prints and draws the mean squared round-trip error against the number of steps S and refinements k.
@@ -78,14 +78,14 @@ def round_trips(
     num: How many images, from the test split where there is one.
     batch_size: Images at a time.
     out: The picture; by default inversion.png in the folder of the run, or here.
-    size: Height of the images in pixels, where another project's files do not say.
+    image_size: Height of the images in pixels, where another project's files do not say.
     data: What to compare with, where the model's files do not say: cifar10, fashion_mnist or digits.
   """
   ranges.check_all(round_trips, locals())
   if not steps or not refine:
     raise ValueError("steps and refine must not be empty")
   place = outputs.place(out, model, "inversion.png")
-  trained = options.model(model, size=size, data=data)
+  trained = options.model(model, size=image_size, data=data)
   spacings = [trained.levels(S, spacing) for S in steps]
   images, labels = datasets.real_images(trained, num)
   fixed_point, bdia, belm = (
