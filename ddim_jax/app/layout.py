@@ -23,6 +23,11 @@ def build(model: Model, name: str) -> gr.Blocks:
   turns = Turns()
   with gr.Blocks(title=f"ddim: {name}", analytics_enabled=False, fill_width=True) as blocks:
     gr.Markdown(f"### {name}: {' x '.join(map(str, model.shape))} pixels, levels 0 to {model.schedule.T}")
+    if model.config.distilled:
+      gr.Markdown(
+        f"Distilled for {model.config.distilled} steps of DDIM. Other numbers of steps, other solvers and your own"
+        " pictures are for its teacher, such as `ddim play fashion_mnist_classes`."
+      )
     refused = gr.HTML("", elem_id="refused")
     with gr.Row(elem_classes="ddim-page"):
       with gr.Column(scale=1, min_width=260):

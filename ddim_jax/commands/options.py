@@ -12,15 +12,16 @@ import tyro
 
 from ddim_jax import ranges
 from ddim_jax.commands import cli
-from ddim_jax.models import Model, load, packaged
+from ddim_jax.models import Model, load
 from ddim_jax.models.config import Data
 from ddim_jax.ranges import Side
 
-DEFAULT, CONDITIONAL = packaged()
-"""The models that come along: the one that is used when none is named, and the one with classes."""
+DEFAULT, CONDITIONAL, FEW = "fashion_mnist", "fashion_mnist_classes", "fashion_mnist_4_steps"
+"""The models that come along: the one that is used when none is named, the one with classes, and the one
+that needs only four steps."""
 _HELP = (
-  f"The model: {DEFAULT} or {CONDITIONAL}, which come along; the folder of a run; a .safetensors file; a"
-  " folder of diffusers, or OWNER/NAME of its hub; a .ckpt, .pth or .pt file of the original DDIM code,"
+  f"The model: {DEFAULT}, {CONDITIONAL} or {FEW}, which come along; the folder of a run; a .safetensors file;"
+  " a folder of diffusers, or OWNER/NAME of its hub; a .ckpt, .pth or .pt file of the original DDIM code,"
   " improved-diffusion or guided-diffusion."
 )
 Where = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_HELP, metavar="MODEL")]

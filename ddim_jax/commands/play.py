@@ -28,7 +28,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def play(
-  model: options.Where = options.CONDITIONAL,
+  model: options.Where = options.FEW,
   *,
   host: str = "127.0.0.1",
   port: Annotated[int, Range(0, 65535)] = 7860,

@@ -29,11 +29,11 @@ def load(
   """Loads a trained model; nothing else is needed to draw from it.
 
   Args:
-    where: The name of a model that comes with the package ("fashion_mnist", or "fashion_mnist_classes",
-      which can be asked for a class); the folder of a run; a .safetensors file of `Model.save`; a folder of
-      diffusers; OWNER/NAME of the Hugging Face hub; a .ckpt, .pth or .pt file of the original DDIM code, of
-      improved-diffusion or of guided-diffusion. Runs need orbax-checkpoint, pickles torch, the hub
-      huggingface_hub.
+    where: The name of a model that comes with the package ("fashion_mnist"; "fashion_mnist_classes", which
+      can be asked for a class; "fashion_mnist_4_steps", the same distilled for four steps); the folder of a
+      run; a .safetensors file of `Model.save`; a folder of diffusers; OWNER/NAME of the Hugging Face hub; a
+      .ckpt, .pth or .pt file of the original DDIM code, of improved-diffusion or of guided-diffusion. Runs
+      need orbax-checkpoint, pickles torch, the hub huggingface_hub.
     step: Checkpoint of a run; the newest by default.
     ema: Decay of the EMA, of those that a run keeps; its main one by default. 0 takes the model's own
       weights of a .ckpt file.

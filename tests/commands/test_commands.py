@@ -45,7 +45,9 @@ def test_every_command_has_help(name, capsys, monkeypatch):
   said = " ".join(capsys.readouterr().out.split())
   assert f"ddim {name}" in said
   if name not in ("train", "inspect"):  # which know more than models
-    assert "fashion_mnist or fashion_mnist_classes, which come along" in re.sub(r"[│╭╮─ ]+", " ", said)
+    assert "fashion_mnist, fashion_mnist_classes or fashion_mnist_4_steps, which come along" in re.sub(
+      r"[│╭╮─ ]+", " ", said
+    )
 
 
 def test_messages_are_in_the_words_of_the_command():

@@ -21,7 +21,7 @@ from experiments.paper import __main__ as paper
 from experiments.paper import cells, page, study
 
 T = 12
-PACKAGED, WITH_CLASSES = packaged().values()
+PACKAGED = packaged()
 SETTINGS = presets.Args(
   presets.Run(None),
   configs.Data("digits"),
@@ -111,7 +111,7 @@ def test_files_that_are_no_models_are_refused(workdir, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [PACKAGED, WITH_CLASSES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PACKAGED.values(), ids=PACKAGED)
 def test_the_packaged_models_are_small_and_trained(path):
   assert path.stat().st_size <= 4_000_000
   assert path.with_suffix(".md").is_file()
@@ -130,6 +130,16 @@ def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
   images = np.load(tmp_path / "drawn.npz")["arr_0"]
   _, logits = classifier.extractor("fashion_mnist").apply(images)
   assert np.mean(np.argmax(logits, -1) == np.arange(20) % 10) >= 0.7
+
+
+@pytest.mark.slow
+def test_the_packaged_student_needs_four_steps(tmp_path):
+  """By the same classifier; with its own number of steps, and without guidance."""
+  student = load("fashion_mnist_4_steps")
+  assert student.levels(student.own_steps).tolist() == [1000, 750, 500, 250, 0]
+  images = student.pictures(student.sample(100))
+  _, logits = classifier.extractor("fashion_mnist").apply(images)
+  assert np.mean(np.argmax(logits, -1) == np.arange(100) % 10) >= 0.7
 
 
 @pytest.mark.slow
