@@ -25,8 +25,8 @@ def build(model: Model, name: str) -> gr.Blocks:
     gr.Markdown(f"### {name}: {' x '.join(map(str, model.shape))} pixels, levels 0 to {model.schedule.T}")
     if model.config.distilled:
       gr.Markdown(
-        f"Distilled for {model.config.distilled} steps of DDIM. Other numbers of steps, other solvers and your"
-        " own pictures are for its teacher, such as `ddim play fashion_mnist_classes`."
+        f"Distilled for {model.config.distilled} steps of DDIM. Other numbers of steps, other solvers and"
+        " pictures of yours are for its teacher, such as `ddim play fashion_mnist_classes`."
       )
     refused = gr.HTML("", elem_id="refused")
     with gr.Row(elem_classes="ddim-page"):
