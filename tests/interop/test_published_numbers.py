@@ -30,7 +30,7 @@ from ddim_jax.schedules import coefficients
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from tests.peers import HAS_TREE, class_of  # noqa: E402
+from tests.their_schedulers import HAS_TREE, class_of  # noqa: E402
 
 pytestmark = [
   pytest.mark.slow,

@@ -22,7 +22,7 @@ from tests.helpers import slow_but
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from tests.peers import brownian, class_of  # noqa: E402
+from tests.their_schedulers import brownian, class_of  # noqa: E402
 
 # torch's own, when numpy 2 reads a tensor; diffusers' own about names that it will drop
 pytestmark = [
