@@ -76,36 +76,76 @@ def bar(**options: Any) -> Any:
   return tqdm(file=STDERR, dynamic_ncols=STDERR.isatty(), **options)
 
 
+class UnwritableError(OSError):
+  """Standard output cannot be written; its cause says why."""
+
+
+class _Stdout:
+  """A stream whose errors say that they are of standard output."""
+
+  def __init__(self, stream: Any):
+    self._stream = stream
+
+  def write(self, text: str) -> int:
+    """Writes, or raises `UnwritableError`."""
+    with self._named():
+      self._stream.write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    """Likewise."""
+    with self._named():
+      self._stream.flush()
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  @contextlib.contextmanager
+  def _named(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise UnwritableError(error.errno, error.strerror) from error
+
+
 @contextlib.contextmanager
 def terminal() -> Iterator[None]:
   """Around a whole program: streams that can be written, help of a sensible width, and a quiet end.
 
   A reader that has gone, such as ``head``, ends the program with status 141, and output that cannot be
-  written with a line and status 1; after the work is done.
+  written with a line and status 1; after the work is done. Within another one it does nothing.
   """
+  if isinstance(sys.stdout, _Stdout):
+    yield
+    return
   _open_closed()
-  if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="backslashreplace")  # of names that it cannot encode
+  stream = sys.stdout
+  if isinstance(stream, io.TextIOWrapper):
+    stream.reconfigure(errors="backslashreplace")  # of names that it cannot encode
   if not _NARROWEST <= (columns := shutil.get_terminal_size().columns) <= _WIDEST:
     os.environ["COLUMNS"] = str(min(max(columns, _NARROWEST), _WIDEST))
+  if stream is not None:
+    sys.stdout = _Stdout(stream)
   try:
-    yield
-  except (OSError, SystemExit):
-    _flush()  # if this fails too, the error was that of standard output
-    raise
-  _flush()
-
-
-def _flush() -> None:
-  try:
-    if sys.stdout is not None:
-      sys.stdout.flush()
-  except OSError as error:
+    try:
+      yield
+    except SystemExit:
+      _flush()
+      raise
+    _flush()
+  except UnwritableError as error:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it would be tried again at the very end
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error.__cause__, BrokenPipeError):
       sys.exit(141)
     STDERR.write(f"error: standard output cannot be written: {error.strerror}\n")
     sys.exit(1)
+  finally:
+    sys.stdout = stream
+
+
+def _flush() -> None:
+  if sys.stdout is not None:
+    sys.stdout.flush()
 
 
 def _open_closed() -> None:

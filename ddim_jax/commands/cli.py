@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from ddim_jax import tuning
-from ddim_jax.console import STDERR, missing, terminal
+from ddim_jax.console import STDERR, UnwritableError, missing, terminal
 from ddim_jax.cpu import devices, heap
 from ddim_jax.places import user_folder
 
@@ -91,7 +91,7 @@ def _status(program: Callable[[], int | None], options: frozenset[str]) -> int:
   """Runs a program; returns the status to exit with, after a line that says what was wrong."""
   try:
     return program() or 0
-  except BrokenPipeError:  # nobody reads standard output any more
+  except UnwritableError:  # `terminal` says so
     raise
   except (ValueError, OSError) as error:
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
