@@ -110,4 +110,4 @@ def test_the_wheel_has_the_command_its_models_and_its_types(python):
   place = Path(sysconfig.get_path("purelib", vars={"base": str(python.parent.parent)}))
   assert (python.parent / "ddim").is_file()
   assert (place / "ddim_jax" / "py.typed").is_file()
-  assert len(list((place / "ddim_jax" / "models").glob("*.safetensors"))) == 2
+  assert len(list((place / "ddim_jax" / "models").glob("*.safetensors"))) == 3

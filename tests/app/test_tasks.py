@@ -329,6 +329,6 @@ def test_values_that_are_no_pictures_have_no_page(monkeypatch):
   from ddim_jax.commands import options, play
 
   model = from_network(lambda params, x, t: params * x, (5,), params=np.float32(1))
-  monkeypatch.setattr(options, "model", lambda where, flags=None: model)
+  monkeypatch.setattr(options, "model", lambda where, **options: model)
   with pytest.raises(ValueError, match=r"model must be of pictures \[H, W, C\], got one of values \[5\]"):
     play.play("runs/table")

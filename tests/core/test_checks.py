@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import ddim_jax
-from ddim_jax import timesteps
+from ddim_jax import checks, timesteps
 
 LINEAR, JSD = ddim_jax.linear_schedule(100), ddim_jax.jsd_schedule(100)
 X = jnp.ones((2, 3), jnp.float32)
@@ -98,7 +98,7 @@ def test_what_is_traced_or_well_defined_passes():
     ddim_jax.as_denoiser(lambda x, t: x, JSD, parameterisation)
   padded, _ = timesteps.pad(timesteps.uniform(100, 3), 6)
   ddim_jax.invert(DENOISE, LINEAR, X, timesteps.uniform(100, 3))
-  ddim_jax.schedules.check_decreasing(padded, 100)
+  checks.check_decreasing(padded, 100)
 
 
 @pytest.mark.parametrize("spacing", [timesteps.log_snr, timesteps.karras])
