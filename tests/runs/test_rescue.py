@@ -97,6 +97,7 @@ TROUBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_an_error_beside_the_training_loses_no_update(trouble, whole, tmp_path, monkeypatch, capsys):
   if trouble == "an evaluation fails":
@@ -154,6 +155,7 @@ def test_what_is_saved_already_is_not_saved_again(whole, tmp_path, capsys):
 WARNINGS = ["SIGUSR1", "SIGUSR2", "SIGXCPU"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WARNINGS)
 def test_what_batch_systems_warn_with_saves(name, whole, tmp_path):
   number = getattr(signal, name)
@@ -191,6 +193,7 @@ def test_a_handler_that_python_does_not_know_is_left_as_it_is(monkeypatch):
     signal.signal(number, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize(
   "error", [BrokenPipeError(32, "x"), OSError(28, "x"), OSError(5, "x"), ValueError("x")]
