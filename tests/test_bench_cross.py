@@ -82,7 +82,7 @@ def test_reads_a_program_compiled_for_four_devices():
   mapped = jax.shard_map(
     gradient, mesh=mesh, in_specs=(jax.P(), jax.P("batch")), out_specs=jax.P(), check_vma=False
   )
-  program = jax.jit(mapped).lower(jnp.ones((16, 3)), jnp.ones((8, 16))).compile()
+  program = jax.jit(mapped).lower(jnp.ones((16, 3), jnp.float32), jnp.ones((8, 16), jnp.float32)).compile()
   collectives = hlo.summarise(program.as_text()).collectives
   assert set(collectives) == {"all-reduce"}
   assert collectives["all-reduce"][1] == 4 * (16 * 3 + 1)
@@ -90,7 +90,7 @@ def test_reads_a_program_compiled_for_four_devices():
 
 def test_a_kernel_moves_its_arguments_and_its_result():
   """A second product of a loop counts once, whatever the number of turns."""
-  text = jax.jit(lambda x, y: jnp.sin(x) * y).lower(*jnp.ones((2, 1000))).compile().as_text()
+  text = jax.jit(lambda x, y: jnp.sin(x) * y).lower(*jnp.ones((2, 1000), jnp.float32)).compile().as_text()
   assert hlo.summarise(text).bytes == 3 * 4000
   turns = lambda n: lambda x: jax.lax.scan(lambda x, _: (jnp.sin(x) * x, None), x, length=n)[0]
   kernels = [hlo.summarise(jax.jit(turns(n)).lower(jnp.ones(8)).compile().as_text()).kernels for n in (5, 50)]

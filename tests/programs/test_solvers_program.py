@@ -72,7 +72,7 @@ def test_the_mixture_denoiser_is_the_posterior_mean():
   alpha, sigma = float(schedule.alpha[t]), float(schedule.sigma[t])
   weights = np.exp(-np.sum((x_t - alpha * data) ** 2, axis=1) / (2 * sigma**2))
   expected = weights @ data / weights.sum()
-  got = solvers.mixture_denoiser(schedule)(jax.numpy.asarray(x_t), t)
+  got = solvers.mixture_denoiser(schedule)(jax.numpy.asarray(x_t, schedule.log_snr.dtype), t)
   np.testing.assert_allclose(got.x0[0], expected, atol=0.01)
   np.testing.assert_allclose(alpha * got.x0 + sigma * got.eps, x_t, atol=1e-5)
 
