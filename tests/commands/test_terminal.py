@@ -55,11 +55,12 @@ def program(monkeypatch, compilation_cache):
     module, words = PROGRAMS[name]
     monkeypatch.setattr(cli, "prepare", lambda batch_size=0: None)  # the device count of this process is set
     monkeypatch.setattr(sys, "argv", [module, *words])
-    monkeypatch.delitem(sys.modules, module, raising=False)
     if stdout is not None:
       monkeypatch.setattr(sys, "stdout", stdout)
     try:
-      with jax.numpy_dtype_promotion("standard"):
+      with jax.numpy_dtype_promotion("standard"), monkeypatch.context() as patched:
+        for name in (module, f"{module}.__main__"):  # as in a process of its own: other tests import it
+          patched.delitem(sys.modules, name, raising=False)
         runpy.run_module(module, run_name="__main__")
     except SystemExit as ended:
       return ended.code or 0
