@@ -90,7 +90,8 @@ def encode(
   Raises:
     ValueError: At trace time, on a wrong shape or dtype of ``x0`` or ``ts``, or S below 2.
   """
-  denoise, levels = _two_steps(*check_chain(denoise, schedule, x0, ts, "x0"))
+  denoise, levels = check_chain(denoise, schedule, x0, ts, "x0")
+  _check_two_steps(levels)
   chosen = bdia() if weight is None else weight
   x_1 = climb(denoise, schedule, x0, levels[-1], levels[-2])
 
@@ -109,7 +110,8 @@ def decode(
   denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
   """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
-  denoise, levels = _two_steps(*check_chain(denoise, schedule, pair.x_T, ts, "pair.x_T"))
+  denoise, levels = check_chain(denoise, schedule, pair.x_T, ts, "pair.x_T")
+  _check_two_steps(levels)
   solver = bijective(weight)
 
   def step(state: Any, pair_of_levels: tuple[jax.Array, jax.Array]) -> Any:
@@ -151,7 +153,6 @@ def bijective(weight: Weight | None = None) -> Solver:
   return Solver(init, step)
 
 
-def _two_steps(denoise: Denoiser, ts: jax.Array) -> tuple[Denoiser, jax.Array]:
+def _check_two_steps(ts: jax.Array) -> None:
   if ts.shape[0] < 3:
     raise ValueError(f"ts must have at least two steps here, got {ts.shape[0] - 1}")
-  return denoise, ts

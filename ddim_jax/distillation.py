@@ -22,10 +22,9 @@ from jax.typing import ArrayLike
 from ddim_jax.checks import check_decreasing
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Parameterisation, V
-from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 from ddim_jax.solvers import ddim_step
-from ddim_jax.training import Levels, Network, Weighting, split_each
+from ddim_jax.training import Levels, Network, Weighting, noised
 
 
 def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequence[Any]) -> jax.Array:
@@ -108,9 +107,7 @@ def distillation_losses(
   weigh = truncated_snr() if weighting is None else weighting
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
-    noise_keys, network_keys = split_each(keys)
-    eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
-    x_t = add_noise(schedule, x0, eps, t)
+    x_t, _, network_keys = noised(keys, schedule, x0, t)
     wanted = jax.lax.stop_gradient(target(teacher(labels), schedule, x_t, list(jnp.asarray(table)[t].T)))
     alpha, sigma = coefficients(schedule, t, x0)
     output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_floating
+
 Numbers = float | tuple[float, ...]
 """One for all channels, or one for each."""
 
@@ -50,8 +52,7 @@ class Scaling(NamedTuple):
 
     Bytes are far beyond it, samples that were not clipped a little.
     """
-    if not jnp.issubdtype(data.dtype, jnp.floating):
-      raise ValueError(f"{name} must be floating point in data units, got {data.dtype}{data.shape}")
+    check_floating(name, data)
     if not np.all(np.isfinite(data)) or (self.bounded and np.abs(data).max(initial=0) > _FARTHEST):
       limits = " and in [-1, 1]" if self.bounded else ""
       raise ValueError(f"{name} must be finite{limits}, got {data.min():g} to {data.max():g}")

@@ -99,8 +99,7 @@ def log_snr_at(schedule: Schedule, t: Level, like: jax.Array) -> jax.Array:
   Raises:
     ValueError: If ``t`` is not a number, has another shape, or is not traced and out of range.
   """
-  if not isinstance(schedule, Schedule):
-    raise ValueError(f"schedule must be a Schedule, got {type(schedule).__name__}")  # noqa: TRY004
+  check_schedule(schedule)
   if not isinstance(t, jax.Array):
     t = np.asarray(t)
   if not (jnp.issubdtype(t.dtype, jnp.integer) or jnp.issubdtype(t.dtype, jnp.floating)):

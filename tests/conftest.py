@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: (item.path not in spawning, item.path not in slow))
 
 
+@pytest.fixture(scope="module")
+def promotion():
+  """JAX as users run it, where the tests are strict: optax, for one, raises a float to an integer power."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
 @pytest.fixture(scope="session")
 def exchanges():
   """The collectives of a program compiled for four devices: ``exchanges(f, whole, *shared)``, the latter

@@ -116,10 +116,8 @@ def _begun(place: Path, settings: dict[str, Any]) -> Rows:
     before, rows = held["settings"], held["rows"]
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f"out must be a file of measures or none yet, got {place}: {error}") from error
-  if wrong := [
-    f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
-  ]:
-    raise ValueError(f"out must hold measures of the same settings, got {place} with {'; '.join(wrong)}")
+  if wrong := outputs.differences(before, settings):
+    raise ValueError(f"out must hold measures of the same settings, got {place} with {wrong}")
   found: Rows = rows
   return found
 

@@ -44,6 +44,12 @@ def write_json(path: Path, content: Any) -> None:
     partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+  """In which settings two records differ, in words; "" if in none."""
+  names = (name for name in dict.fromkeys([*wanted, *found]) if found.get(name) != wanted.get(name))
+  return "; ".join(f"{name} {found.get(name)!r}, not {wanted.get(name)!r}" for name in names)
+
+
 def _same_settings(path: Path, settings: dict[str, Any], occupied: bool) -> None:
   """Records the settings at ``path``, or checks that they are the recorded ones.
 
@@ -57,9 +63,8 @@ def _same_settings(path: Path, settings: dict[str, Any], occupied: bool) -> None
     write_json(path, settings)
     return
   found = json.loads(path.read_text())
-  differ = (name for name in dict.fromkeys([*settings, *found]) if found.get(name) != settings.get(name))
-  if wrong := [f"{name} {found.get(name)!r}, not {settings.get(name)!r}" for name in differ]:
-    raise ValueError(f"{path} was begun with {'; '.join(wrong)}: choose another out or remove it")
+  if wrong := differences(found, settings):
+    raise ValueError(f"{path} was begun with {wrong}: choose another out or remove it")
 
 
 def _blocks(

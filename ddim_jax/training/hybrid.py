@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from ddim_jax.denoisers import check_signal
 from ddim_jax.likelihood import discretised_gaussian
 from ddim_jax.parameterisation import EPS, Parameterisation
-from ddim_jax.process import add_noise
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
-from ddim_jax.training.losses import Network, split_each
+from ddim_jax.training.losses import Network, noised
 
 
 def _bits(schedule: Schedule, x0: jax.Array, guess: jax.Array, v: jax.Array, t: jax.Array) -> jax.Array:
@@ -63,9 +62,7 @@ def hybrid_losses(
     raise ValueError("schedule must have at least 2 levels where variances are learned, got 1")
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
-    noise_keys, network_keys = split_each(keys)
-    eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
-    x_t = add_noise(schedule, x0, eps, t)
+    x_t, eps, network_keys = noised(keys, schedule, x0, t)
     alpha, sigma = coefficients(schedule, t, x0)
     output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
     prediction, v = jnp.split(output, 2, axis=-1)

@@ -90,6 +90,15 @@ def split_each(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
   return pairs[:, 0], pairs[:, 1]
 
 
+def noised(
+  keys: jax.Array, schedule: Schedule, x0: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """``(x_t, eps, keys)``: examples with noise of their own at levels ``[B]``, and the keys that are left."""
+  noise_keys, left = split_each(keys)
+  eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
+  return add_noise(schedule, x0, eps, t), eps, left
+
+
 def example_losses(
   network: Network,
   schedule: Schedule,
@@ -116,9 +125,7 @@ def example_losses(
   check_signal(schedule, parameterisation)
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
-    noise_keys, network_keys = split_each(keys)
-    eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(noise_keys)
-    x_t = add_noise(schedule, x0, eps, t)
+    x_t, eps, network_keys = noised(keys, schedule, x0, t)
     alpha, sigma = coefficients(schedule, t, x0)
     output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
     squares = (output - parameterisation.target(x0, eps, alpha, sigma)) ** 2

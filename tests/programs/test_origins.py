@@ -19,15 +19,10 @@ diffusers = pytest.importorskip("diffusers", reason="the folders come from diffu
 from tests.helpers import ROOT  # noqa: E402
 from tests.parity import TINY, ddim_weights, relative, saved, torch_output  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("promotion")
+
 GREY = TINY | {"in_channels": 1, "out_channels": 1}
 SHORT = ["--steps", "2", "--batch-size", "8", "--sample-every", "0", "--save-every", "1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def promotion():
-  """The programs as users run them: optax raises a float to an integer power."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,10 @@ from ddim_jax import data, interop, models
 from ddim_jax.runs import fit, objective
 from tests.helpers import random_variables
 
+pytestmark = pytest.mark.usefixtures("promotion")
+
 SHAPE = (4, 4, 1)
 QUICK = {"batch_size": 8, "warmup": 0, "progress": False, "sample_every": 0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def promotion():
-  """As users run it: optax raises a float to an integer power."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
 
 
 def unet(num_classes=3):

@@ -6,7 +6,6 @@ import resource
 import signal
 import time
 
-import jax
 import numpy as np
 import pytest
 import tqdm.std
@@ -20,6 +19,8 @@ from ddim_jax.models import config as configs
 from ddim_jax.runs import fit, logs, quality
 from ddim_jax.runs.header import rest_of_the_data
 from tests.helpers import small_file_system
+
+pytestmark = pytest.mark.usefixtures("promotion")
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
 QUICK = {"batch_size": 4, "warmup": 0, "sample_every": 0, "learning_rate": 0.1, "ema": 0.5}
@@ -129,19 +130,11 @@ def network():
   return lambda key, x, t: np.float32(0.5), lambda params, x, t: x * params
 
 
-@pytest.fixture(autouse=True)
-def promotion():
-  """As users run it."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(promotion, tmp_path_factory):
   """Twelve updates in one go."""
   workdir = tmp_path_factory.mktemp("whole")
-  with jax.numpy_dtype_promotion("standard"):
-    fit(workdir, network(), pixels(), steps=12, progress=False, **QUICK)
+  fit(workdir, network(), pixels(), steps=12, progress=False, **QUICK)
   return (workdir / "metrics.jsonl").read_bytes()
 
 

@@ -21,15 +21,10 @@ from ddim_jax.runs import Interrupted, fit
 from ddim_jax.runs.objective import accumulated, simple
 from ddim_jax.schedules import log_snr_at
 
+pytestmark = pytest.mark.usefixtures("promotion")
+
 SHAPE = (4, 4, 1)
 QUICK = {"batch_size": 16, "warmup": 0, "sample_every": 0, "progress": False, "learning_rate": 0.1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def promotion():
-  """As users run it: optax raises a float to an integer power."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
 
 
 def images(num=64):

@@ -10,15 +10,10 @@ import ddim_jax
 from ddim_jax import data, models
 from ddim_jax.runs import distil, fit
 
+pytestmark = pytest.mark.usefixtures("promotion")
+
 SHAPE = (8, 8, 1)
 QUICK = {"batch_size": 64, "progress": False, "save_every": 1000}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def promotion():
-  """As users run it: optax raises a float to an integer power."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
 
 
 class Dense(nn.Module):

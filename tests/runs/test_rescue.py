@@ -4,12 +4,13 @@ import shutil
 import signal
 import sys
 
-import jax
 import numpy as np
 import pytest
 
 from ddim_jax import checkpoints, data
 from ddim_jax.runs import evaluation, fit, hosts
+
+pytestmark = pytest.mark.usefixtures("promotion")
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 2, 2, 3), np.uint8)
 QUICK = {"batch_size": 4, "warmup": 0, "learning_rate": 0.1, "ema": 0.5, "progress": False}
@@ -25,19 +26,11 @@ def run(workdir, images=PIXELS, **options):
   return fit(workdir, network(), images, steps=STEPS, **{"sample_every": 0} | QUICK | options)
 
 
-@pytest.fixture(autouse=True)
-def promotion():
-  """As users run it."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(promotion, tmp_path_factory):
   """The metrics of all updates in one go, and the parameters after them."""
   workdir = tmp_path_factory.mktemp("whole")
-  with jax.numpy_dtype_promotion("standard"):
-    params = run(workdir).params
+  params = run(workdir).params
   return (workdir / "metrics.jsonl").read_bytes(), params
 
 

@@ -1,6 +1,5 @@
 """What the numbers of data mean, from the data set through the model to what is drawn."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,14 +10,9 @@ from ddim_jax import data, models
 from ddim_jax.runs import fit
 from tests.helpers import random_variables
 
+pytestmark = pytest.mark.usefixtures("promotion")
+
 QUICK = {"batch_size": 8, "warmup": 0, "progress": False}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def promotion():
-  """As users run it: optax raises a float to an integer power."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
 
 
 def gaussian(shape):
