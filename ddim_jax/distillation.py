@@ -1,4 +1,4 @@
-r"""Progressive distillation: a student that does in one DDIM step what its teacher does in several.
+r"""Distillation: a student that does in one DDIM step what its teacher does in several.
 
 A DDIM step moves :math:`y = x / \sigma` along :math:`\rho = \alpha / \sigma`: :math:`y_s = y_t + (\rho_s -
 \rho_t)\, \hat x_0`. Steps :math:`t = t_0 > t_1 > \dots > t_k = s` of the teacher with predictions
@@ -6,10 +6,16 @@ A DDIM step moves :math:`y = x / \sigma` along :math:`\rho = \alpha / \sigma`: :
 
 .. math:: \tilde x_0 = \sum_i \frac{\rho_{t_{i+1}} - \rho_{t_i}}{\rho_s - \rho_t} \hat x_0^{(i)},
 
-which is the target in Salimans and Ho, arXiv:2202.00512, algorithm 2, without its cancellation. One step
-(k = 1) teaches what the teacher predicts: how a student of v learns from a teacher of eps.
+which is the target of progressive distillation in Salimans and Ho, arXiv:2202.00512, algorithm 2, without
+its cancellation. One step (k = 1) teaches what the teacher predicts: how a student of v learns from a teacher
+of eps.
+
+In consistency distillation (Song et al., arXiv:2303.01469; with several steps, Heek et al., arXiv:2403.06807)
+the teacher takes one of these steps and the student itself all that are left, from where the teacher got to:
+two predictions and the same mean, however many steps the student is to save.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +27,7 @@ from jax.typing import ArrayLike
 
 from ddim_jax.checks import check_decreasing
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.parameterisation import Parameterisation, V
+from ddim_jax.parameterisation import Parameterisation, Prediction, V
 from ddim_jax.schedules import Schedule, coefficients, log_snr_at
 from ddim_jax.solvers import ddim_step
 from ddim_jax.training import Levels, Network, Weighting, noised
@@ -39,10 +45,17 @@ def target(denoise: Denoiser, schedule: Schedule, x_t: jax.Array, levels: Sequen
   Returns:
     ``f32[B, ...]``, in data units.
   """
+  return _mean([denoise] * (len(levels) - 1), schedule, x_t, levels)
+
+
+def _mean(
+  denoisers: Sequence[Denoiser], schedule: Schedule, x_t: jax.Array, levels: Sequence[Any]
+) -> jax.Array:
+  """`target`, with a denoiser for each step."""
   ratio = lambda t: jnp.exp(log_snr_at(schedule, t, x_t) / 2)  # beyond what float16 holds
   whole = ratio(levels[-1]) - ratio(levels[0])
   x, total = x_t, jnp.zeros_like(x_t)
-  for t, s in itertools.pairwise(levels):
+  for denoise, (t, s) in zip(denoisers, itertools.pairwise(levels), strict=True):
     prediction = denoise(x, t)
     total += ((ratio(s) - ratio(t)) / whole).astype(x_t.dtype) * prediction.x0
     x = ddim_step(schedule, prediction, t, s)
@@ -94,6 +107,45 @@ def distillation_losses(
   Raises:
     ValueError: If the levels are not such, or ``every`` does not divide their steps.
   """
+  steps = _pieces(schedule, ts, every)
+  table = np.zeros((schedule.T + 1, every + 1), np.int32)
+  table[steps[:, 0]] = steps
+
+  def wanted(x_t: jax.Array, t: jax.Array, labels: Any, own: Denoiser) -> jax.Array:
+    return target(teacher(labels), schedule, x_t, list(jnp.asarray(table)[t].T))
+
+  return _losses(network, schedule, wanted, parameterisation, weighting)
+
+
+def consistency_losses(
+  network: Network,
+  teacher: Callable[[Any], Denoiser],
+  schedule: Schedule,
+  ts: ArrayLike,
+  *,
+  every: int = 2,
+  parameterisation: Parameterisation = V,
+  weighting: Weighting | None = None,
+) -> Callable[..., jax.Array]:
+  """The same for consistency distillation: of the teacher's steps only the first is taken.
+
+  The others are one step of the student from where that ended, with its parameters as they are (Song and
+  Dhariwal, arXiv:2310.14189, leave out the averaged ones of the first paper). Arguments, result and errors
+  are those of `distillation_losses`; but ``t`` is from all levels of the teacher, ``student_levels(ts, 1)``.
+  """
+  steps = _pieces(schedule, ts, every)
+  table = np.zeros((schedule.T + 1, 3), np.int32)
+  for i in range(every):
+    table[steps[:, i]] = steps[:, [i, i + 1, every]]
+
+  def wanted(x_t: jax.Array, t: jax.Array, labels: Any, own: Denoiser) -> jax.Array:
+    return _mean([teacher(labels), own], schedule, x_t, list(jnp.asarray(table)[t].T))
+
+  return _losses(network, schedule, wanted, parameterisation, weighting)
+
+
+def _pieces(schedule: Schedule, ts: ArrayLike, every: int) -> np.ndarray:
+  """The teacher's levels in each of the student's steps, ``i32[S / every, every + 1]``."""
   levels = np.asarray(ts)
   check_decreasing(levels, schedule.T)
   steps = levels.size - 1
@@ -101,18 +153,29 @@ def distillation_losses(
     raise ValueError(f"ts must be integers that decrease strictly to 0, got {levels.tolist()}")
   if every < 1 or steps % every:
     raise ValueError(f"every must divide the {steps} steps of ts, got {every}")
-  table = np.zeros((schedule.T + 1, every + 1), np.int32)
-  for first in range(0, steps, every):
-    table[levels[first]] = levels[first : first + every + 1]
+  return np.stack([levels[first : first + every + 1] for first in range(0, steps, every)])
+
+
+def _losses(
+  network: Network,
+  schedule: Schedule,
+  wanted: Callable[[jax.Array, jax.Array, Any, Denoiser], jax.Array],
+  parameterisation: Parameterisation,
+  weighting: Weighting | None,
+) -> Callable[..., jax.Array]:
+  """The weighted squared error in x0 against ``wanted(x_t, t, labels, the student)``."""
   weigh = truncated_snr() if weighting is None else weighting
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
     x_t, _, network_keys = noised(keys, schedule, x0, t)
-    wanted = jax.lax.stop_gradient(target(teacher(labels), schedule, x_t, list(jnp.asarray(table)[t].T)))
-    alpha, sigma = coefficients(schedule, t, x0)
-    output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
-    squares = (parameterisation.decode(output, x_t, alpha, sigma).x0 - wanted) ** 2
-    errors = jnp.mean(squares, axis=tuple(range(1, x0.ndim)))
+
+    def predict(params: Any, x: jax.Array, t: jax.Array) -> Prediction:
+      output = network(params, x, t, labels, network_keys).astype(x.dtype)
+      return parameterisation.decode(output, x, *coefficients(schedule, t, x))
+
+    fixed = functools.partial(predict, jax.lax.stop_gradient(params))
+    difference = predict(params, x_t, t).x0 - jax.lax.stop_gradient(wanted(x_t, t, labels, fixed))
+    errors = jnp.mean(difference**2, axis=tuple(range(1, x0.ndim)))
     return jnp.reshape(weigh(schedule, t, x0).astype(x0.dtype), errors.shape) * errors
 
   return losses

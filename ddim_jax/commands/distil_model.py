@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ddim_jax.commands import options
 from ddim_jax.console import say
 from ddim_jax.models import datasets
 from ddim_jax.ranges import Several
 from ddim_jax.runs import Interrupted
-from ddim_jax.runs.halving import check_teacher, distil
+from ddim_jax.runs.halving import CONSISTENCY, PROGRESSIVE, check_teacher, distil
+
+_TEACHINGS = {"progressive": PROGRESSIVE, "consistency": CONSISTENCY}
 
 
 def distil_model(
@@ -18,6 +21,7 @@ def distil_model(
   to: int = 4,
   start: int = 32,
   by: Several = 2,
+  method: Literal["progressive", "consistency"] = "progressive",
   updates: int = 5000,
   batch_size: int = 64,
   learning_rate: float = 2e-4,
@@ -39,6 +43,8 @@ def distil_model(
     to: Steps of the last student.
     start: Steps of the first teacher: --to multiplied by --by once or several times, such as 4 * 2 * 2 * 2.
     by: Steps of each teacher that its student takes in one: 2 halves them.
+    method: progressive: a student learns where the teacher's steps lead. consistency: it learns one step of
+      the teacher, and the rest from itself, which costs the same for any --by: give --start / --to.
     updates: Updates of each student.
     batch_size: Size of the global batch.
     learning_rate: At each student's first update; falls to 0 at its last.
@@ -56,7 +62,7 @@ def distil_model(
   source = datasets.open_data(found.config.data, scaling=found.scaling)
   try:
     student = distil(
-      workdir, found, source, to=to, start=start, by=by, updates=updates,
+      workdir, found, source, to=to, start=start, by=by, teaching=_TEACHINGS[method], updates=updates,
       batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed, max_minutes=max_minutes,
       save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
     )  # fmt: skip

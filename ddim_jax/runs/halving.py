@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,24 @@ from ddim_jax.scaling import unscaled
 
 SPACING: Literal["trailing"] = "trailing"
 """Levels of students: the first is T, where there is only noise, however few they are; halves are nested."""
+
+
+class Teaching(NamedTuple):
+  """What a student learns.
+
+  Attributes:
+    losses: See `ddim_jax.distillation.distillation_losses`.
+    levels: ``(levels of the teacher, teacher's steps in one of the student's) -> levels to learn at``.
+  """
+
+  losses: Callable[..., Callable[..., jax.Array]]
+  levels: Callable[[np.ndarray, int], training.Levels]
+
+
+PROGRESSIVE = Teaching(distillation.distillation_losses, distillation.student_levels)
+CONSISTENCY = Teaching(
+  distillation.consistency_losses, lambda ts, every: distillation.student_levels(ts, every=1)
+)
 
 
 def stages(start: int, to: int, turn: bool, by: int = 2) -> list[tuple[int, int]]:
@@ -79,6 +97,7 @@ def distil(
   to: int = 4,
   start: int = 32,
   by: int = 2,
+  teaching: Teaching = PROGRESSIVE,
   updates: int = 5000,
   learning_rate: float = 2e-4,
   ema: float = 0.999,
@@ -86,7 +105,7 @@ def distil(
   max_minutes: float | None = None,
   **options: Any,
 ) -> Model:
-  """Progressive distillation: students of half the steps each, until one has ``to``; or goes on with that.
+  """Distillation: students of half the steps each, until one has ``to``; or goes on with that.
 
   A teacher of eps is first turned into a student of v that takes as many steps. Every student begins with
   the weights of its teacher, and its run is one of `fit` in a folder of its own, ``workdir/16_steps`` and so
@@ -99,6 +118,8 @@ def distil(
     to: Steps of the last student.
     start: Steps of the teacher: ``to`` times ``by`` once or several times; at most T.
     by: Teacher's steps in one of the student's: 2 halves them; 4 needs half as many students.
+    teaching: `PROGRESSIVE`, or `CONSISTENCY`, which learns many steps at once at the price of two: give as
+      ``by`` all of ``start`` divided by ``to``.
     updates: Of each student.
     learning_rate: At each student's first update; falls linearly to 0 at its last.
     ema: Decay of the EMA, which begins with the teacher's weights: short against ``updates``.
@@ -127,7 +148,7 @@ def distil(
     student = fit(
       Path(workdir).expanduser() / f"{steps}_steps", as_student(teacher, steps), images, steps=updates,
       learning_rate=rate, ema=ema, label_dropout=label_dropout, sample_every=0, max_minutes=left,
-      minimise=_towards(teacher, steps * every, every, label_dropout), **options,
+      minimise=_towards(teacher, steps * every, every, teaching, label_dropout), **options,
     )  # fmt: skip
     if student.step < updates:
       break
@@ -136,7 +157,7 @@ def distil(
 
 
 def _towards(
-  teacher: Model, steps: int, every: int, label_dropout: float
+  teacher: Model, steps: int, every: int, teaching: Teaching, label_dropout: float
 ) -> Callable[[Model], tuple[Callable[..., jax.Array], training.Levels]]:
   """``student -> (losses, levels)``, see `ddim_jax.distillation`; both are without dropout."""
   ts = tables.spacing(SPACING, teacher.schedule)(steps)
@@ -154,7 +175,7 @@ def _towards(
       labels, conditions = given
       return student.apply(params, x_t, t, labels, conditions=conditions)
 
-    losses = distillation.distillation_losses(
+    losses = teaching.losses(
       network, denoiser, student.schedule, ts, every=every, parameterisation=student.parameterisation
     )
 
@@ -162,6 +183,7 @@ def _towards(
       label_keys, keys = training.split_each(keys)
       return losses(params, keys, x0, objective.hide(labels, label_keys, student, label_dropout), t)
 
-    return hiding, distillation.student_levels(ts, every)
+    return hiding, teaching.levels(ts, every)
 
+  minimise.__name__ = f"{teaching.losses.__name__} by {every}"  # so that a run goes on as it began
   return minimise

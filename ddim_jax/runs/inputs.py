@@ -70,7 +70,7 @@ def recorded(
     config.diffusion,
     level_distribution=distribution,
     antithetic=antithetic,
-    weighting=name_of(weighting or "none"),
+    weighting=name_of(minimise or weighting or "none"),
   )
   whole = dataclasses.replace(
     config, data=Data(UNKNOWN) if record is None else record, network=network, diffusion=diffusion,

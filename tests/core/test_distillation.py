@@ -90,6 +90,39 @@ def test_the_losss_minimiser_is_the_teachers_map(parameterisation, every):
     )
 
 
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_what_leads_to_where_the_teacher_does_is_consistent_with_itself_and_nothing_else_is(every):
+  """For a mixture, from each level to the end of its piece. What is wrong at a level misleads the one above."""
+  ts = ddim_jax.timesteps.trailing(T, 8)
+  size = 64
+  t = jax.vmap(distillation.student_levels(ts, 1), (None, 0))(jax.random.key(1), jnp.arange(size))
+  assert set(np.asarray(t).tolist()) == set(ts[:-1].tolist())
+
+  def network(off, x, t, labels, keys):
+    x0 = jnp.zeros_like(x)
+    for i, level in enumerate(ts[:-1]):
+      left = ts[i : (i // every + 1) * every + 1]
+      exact = distillation.target(mixture, SCHEDULE, x, [jnp.full(size, value) for value in left])
+      x0 = jnp.where((t == level)[:, None], exact + off[i], x0)
+    return x0
+
+  losses = jax.jit(distillation.consistency_losses(
+    network, lambda labels: mixture, SCHEDULE, ts, every=every, parameterisation=ddim_jax.X0,
+    weighting=lambda schedule, t, like: jnp.ones((size, 1)),
+  ))  # fmt: skip
+  data = jax.random.split(jax.random.key(0), size), jnp.full((size, 1), 0.4), jnp.zeros(size, jnp.int32), t
+  of_level = lambda off: np.asarray([np.mean(losses(off, *data)[t == level]) for level in ts[:-1]])
+  np.testing.assert_allclose(of_level(jnp.zeros(8)), 0, atol=1e-9)
+  off = jnp.asarray([0.1 * (i == 1) for i in range(8)])
+  rho = np.sqrt(ALPHA_BAR / (1 - ALPHA_BAR + 1e-30))
+  taught_on = 0.0 if every == 1 else 0.1 * (rho[ts[every]] - rho[ts[1]]) / (rho[ts[every]] - rho[ts[0]])
+  np.testing.assert_allclose(of_level(off)[:3], [taught_on**2, 0.01, 0], rtol=1e-3, atol=1e-9)
+  slope = jax.grad(lambda off: jnp.sum(losses(off, *data)))(off)
+  assert slope[1] == pytest.approx(
+    2 * 0.1 * int(np.sum(np.asarray(t) == ts[1])), rel=1e-3
+  )  # none as a teacher of the first
+
+
 def test_each_student_has_half_the_steps():
   assert stages(16, 4, False) == [(8, 2), (4, 2)]
   assert stages(8, 4, True) == [(8, 1), (4, 2)]
@@ -118,6 +151,7 @@ def test_each_student_has_half_the_steps():
     ([65, 4, 0], 2, r"ts must be in \[0, 64\]"),
   ],
 )
-def test_bad_levels_are_named(ts, every, message):
+@pytest.mark.parametrize("losses", [distillation.distillation_losses, distillation.consistency_losses])
+def test_bad_levels_are_named(losses, ts, every, message):
   with pytest.raises(ValueError, match=message):
-    distillation.distillation_losses(None, None, SCHEDULE, ts, every=every)
+    losses(None, None, SCHEDULE, ts, every=every)
