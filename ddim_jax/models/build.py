@@ -30,7 +30,7 @@ _OPEN = {
   "diffusion": ("weighting", "level_distribution", "antithetic", "spacing", "solver"),
 }
 """What a network with weights of its own leaves to the options."""
-WHOLE = ("imported", "custom", "distilled")
+WHOLE = ("imported", "custom", "distilled", "distilled_by")
 """Entries of the JSON beside the sections."""
 
 
@@ -153,7 +153,8 @@ def to_pretrained(model: Model) -> interop.Pretrained:
 
 def _network(config: Config, channels: int, num_classes: int, condition_size: int) -> UNet:
   options = config.network
-  for section in (config.data, options, config.diffusion):
+  # What a run minimised may be a function of its own, whose name nothing here looks for.
+  for section in (config.data, options, dataclasses.replace(config.diffusion, weighting="none")):
     ranges.check_all(section)
   if config.imported is None:
     return unets.from_options(options, channels, num_classes, condition_size)

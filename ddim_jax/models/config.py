@@ -168,6 +168,7 @@ class Config:
       they came from another project. Only `ddim_jax.models.build` looks at it.
     custom: Name of a network that this project cannot build again, or "".
     distilled: Steps that it was distilled for; 0 if it was not.
+    distilled_by: What was minimised for that, and how many steps of the teacher are one of its own.
   """
 
   data: Data = Data()
@@ -177,3 +178,4 @@ class Config:
   imported: dict[str, Any] | None = None
   custom: str = ""
   distilled: int = 0
+  distilled_by: str = ""

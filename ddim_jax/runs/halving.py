@@ -65,7 +65,7 @@ def stages(start: int, to: int, turn: bool, by: int = 2) -> list[tuple[int, int]
   return [(start, 1)] * turn + students
 
 
-def as_student(teacher: Model, steps: int) -> Model:
+def as_student(teacher: Model, steps: int, by: str) -> Model:
   """The teacher as the model that is to become a student of so many steps: of v if it was of eps."""
   turn = teacher.parameterisation is EPS
   config = build.to_predict_v(teacher.config) if turn else teacher.config
@@ -73,7 +73,7 @@ def as_student(teacher: Model, steps: int) -> Model:
   return teacher.replace(
     parameterisation=V if turn else teacher.parameterisation,
     spacing=tables.spacing(SPACING, teacher.schedule),
-    config=dataclasses.replace(config, diffusion=diffusion, distilled=steps),
+    config=dataclasses.replace(config, diffusion=diffusion, distilled=steps, distilled_by=by),
     solver="ddim",
   )
 
@@ -144,9 +144,10 @@ def distil(
   ends = None if max_minutes is None else time.monotonic() + 60 * max_minutes
   student = teacher
   for steps, every in planned:
-    left = None if ends is None else max((ends - time.monotonic()) / 60, 0.0)
+    left = None if ends is None else max((ends - time.monotonic()) / 60, 1e-6)
+    begun = as_student(teacher, steps, f"{teaching.losses.__name__}, every {every}")
     student = fit(
-      Path(workdir).expanduser() / f"{steps}_steps", as_student(teacher, steps), images, steps=updates,
+      Path(workdir).expanduser() / f"{steps}_steps", begun, images, steps=updates,
       learning_rate=rate, ema=ema, label_dropout=label_dropout, sample_every=0, max_minutes=left,
       minimise=_towards(teacher, steps * every, every, teaching, label_dropout), **options,
     )  # fmt: skip
@@ -185,5 +186,4 @@ def _towards(
 
     return hiding, teaching.levels(ts, every)
 
-  minimise.__name__ = f"{teaching.losses.__name__} by {every}"  # so that a run goes on as it began
   return minimise

@@ -70,12 +70,17 @@ def recorded(
     config.diffusion,
     level_distribution=distribution,
     antithetic=antithetic,
-    weighting=name_of(minimise or weighting or "none"),
+    weighting=name_of(weighting or "none"),
   )
   whole = dataclasses.replace(
-    config, data=Data(UNKNOWN) if record is None else record, network=network, diffusion=diffusion,
-    optimisation=optimisation, distilled=0 if minimise is None else config.distilled,
-  )  # fmt: skip
+    config,
+    data=Data(UNKNOWN) if record is None else record,
+    network=network,
+    diffusion=diffusion,
+    optimisation=optimisation,
+  )
+  if minimise is None:
+    whole = dataclasses.replace(whole, distilled=0, distilled_by="")
   return model.replace(config=whole)
 
 

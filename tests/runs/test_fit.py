@@ -185,6 +185,17 @@ def test_accumulated_gradients_are_those_of_the_mean():
   assert set(sizes) == {2}
 
 
+def test_a_run_with_a_weighting_of_ones_own_can_be_loaded(tmp_path):
+  unet = ddim_jax.UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1)
+  model = models.from_network(unet, SHAPE, schedule=ddim_jax.cosine_schedule(10))
+
+  def halved(schedule, t, like):
+    return jnp.full((like.shape[0], 1, 1, 1), 0.5)
+
+  trained = fit(tmp_path, model, images(), steps=1, weighting=halved, **QUICK)
+  same(ddim_jax.load(tmp_path).params, trained.params)
+
+
 @pytest.mark.slow
 def test_any_optimiser_and_schedule(tmp_path):
   rate = optax.warmup_cosine_decay_schedule(0.0, 0.1, 3, 20)

@@ -66,11 +66,11 @@ def saving(workdir):
 
 
 @pytest.mark.slow
-def test_killed_20_times_the_run_ends_bit_for_bit_the_same(undisturbed, spawn, run, tmp_path):
+def test_killed_12_times_the_run_ends_bit_for_bit_the_same(undisturbed, spawn, run, tmp_path):
   """In turn: at once or while starting, after some progress, and twice in four during a save."""
   rng, during_save = random.Random(0), 0
   command = options(tmp_path, 400, "--save-every", 10)
-  for attempt in range(20):
+  for attempt in range(12):
     before = newest(tmp_path)
     process = spawn(*command)
     if attempt % 2:
@@ -84,7 +84,7 @@ def test_killed_20_times_the_run_ends_bit_for_bit_the_same(undisturbed, spawn, r
     process.kill()
     process.communicate()
     during_save += saving(tmp_path)
-  assert during_save >= 3
+  assert during_save >= 2
   run(*command)
   assert_same_state(arrays(tmp_path), arrays(undisturbed))
   assert (tmp_path / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
