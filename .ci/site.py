@@ -146,6 +146,9 @@ def lay() -> None:
   for page in SOURCE.rglob("*.md"):
     page.write_text(linked(page.read_text()))
   shutil.copytree(ROOT / "experiments" / "results", SOURCE / "experiments" / "results")
+  (SOURCE / "ddim_jax" / "models").mkdir(parents=True)
+  for card in (ROOT / "ddim_jax" / "models").glob("*.md"):
+    shutil.copy(card, SOURCE / "ddim_jax" / "models")
   for name, (title, modules) in REFERENCE.items():
     entries = "".join(f"::: {module}\n\n" for module in modules)
     (SOURCE / "reference" / f"{name}.md").write_text(f"# {title}\n\n{entries}")

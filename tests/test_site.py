@@ -58,9 +58,14 @@ def test_all_else_stays(site, text):
   assert site.linked(text) == text
 
 
-def test_every_page_is_in_the_navigation():
+def test_every_page_and_what_pages_link_to_is_in_the_navigation():
   navigation = (ROOT / ".ci" / "mkdocs.yml").read_text()
-  for page in pages.PAGES:
+  linked = {
+    (page.parent / name).resolve()
+    for page in pages.PAGES
+    for name in re.findall(r"\]\((?!http)([^)#]+\.md)", page.read_text())
+  }
+  for page in {*pages.PAGES, *linked, *(ROOT / "ddim_jax" / "models").glob("*.md")}:
     assert f": {page.relative_to(ROOT)}" in navigation, page
 
 
