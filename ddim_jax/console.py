@@ -122,8 +122,8 @@ def terminal() -> Iterator[None]:
   stream = sys.stdout
   if isinstance(stream, io.TextIOWrapper):
     stream.reconfigure(errors="backslashreplace")  # of names that it cannot encode
-  if not _NARROWEST <= (columns := shutil.get_terminal_size().columns) <= _WIDEST:
-    os.environ["COLUMNS"] = str(min(max(columns, _NARROWEST), _WIDEST))
+  if not _NARROWEST <= (columns := shutil.get_terminal_size().columns) <= _WIDEST or "COLUMNS" in os.environ:
+    os.environ["COLUMNS"] = str(min(max(columns, _NARROWEST), _WIDEST))  # not all read what it was as one
   if stream is not None:
     sys.stdout = _Stdout(stream)
   try:

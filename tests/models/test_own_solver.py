@@ -155,7 +155,7 @@ def test_a_configuration_can_name_one():
   model = model.replace(params=model.init(drawing.key_of(0)))
   given = {"steps": 3, "seed": 1}
   np.testing.assert_array_equal(model.sample(1, **given), model.sample(1, solver="unipc2", **given))
-  student = halving.as_student(model, 4)
+  student = halving.as_student(model, 4, "")
   assert (student.solver_name, student.config.diffusion.solver) == ("ddim", "ddim")
   wrong = dataclasses.replace(SMALL, diffusion=Diffusion(solver="euler"))
   with pytest.raises(ValueError, match="solver must be"):
