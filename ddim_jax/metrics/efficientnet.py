@@ -12,6 +12,7 @@ Images of any size are resized to 224x224 bilinearly, smoothed when they shrink,
 import hashlib
 import importlib.util
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.cpu import depthwise
 from ddim_jax.metrics.classifier import Extractor
 from ddim_jax.metrics.converted import converted, default_cache
 from ddim_jax.metrics.resize import coloured
@@ -35,6 +37,15 @@ _STAGES = (
   (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
 )  # fmt: skip
 """``(blocks, kernel, stride of the first, expansion, width)``."""
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
+  """The arguments of `jax.lax.conv_general_dilated`, with padding "SAME"."""
+  found: jax.Array = jax.lax.platform_dependent(
+    x, kernel, cpu=partial(depthwise.convolve, stride=strides[0]),
+    default=partial(jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options),
+  )  # fmt: skip
+  return found
 
 
 class EfficientNetLite0(nn.Module):
@@ -62,7 +73,7 @@ class EfficientNetLite0(nn.Module):
       # float32 throughout, also on devices that would round to bfloat16
       layer = nn.Conv(
         width, (size, size), strides=stride, feature_group_count=groups, precision=jax.lax.Precision.HIGHEST,
-        name=name,
+        name=name, conv_general_dilated=jax.lax.conv_general_dilated if groups == 1 else _depthwise,
       )  # fmt: skip
       return layer(x)
 

@@ -8,6 +8,7 @@ from ddim_jax.commands import cli
 from experiments.bench.accelerator import accelerator
 from experiments.bench.checkpoint import checkpoint
 from experiments.bench.compile import compile
+from experiments.bench.features import features
 from experiments.bench.many_devices import scaling
 from experiments.bench.memory import memory
 from experiments.bench.photos import photos
@@ -21,6 +22,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
   "train": train,
   "compile": compile,
   "memory": memory,
+  "features": features,
   "pipeline": pipeline,
   "photos": photos,
   "checkpoint": checkpoint,
