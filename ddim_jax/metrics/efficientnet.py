@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.cpu import depthwise
+from ddim_jax.cpu.parts import in_parts
 from ddim_jax.metrics.classifier import Extractor
 from ddim_jax.metrics.converted import converted, default_cache
 from ddim_jax.metrics.resize import coloured
@@ -196,4 +197,4 @@ def extractor() -> Extractor:
   """
   params = load()
   apply = lambda images: EfficientNetLite0().apply({"params": params}, prepared(images))
-  return Extractor("FD-EfficientNet-Lite0", SHA256, apply)
+  return Extractor("FD-EfficientNet-Lite0", SHA256, lambda images: in_parts(apply, images))

@@ -1,12 +1,22 @@
-"""Depthwise convolutions as sums, against their definition; programs for others keep the operation."""
+"""Depthwise convolutions as sums and batches in parts, against their definitions; for a CPU alone."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddim_jax.cpu import depthwise
+from ddim_jax.cpu import depthwise, parts
 from ddim_jax.metrics.efficientnet import SIDE, EfficientNetLite0
+
+
+@pytest.mark.parametrize("number", [1, 8, 13])
+def test_parts_are_the_whole(number):
+  x = jnp.arange(number * 6, dtype=jnp.float32).reshape(number, 3, 2)
+  apply = lambda x: (jnp.sum(x, axis=1) ** 2, {"first": x[:, 0, 0]})
+  jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda x: parts.in_parts(apply, x))(x), apply(x))
+  lowered = jax.jit(lambda x: parts.in_parts(apply, x)).trace(x)
+  loops = lambda platform: "stablehlo.while" in lowered.lower(lowering_platforms=(platform,)).as_text()
+  assert (loops("cpu"), loops("tpu")) == (True, False)
 
 
 @pytest.mark.parametrize("size", [3, 5])
