@@ -5,6 +5,7 @@ import pytest
 
 from experiments.bench import measure, peers
 from experiments.bench.compile import compile_times
+from experiments.bench.features import features
 from experiments.bench.many_devices import scaling
 from experiments.bench.memory import memory
 from experiments.bench.pipeline import pipeline
@@ -50,6 +51,15 @@ def test_ratios_are_taken_round_by_round(monkeypatch):
   assert results["ours"]["seconds_per_image"] == 0.75
   assert results["ours"]["gflop_per_second"] == 4
   assert results["ours"]["fraction_of_product_rate"] == pytest.approx(4 / (10 * 2 * 1.536**3), abs=1e-4)
+
+
+@pytest.mark.bench
+def test_features(tmp_path):
+  pytest.importorskip("efficientnet_lite_pytorch")
+  features(batch_size=2, rounds=1, out=tmp_path)
+  results = written(tmp_path)
+  assert results["largest_difference"] <= 1e-4
+  assert len(results["sides"]) == 3
 
 
 @pytest.mark.bench
