@@ -9,7 +9,7 @@ demo: .venv/train.stamp
 	$(BIN)/python -m experiments.demo
 
 test: .venv/test.stamp
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not bench"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not bench"
 
 bench: .venv/test.stamp
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m bench

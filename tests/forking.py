@@ -62,6 +62,11 @@ class Program:
     stdout, stderr = (_all_of(file) for file in self._outputs)
     return stdout, stderr
 
+  def errors(self) -> str:
+    """What is in standard error by now; after the end, too, by processes that it had started."""
+    number = self._outputs[1].fileno()
+    return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
+
   def send_signal(self, number: int) -> None:
     """Sends a signal if it still runs."""
     if self.poll() is None:

@@ -35,7 +35,8 @@ def features(batch_size: int = 64, rounds: int = 5, out: Path = measure.OUT) -> 
   ):
     plain(images)
   network = EfficientNet.from_name("efficientnet-lite0").eval().to(memory_format=torch.channels_last)
-  network.load_state_dict(torch.load(efficientnet.installed(), weights_only=True))
+  weights = efficientnet.installed()
+  network.load_state_dict(torch.load(weights, weights_only=True))
 
   def torchs() -> np.ndarray:
     with torch.inference_mode():
