@@ -90,6 +90,7 @@ def test_the_losss_minimiser_is_the_teachers_map(parameterisation, every):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2, 4])
 def test_what_leads_to_where_the_teacher_does_is_consistent_with_itself_and_nothing_else_is(every):
   """For a mixture, from each level to the end of its piece. A level that is wrong misleads the one above."""
