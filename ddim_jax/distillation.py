@@ -107,14 +107,9 @@ def distillation_losses(
   Raises:
     ValueError: If the levels are not such, or ``every`` does not divide their steps.
   """
-  steps = _pieces(schedule, ts, every)
-  table = np.zeros((schedule.T + 1, every + 1), np.int32)
-  table[steps[:, 0]] = steps
-
-  def wanted(x_t: jax.Array, t: jax.Array, labels: Any, own: Denoiser) -> jax.Array:
-    return target(teacher(labels), schedule, x_t, list(jnp.asarray(table)[t].T))
-
-  return _losses(network, schedule, wanted, parameterisation, weighting)
+  visited = _pieces(schedule, ts, every)
+  taken = lambda teacher, own: [teacher] * every
+  return _losses(network, teacher, schedule, visited, taken, parameterisation, weighting)
 
 
 def consistency_losses(
@@ -133,15 +128,10 @@ def consistency_losses(
   Dhariwal, arXiv:2310.14189, leave out the averaged ones of the first paper). Arguments, result and errors
   are those of `distillation_losses`; but ``t`` is from all levels of the teacher, ``student_levels(ts, 1)``.
   """
-  steps = _pieces(schedule, ts, every)
-  table = np.zeros((schedule.T + 1, 3), np.int32)
-  for i in range(every):
-    table[steps[:, i]] = steps[:, [i, i + 1, every]]
-
-  def wanted(x_t: jax.Array, t: jax.Array, labels: Any, own: Denoiser) -> jax.Array:
-    return _mean([teacher(labels), own], schedule, x_t, list(jnp.asarray(table)[t].T))
-
-  return _losses(network, schedule, wanted, parameterisation, weighting)
+  pieces = _pieces(schedule, ts, every)
+  visited = np.concatenate([pieces[:, [i, i + 1, every]] for i in range(every)])
+  taken = lambda teacher, own: [teacher, own]
+  return _losses(network, teacher, schedule, visited, taken, parameterisation, weighting)
 
 
 def _pieces(schedule: Schedule, ts: ArrayLike, every: int) -> np.ndarray:
@@ -158,12 +148,19 @@ def _pieces(schedule: Schedule, ts: ArrayLike, every: int) -> np.ndarray:
 
 def _losses(
   network: Network,
+  teacher: Callable[[Any], Denoiser],
   schedule: Schedule,
-  wanted: Callable[[jax.Array, jax.Array, Any, Denoiser], jax.Array],
+  visited: np.ndarray,
+  taken: Callable[[Denoiser, Denoiser], Sequence[Denoiser]],
   parameterisation: Parameterisation,
   weighting: Weighting | None,
 ) -> Callable[..., jax.Array]:
-  """The weighted squared error in x0 against ``wanted(x_t, t, labels, the student)``."""
+  """The weighted squared error in x0 against where steps ``taken(teacher, student)`` lead.
+
+  ``visited`` are the levels of these steps, a row for each level to learn at, which is its first.
+  """
+  table = np.zeros((schedule.T + 1, visited.shape[1]), np.int32)
+  table[visited[:, 0]] = visited
   weigh = truncated_snr() if weighting is None else weighting
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
@@ -173,9 +170,9 @@ def _losses(
       output = network(params, x, t, labels, network_keys).astype(x.dtype)
       return parameterisation.decode(output, x, *coefficients(schedule, t, x))
 
-    fixed = functools.partial(predict, jax.lax.stop_gradient(params))
-    difference = predict(params, x_t, t).x0 - jax.lax.stop_gradient(wanted(x_t, t, labels, fixed))
-    errors = jnp.mean(difference**2, axis=tuple(range(1, x0.ndim)))
+    steps = taken(teacher(labels), functools.partial(predict, jax.lax.stop_gradient(params)))
+    wanted = jax.lax.stop_gradient(_mean(steps, schedule, x_t, list(jnp.asarray(table)[t].T)))
+    errors = jnp.mean((predict(params, x_t, t).x0 - wanted) ** 2, axis=tuple(range(1, x0.ndim)))
     return jnp.reshape(weigh(schedule, t, x0).astype(x0.dtype), errors.shape) * errors
 
   return losses
