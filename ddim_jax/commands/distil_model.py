@@ -23,6 +23,7 @@ def distil_model(
   by: Several = 2,
   method: Literal["progressive", "consistency"] = "progressive",
   updates: int = 5000,
+  turn_updates: int | None = None,
   batch_size: int = 64,
   learning_rate: float = 2e-4,
   ema: float = 0.999,
@@ -46,6 +47,7 @@ def distil_model(
     method: progressive: a student learns where the teacher's steps lead. consistency: it learns one step of
       the teacher, and the rest from itself, which costs the same for any --by: give --start / --to.
     updates: Updates of each student.
+    turn_updates: Updates that turn a teacher of eps into a first student of v, if not as many.
     batch_size: Size of the global batch.
     learning_rate: At each student's first update; falls to 0 at its last.
     ema: Decay of the EMA of the parameters, in [0, 1).
@@ -63,13 +65,13 @@ def distil_model(
   try:
     student = distil(
       workdir, found, source, to=to, start=start, by=by, teaching=_TEACHINGS[method], updates=updates,
-      batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed, max_minutes=max_minutes,
-      save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
+      turn_updates=turn_updates, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
+      max_minutes=max_minutes, save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
     )  # fmt: skip
   except Interrupted as error:
     say(f"{error}; the same command goes on from there")
     return 130
-  if student.step < updates:
+  if student.own_steps != to or student.step < updates:
     say(f"stopped and saved in {workdir}; the same command goes on from there")
   else:
     say(f"done. Next: ddim sample {workdir / f'{to}_steps'}")

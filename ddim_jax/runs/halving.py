@@ -99,6 +99,7 @@ def distil(
   by: int = 2,
   teaching: Teaching = PROGRESSIVE,
   updates: int = 5000,
+  turn_updates: int | None = None,
   learning_rate: float = 2e-4,
   ema: float = 0.999,
   label_dropout: float = 0.1,
@@ -107,9 +108,10 @@ def distil(
 ) -> Model:
   """Distillation: students of half the steps each, until one has ``to``; or goes on with that.
 
-  A teacher of eps is first turned into a student of v that takes as many steps. Every student begins with
-  the weights of its teacher, and its run is one of `fit` in a folder of its own, ``workdir/16_steps`` and so
-  on: the same call goes on where it stopped, and each student can be loaded from its folder.
+  A teacher of eps is first turned into a student of v that takes as many steps, with whose weights the next
+  begins: its teacher is the one of eps all the same, so what the turn got wrong is learned away. Every later
+  student begins with the weights of its teacher. Each has a run of `fit` in a folder of its own,
+  ``workdir/16_steps`` and so on: the same call goes on where it stopped, and each can be loaded from there.
 
   Args:
     workdir: Folder of all these runs; created.
@@ -121,6 +123,7 @@ def distil(
     teaching: `PROGRESSIVE`, or `CONSISTENCY`, which learns many steps at once at the price of two: give as
       ``by`` all of ``start`` divided by ``to``.
     updates: Of each student.
+    turn_updates: Of the turn from eps, if not as many.
     learning_rate: At each student's first update; falls linearly to 0 at its last.
     ema: Decay of the EMA, which begins with the teacher's weights: short against ``updates``.
     label_dropout: Fraction of labels hidden from both, where the teacher has a label for no class.
@@ -128,32 +131,35 @@ def distil(
     **options: Further arguments of `fit`, such as labels, batch_size, flip, seed, save_every.
 
   Returns:
-    The last student that was trained, which draws with its own number of steps. ``model.step`` is less than
-    ``updates`` if the run was stopped.
+    The last student that was trained, which draws with its own number of steps: more than ``to`` if the run
+    was stopped before, and ``model.step`` is less than ``updates`` if it was stopped in this one.
 
   Raises:
     ValueError: If an argument is out of its range, or the folder holds another run; names it.
   """
-  if updates < 1:
-    raise ValueError(f"updates must be positive, got {updates}")
+  turn_updates = updates if turn_updates is None else turn_updates
+  for name, count in (("updates", updates), ("turn_updates", turn_updates)):
+    if count < 1:
+      raise ValueError(f"{name} must be positive, got {count}")
   check_teacher(teacher)
   planned = stages(start, to, teacher.parameterisation is EPS, by)
   if start > teacher.schedule.T:
     raise ValueError(f"start must be at most the {teacher.schedule.T} levels of the teacher, got {start}")
-  rate = optax.linear_schedule(learning_rate, 0.0, updates)
   ends = None if max_minutes is None else time.monotonic() + 60 * max_minutes
   student = teacher
   for steps, every in planned:
     left = None if ends is None else max((ends - time.monotonic()) / 60, 1e-6)
-    begun = as_student(teacher, steps, f"{teaching.losses.__name__}, every {every}")
+    count, taught = (turn_updates, PROGRESSIVE) if every == 1 else (updates, teaching)
+    begun = as_student(student, steps, f"{taught.losses.__name__}, every {every}")
     student = fit(
-      Path(workdir).expanduser() / f"{steps}_steps", begun, images, steps=updates,
-      learning_rate=rate, ema=ema, label_dropout=label_dropout, sample_every=0, max_minutes=left,
-      minimise=_towards(teacher, steps * every, every, teaching, label_dropout), **options,
+      Path(workdir).expanduser() / f"{steps}_steps", begun, images, steps=count,
+      learning_rate=optax.linear_schedule(learning_rate, 0.0, count), ema=ema, label_dropout=label_dropout,
+      sample_every=0, max_minutes=left,
+      minimise=_towards(teacher, steps * every, every, taught, label_dropout), **options,
     )  # fmt: skip
-    if student.step < updates:
+    if student.step < count:
       break
-    teacher = student
+    teacher = teacher if every == 1 else student
   return student
 
 

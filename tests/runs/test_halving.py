@@ -54,6 +54,35 @@ def test_four_steps_of_a_student_are_nearer_to_many_than_four_of_its_teacher(tmp
     np.testing.assert_array_equal(student.sample(2), student.sample(2, steps=4, spacing="trailing"))
 
 
+class Gain(nn.Module):
+  """A number for each of 16 levels, with which an image is multiplied."""
+
+  @nn.compact
+  def __call__(self, x, t, labels=None):
+    gains = self.param("gains", nn.initializers.zeros, (17,))
+    return gains[t][:, None, None, None] * x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("teaching", (halving.PROGRESSIVE, halving.CONSISTENCY))
+def test_the_first_student_learns_from_the_teacher_not_from_the_turned_one(tmp_path, teaching):
+  """The exact eps of Gaussian data is a gain for each level, and so is the v whose one step is two of it.
+
+  The turn has one update only, so that what it makes, a gain of eps taken for one of v, would teach nonsense.
+  """
+  schedule, scale = ddim_jax.cosine_schedule(16), 0.2
+  exact = schedule.sigma / (scale**2 * schedule.alpha_bar + schedule.sigma**2)
+  teacher = models.from_network(Gain(), (2, 2, 1), schedule=schedule).replace(params={"gains": exact})
+  images = np.clip(np.random.default_rng(0).normal(128, 128 * scale, (4096, 2, 2, 1)), 0, 255).astype(np.uint8)
+  student = distil(
+    tmp_path, teacher, images, to=2, start=4, teaching=teaching, turn_updates=1, updates=300,
+    learning_rate=0.1, ema=0.9, **QUICK,
+  )  # fmt: skip
+  many = teacher.sample(64, steps=4, spacing="trailing")
+  np.testing.assert_allclose(student.sample(64, steps=2), many, atol=0.02)
+  assert np.abs(teacher.sample(64, steps=2, spacing="trailing") - many).max() > 0.1
+
+
 @pytest.mark.slow
 def test_a_run_of_students_goes_on_and_can_be_loaded(tmp_path):
   """A U-Net of eps: turned to v, then halved; stopped within a student, and called again."""
@@ -73,10 +102,12 @@ def test_a_run_of_students_goes_on_and_can_be_loaded(tmp_path):
   again = distil(tmp_path, teacher, images, **arguments)
   np.testing.assert_array_equal(again.sample(1, steps=2), student.sample(1, steps=2))
   with pytest.raises(
-    ValueError, match="distilled_by: 'distillation_losses, every 1' in the checkpoint, 'consistency_losses"
+    ValueError, match="distilled_by: 'distillation_losses, every 2' in the checkpoint, 'consistency_losses"
   ):
     distil(tmp_path, teacher, images, teaching=halving.CONSISTENCY, **arguments)
   tuned = fit(tmp_path / "tuned", found, images, steps=1, batch_size=8, sample_every=0, progress=False)
   assert tuned.own_steps == 16  # trained as any other, it is no student any more
   with pytest.raises(ValueError, match="start must be at most the 16 levels of the teacher, got 32"):
     distil(tmp_path, teacher, images, to=2, start=32)
+  with pytest.raises(ValueError, match="turn_updates must be positive, got 0"):
+    distil(tmp_path, teacher, images, to=2, start=4, turn_updates=0)
