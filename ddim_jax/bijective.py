@@ -5,9 +5,9 @@ The state is a pair of samples at successive levels. With DDIM's step from level
 
     x_s = move(t -> s) + a * (x_r - move(t -> r))
 
-DDIM's step and, with weight a, by how much DDIM's step backwards misses what is already known to be
-there. The network is asked once, at x_t, which both pairs contain, so the step is solved for x_r as it
-is: one evaluation, no iteration. Two published methods are choices of a: `bdia` and `belm`.
+DDIM's step, plus a times the error of DDIM's backward step from t to r, where x_r is known. The network is
+asked once, at x_t, which both pairs contain. So the equation can also be solved for x_r: one evaluation, no
+iteration. Two published methods are choices of a: `bdia` and `belm`.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The one reader of pictures: any file that Pillow knows becomes an array of the form asked for.
 
-What cannot be read right is refused by its name, in one line: damaged and truncated files, bombs, and numbers
-whose black and white nobody has said.
+What cannot be read correctly is refused by its name, in one line: damaged and truncated files, decompression
+bombs, and numbers for which nobody has said what is black and what is white.
 """
 
 import functools
