@@ -109,7 +109,7 @@ def encode(
 def decode(
   denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
-  """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
+  """The inverse of `encode`, with its arguments and errors: the sample at ``ts[-1]``, ``f32[B, ...]``."""
   denoise, levels = check_chain(denoise, schedule, pair.x_T, ts, "pair.x_T")
   _check_two_steps(levels)
   solver = bijective(weight)

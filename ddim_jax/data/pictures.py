@@ -102,7 +102,7 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def as_mask(pixels: np.ndarray, name: object) -> np.ndarray:
-  """Grey pixels ``u8[H, W, 1]`` as a mask, see `read_mask`."""
+  """Grey pixels ``u8[H, W, 1]`` as a mask, see `read_mask`; ValueError if nothing is white."""
   kept: np.ndarray = pixels < 128
   if kept.all():
     raise ValueError(f"{shown(name)} must have white pixels, where to paint; all are black")
