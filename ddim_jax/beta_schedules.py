@@ -1,4 +1,7 @@
-"""The noise schedules that have a name, from betas, the variances that steps add, or from alpha_bar."""
+"""The noise schedules that have a name, from betas, the variances that steps add, or from alpha_bar.
+
+All raise ValueError if an argument is out of its range.
+"""
 
 import numpy as np
 
@@ -13,9 +16,6 @@ def linear_schedule(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0
     T: Number of levels.
     beta_start: Beta at level 1, in (0, 1).
     beta_end: Beta at level T, in (0, 1].
-
-  Raises:
-    ValueError: If an argument is out of range (also in the other factories here).
   """
   return from_betas(np.linspace(beta_start, beta_end, check_T(T)))
 

@@ -5,9 +5,9 @@ The state is a pair of samples at successive levels. With DDIM's step from level
 
     x_s = move(t -> s) + a * (x_r - move(t -> r))
 
-DDIM's step and, with weight a, by how much DDIM's step backwards misses what is already known to be
-there. The network is asked once, at x_t, which both pairs contain, so the step is solved for x_r as it
-is: one evaluation, no iteration. Two published methods are choices of a: `bdia` and `belm`.
+DDIM's step, plus a times the error of DDIM's backward step from t to r, where x_r is known. The network is
+asked once, at x_t, which both pairs contain. So the equation can also be solved for x_r: one evaluation, no
+iteration. Two published methods are choices of a: `bdia` and `belm`.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,7 @@ def encode(
 def decode(
   denoise: Denoiser, schedule: Schedule, pair: Pair, ts: ArrayLike, *, weight: Weight | None = None
 ) -> jax.Array:
-  """The inverse of `encode`, with the same arguments: the sample at level ``ts[-1]``, ``f32[B, ...]``."""
+  """The inverse of `encode`, with its arguments and errors: the sample at ``ts[-1]``, ``f32[B, ...]``."""
   denoise, levels = check_chain(denoise, schedule, pair.x_T, ts, "pair.x_T")
   _check_two_steps(levels)
   solver = bijective(weight)

@@ -43,11 +43,16 @@ def finite_vector(name: str, values: ArrayLike) -> np.ndarray:
   return values
 
 
+def positive_integer(name: str, value: Any) -> int:
+  """The value as an int; ValueError unless it is a positive integer."""
+  if not isinstance(value, (int, np.integer)) or value < 1:
+    raise ValueError(f"{name} must be a positive integer, got {value!r}")
+  return int(value)
+
+
 def check_T(T: Any) -> int:
-  """``T`` as an int; ValueError unless it is a positive integer."""
-  if not isinstance(T, (int, np.integer)) or T < 1:
-    raise ValueError(f"T must be a positive integer, got {T!r}")
-  return int(T)
+  """The number of levels as an int; ValueError unless it is a positive integer."""
+  return positive_integer("T", T)
 
 
 def check_floating(name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is said on the way: that nobody reads it, or nobody can, ends nothing."""
+"""Messages and progress bars: a stream that is closed, full or read by nobody does not end a program."""
 
 import contextlib
 import io

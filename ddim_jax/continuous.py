@@ -27,7 +27,7 @@ def log_normal_levels(
     ``(key, index) -> t``, ``f32[]`` in [1, T].
 
   Raises:
-    ValueError: If ``std`` is negative.
+    ValueError: If ``mean`` or ``std`` is not finite, or ``std`` is negative.
 
   References:
     Table 1 of Karras et al., arXiv:2206.00364.

@@ -139,7 +139,8 @@ def classifier_guide(
     The guided denoiser.
 
   Raises:
-    ValueError: When called, if ``log_probability`` returns no vector ``[B]``.
+    ValueError: If ``weight`` is not finite and not traced; when called, if it is neither a scalar nor one per
+      example, or ``log_probability`` returns no vector ``[B]``.
 
   References:
     [1] Dhariwal and Nichol, arXiv:2105.05233.

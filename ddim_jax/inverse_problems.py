@@ -38,6 +38,9 @@ def masked(mask: ArrayLike) -> LinearOperator:
 
   Args:
     mask: True where the data are seen, ``bool`` of a shape that broadcasts to ``x``.
+
+  Raises:
+    ValueError: When applied, if the mask is not bool or does not broadcast.
   """
 
   def see(x: jax.Array) -> jax.Array:

@@ -222,7 +222,7 @@ def variational_bound(
     The terms; `bits_per_dimension` of ``total`` is the usual figure.
 
   Raises:
-    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x0`` or ``ts``.
+    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x0`` or ``ts``, or a wrong ``share``.
 
   References:
     [1] Ho, Jain, Abbeel. Denoising Diffusion Probabilistic Models, arXiv:2006.11239, section 3.

@@ -1,8 +1,8 @@
 r"""Editing real data by the noise of the stochastic process: exact for any network and any guidance.
 
-DDIM inversion climbs with the network, and with guidance it does not come back. The noise maps do without
-climbing. Samples at every level are drawn around the data, and what a stochastic step (``eta`` above 0) would
-have had to add to lead from each to the next is recorded:
+DDIM inversion asks the network on the way up, and with guidance it does not lead back to the data. Noise maps
+need no network on the way up: samples at every level are drawn around the data, and what a stochastic step
+(``eta`` above 0) would have had to add to lead from each to the next is recorded:
 
     d_i = x_s - (alpha_s x0_hat + sigma_s sqrt(1 - f^2) eps_hat),   sigma_s f z in `ddim_jax.ddim_step`
 

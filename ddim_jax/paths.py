@@ -13,13 +13,15 @@ So a path is a `Schedule`, every solver applies to it, and what remains is how a
 DDIM in these coordinates is what others call Euler's rule: for EDM in s, for rectified flow in u.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from ddim_jax.checks import check_positive, check_T, finite_vector
-from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Level, Schedule, coefficients, from_log_snr, log_snr_at
 
 
 def from_alpha_sigma(alpha: ArrayLike, sigma: ArrayLike) -> Schedule:
@@ -45,7 +47,7 @@ def from_alpha_sigma(alpha: ArrayLike, sigma: ArrayLike) -> Schedule:
     log_snr = 2 * (np.log(alpha) - np.log(sigma))
   if not log_snr.size or log_snr[0] == np.inf or np.any(np.diff(log_snr) >= 0):
     raise ValueError("sigma / alpha must be positive from level 1 on and rise strictly")
-  return Schedule(jnp.asarray(np.append(LOG_SNR_LIMIT, np.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT))))
+  return from_log_snr(log_snr)
 
 
 def edm_schedule(
@@ -77,6 +79,11 @@ def edm_schedule(
   return from_alpha_sigma(1.0, sigma)
 
 
+def shifted(u: Any, shift: float) -> Any:
+  """Shares of noise in [0, 1], larger by a ``shift`` above 1: arXiv:2403.03206 does so for large images."""
+  return shift * u / (1 + (shift - 1) * u)
+
+
 def flow_schedule(T: int = 1000, shift: float = 1.0) -> Schedule:
   """Rectified flow: at level t the share of the noise is ``u = t / T``, of the data ``1 - u``.
 
@@ -84,16 +91,14 @@ def flow_schedule(T: int = 1000, shift: float = 1.0) -> Schedule:
 
   Args:
     T: Number of levels.
-    shift: Positive; more than 1 moves levels towards noise, ``u -> shift * u / (1 + (shift - 1) * u)``, as
-      arXiv:2403.03206 does for large images.
+    shift: Positive; more than 1 moves levels towards noise, see `shifted`.
 
   Raises:
     ValueError: If an argument is out of range.
   """
   if not 0 < shift < np.inf:
     raise ValueError(f"shift must be positive and finite, got {shift}")
-  u = np.arange(1, check_T(T) + 1) / T
-  u = shift * u / (1 + (shift - 1) * u)
+  u = shifted(np.arange(1, check_T(T) + 1) / T, shift)
   return from_alpha_sigma(1 - u, u)
 
 
@@ -113,6 +118,9 @@ def edm_input(
   Returns:
     The input, of unit variance, in the dtype of ``x_t``; and the level of noise, of the shape of ``t``, in
     the dtype of the schedule.
+
+  Raises:
+    ValueError: If ``sigma_data`` is not positive.
   """
   check_positive("sigma_data", sigma_data)
   alpha, sigma = coefficients(schedule, t, x_t)

@@ -15,7 +15,7 @@ _SHOWN = 60
 
 
 class Range(NamedTuple):
-  """Numbers from ``low`` to ``high``; real ones must be so as float32, which is what they become.
+  """Numbers from ``low`` to ``high``; real ones are compared as the float32 that they become.
 
   Attributes:
     low: The lowest.

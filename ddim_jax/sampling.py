@@ -104,8 +104,9 @@ def sample(
     ``(x_0, observed)``: the sample, ``f32[B, ...]``, and the stacked observations (None without).
 
   Raises:
-    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x_T`` or ``ts``; or if values that are
-      not traced are out of range: levels that do not decrease, ``count``.
+    ValueError: At trace time, on a wrong shape or dtype of ``key``, ``x_T`` or ``ts``, or on another object
+      in place of a denoiser, schedule or solver; or if values that are not traced are out of range: levels
+      that do not decrease, ``count``.
 
   References:
     Section 4 of Song, Meng, Ermon. Denoising Diffusion Implicit Models, arXiv:2010.02502.

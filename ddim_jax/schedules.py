@@ -163,12 +163,15 @@ def fresh_noise(schedule: Schedule, t: Level, s: Level, like: jax.Array) -> jax.
   return safe_sqrt(-jnp.expm1(jnp.minimum(change, 0))).astype(like.dtype)
 
 
+def from_log_snr(log_snr: np.ndarray) -> Schedule:
+  """Schedule from float64 log-SNR at levels 1..T, falling; may end at minus infinity."""
+  return Schedule(jnp.asarray(np.append(LOG_SNR_LIMIT, np.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT))))
+
+
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
   """A schedule from float64 ``log alpha_bar`` at levels 1..T; may end at minus infinity."""
   with np.errstate(divide="ignore"):
-    log_snr = log_alpha_bar - np.log(-np.expm1(log_alpha_bar))
-  log_snr = np.concatenate([[LOG_SNR_LIMIT], np.clip(log_snr, -LOG_SNR_LIMIT, LOG_SNR_LIMIT)])
-  return Schedule(jnp.asarray(log_snr))
+    return from_log_snr(log_alpha_bar - np.log(-np.expm1(log_alpha_bar)))
 
 
 def from_betas(betas: ArrayLike) -> Schedule:

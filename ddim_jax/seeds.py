@@ -91,6 +91,9 @@ def initial_noise(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float
   """The ``x_T`` that belongs to these keys: standard normal, ``f32[B, ...]`` of ``shape``.
 
   `sample` with the same ``key`` (one, or one per image) never draws this noise again.
+
+  Raises:
+    ValueError: If there is neither one key nor one per image.
   """
   return draw_noise(check_keys(key, shape), 0, shape, dtype)
 

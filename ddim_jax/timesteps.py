@@ -4,7 +4,7 @@ A spacing returns a strictly decreasing numpy array of levels in ``[0, T]`` that
 ``ts[0]`` down to clean data (`quadratic` may return fewer); `pad`, `cut` and `repaint` change such an array.
 Most are ``i32[S+1]``; `log_snr` and `karras` lie between integers, ``f64[S+1]`` (single precision once on a
 device, unless JAX's float64 is on). The same array, reversed, drives inversion. All are checked here, on the
-host; the sampler takes any such array, traced.
+host, and raise ValueError unless S is an integer from 1 to T; the sampler takes any such array, traced.
 
 Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean data.
 """
@@ -12,14 +12,12 @@ Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean 
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_T, positive_integer
 from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule
 
 
 def _check(T: int, S: int) -> None:
-  for name, value in (("T", T), ("S", S)):
-    if not isinstance(value, (int, np.integer)) or value < 1:
-      raise ValueError(f"{name} must be a positive integer, got {value!r}")
-  if S > T:
+  if check_T(T) < positive_integer("S", S):
     raise ValueError(f"S must be at most T: asked for {S} steps out of {T} levels")
 
 
@@ -199,9 +197,8 @@ def repaint(ts: ArrayLike, jump: int = 10, repeats: int = 10) -> np.ndarray:
   Raises:
     ValueError: If ``jump`` or ``repeats`` is not a positive integer.
   """
-  for name, value in (("jump", jump), ("repeats", repeats)):
-    if not isinstance(value, (int, np.integer)) or value < 1:
-      raise ValueError(f"{name} must be a positive integer, got {value!r}")
+  positive_integer("jump", jump)
+  positive_integer("repeats", repeats)
   ts = np.asarray(ts)
   last = len(ts) - 2
   levels = [ts[0]]

@@ -62,5 +62,5 @@ def train_for_minutes(args: Args) -> int:
 
 if __name__ == "__main__":
   with terminal():
-    asked = parse(sys.argv[1:])
+    asked = parse(sys.argv[1:], "python -m experiments.train_for_minutes")
     cli.run(lambda: train_for_minutes(asked), asked.optimisation.batch_size, OPTIONS - {"channels"})

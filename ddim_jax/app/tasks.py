@@ -86,8 +86,8 @@ def between(model: Model, settings: Settings, other: int, weight: float, num: in
   settings = chosen.checked(settings, model)
   if not 0 <= weight <= 1:
     raise ValueError(f"weight must be in [0, 1], got {weight}")
-  ends = [first_noise(model, seed, 1) for seed in (settings.seed, chosen.checked(
-    dataclasses.replace(settings, seed=other), model).seed)]  # fmt: skip
+  chosen.checked(dataclasses.replace(settings, seed=other), model)
+  ends = [first_noise(model, seed, 1) for seed in (settings.seed, other)]
   weights = np.append(np.linspace(0, 1, num - 1), weight).astype(np.float32)
   a, b = (jnp.repeat(noise, num, axis=0) for _, noise in ends)
   label, ts = chosen.labels(settings, model, 1), chosen.levels(settings, model)

@@ -30,15 +30,15 @@ def open_manager(
   *,
   keep: ranges.Positive = 2,
   keep_every: ranges.Positive | None = None,
-  lowest_is_best: bool = True,
 ) -> Iterator[ocp.CheckpointManager]:
   """Opens or creates a folder of checkpoints; saves are asynchronous, and finished on leaving.
+
+  Of the steps saved with a metric, the one with the lowest is kept too.
 
   Args:
     directory: The folder.
     keep: How many of the newest steps to keep, at least 1.
     keep_every: Steps divisible by this are kept for ever; None keeps no others.
-    lowest_is_best: Of the steps saved with a metric, the one with the lowest (or highest) is kept too.
 
   Raises:
     ValueError: If ``keep`` or ``keep_every`` is not positive.
@@ -49,7 +49,7 @@ def open_manager(
     checkpoint_managers.LatestN(keep),
     checkpoint_managers.BestN(
       get_metric_fn=lambda metrics: metrics["metric"],
-      reverse=lowest_is_best,
+      reverse=True,  # the lowest
       n=1,
       keep_checkpoints_without_metrics=False,
     ),

@@ -85,9 +85,8 @@ def compare(
     side: Each cell of the table holds side x side images.
     spacing: Which levels to visit; uniform by default, or what another project's files say.
     seed: Image i of a seed is always the same image.
-    image_size: Height of the images in pixels, where another project's files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
     out: The picture; by default compare.png in the folder of the run, or here.
   """
   given = {"steps": steps, "eta": etas, "guidance": guidances, "solver": solvers}

@@ -42,9 +42,8 @@ def convert(
     out: Folder to write; must not exist, or be empty.
     to: A folder for diffusers.DDIMPipeline, or one that every command takes for a run.
     ema: Decay of the EMA to use, of those the run has kept; of a .ckpt file, 0 takes the model's own weights.
-    image_size: Height of the images in pixels, where the files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
   """
   found, out = options.model(model, ema=ema, size=image_size, flags=flags), local(out, "out")
   if to == "diffusers":

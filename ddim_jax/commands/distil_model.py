@@ -55,9 +55,8 @@ def distil_model(
     max_minutes: Stop and save after this time; the same command goes on from there.
     save_every: Updates between checkpoints.
     data: Data set to distil on; by default the one that the teacher was trained on.
-    image_size: Height of the images in pixels, where another project's files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
   """
   found = options.model(teacher, data=data, size=image_size, flags=flags)
   check_teacher(found)

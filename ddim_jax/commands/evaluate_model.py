@@ -58,9 +58,8 @@ def evaluate(
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; the main one by default.
     data: The data set, where the model's files do not say: cifar10, fashion_mnist or digits.
-    image_size: Height of the images in pixels, where another project's files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
     inception: Weights of the FID's Inception network; without, EfficientNet-Lite0, or for grey images a
       classifier.
     name: What the rows of the table are called; the model by default.
@@ -70,8 +69,7 @@ def evaluate(
   """
   place = outputs.place(out, model, "evaluation.json", (".json",))
   found = options.model(model, step=step, ema=ema, data=data, size=image_size, flags=flags)
-  if not found.visible:
-    raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
+  options.check_pictures(found)
   asked = steps or ((found.config.distilled,) if found.config.distilled else _STEPS)
   levels = {S: found.levels(S, spacing) for S in asked}
   judge = quality.judge(found.shape[-1], found.config.data.data, inception)

@@ -27,9 +27,8 @@ def export(
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; its main one by default.
     half: Round the weights to float16.
-    image_size: Height of the images in pixels, where another project's files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
   """
   out = outputs.place(out, model, "", (".safetensors",))
   found = options.model(model, step, ema, size=image_size, flags=flags)

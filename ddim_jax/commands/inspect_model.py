@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 import tyro
 
@@ -13,7 +12,7 @@ from ddim_jax import checkpoints, plots, ranges
 from ddim_jax.commands import options, outputs
 from ddim_jax.data import report as reports
 from ddim_jax.data.sources import UnsaidError
-from ddim_jax.models import build, datasets, load, packaged
+from ddim_jax.models import build, datasets, load, packaged, tree
 from ddim_jax.models.config import UNKNOWN, Data
 from ddim_jax.models.loading import PICKLES, is_diffusers
 from ddim_jax.places import local
@@ -59,8 +58,7 @@ def inspect(
     model: What to look at.
     data: How data are read, as for ddim train; --data says which, too, such as digits.
     out: The contact sheet, a .png file; by default contact_sheet.png here.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    flags: See `options.Flags`.
 
   Returns:
     1 if a checkpoint is damaged, else 0.
@@ -80,10 +78,8 @@ def inspect(
     _print_settings(workdir)
     return 0
   found = load(model, flags=flags)
-  parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(found.params))
-  print(
-    f"{type(found.network).__name__}: {parameters:,} parameters, images {'x'.join(map(str, found.shape))}"
-  )
+  parameters, shape = tree.size(found.params), "x".join(map(str, found.shape))
+  print(f"{type(found.network).__name__}: {parameters:,} parameters, images {shape}")
   print(f"T = {found.schedule.T}; {f'{found.step:,} updates' if found.step else 'of another project'}")
   print(f"solver: {found.solver_name}")
   print(f"classes: {', '.join(found.classes) or 'none'}")

@@ -32,9 +32,16 @@ MaybeOut = Path | None
 """The option that says what to write."""
 Label = Annotated[str | None, tyro.conf.arg(aliases=["--class"])]
 """The option that asks for a class, by number or name."""
-Flags = str | None
+_FLAGS_HELP = (
+  "Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such as"
+  ' "num_head_channels 64 image_size 256".'
+)
+Flags = Annotated[str | None, tyro.conf.arg(help=_FLAGS_HELP)]
 """The option that says what a ``.pt`` file does not tell, in the words of the scripts it was trained with."""
-Size = Annotated[Side | None, tyro.conf.arg(aliases=["--size"])]
+_SIZE_HELP = (
+  "Height of the images in pixels, where another project's files do not say, or other than they say."
+)
+Size = Annotated[Side | None, tyro.conf.arg(aliases=["--size"], help=_SIZE_HELP)]
 """The option that says how high images are, where another project's files do not."""
 _A = TypeVar("_A")
 
@@ -52,6 +59,12 @@ def model(
   if data is None:
     return found
   return found.replace(config=dataclasses.replace(found.config, data=Data(data)))
+
+
+def check_pictures(found: Model) -> None:
+  """Raises ValueError unless samples of the model can be looked at."""
+  if not found.visible:
+    raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
 
 
 registry = tyro.constructors.ConstructorRegistry()

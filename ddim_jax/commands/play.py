@@ -14,7 +14,7 @@ def free_port(host: str, port: int) -> int:
   """The port, or one that is free where it is 0.
 
   Raises:
-    OSError: If it is taken, or the machine has no such address.
+    ValueError: If it is taken, or the machine has no such address.
   """
   with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
     tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,14 +45,12 @@ def play(
     model: The model.
     host: Address to listen on. By default only this machine; 0.0.0.0 is all who can reach it, unencrypted.
     port: Port to listen on; 0 takes one that is free.
-    image_size: Height of the images in pixels, where another project's files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
   """
   os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
   found = options.model(model, size=image_size, flags=flags)
-  if not found.visible:
-    raise ValueError(f"model must be of pictures [H, W, C], got one of values {list(found.shape)}")
+  options.check_pictures(found)
   from ddim_jax.app import layout, server  # needs Gradio
 
   port = free_port(host, port)

@@ -18,9 +18,9 @@ class Run:
     workdir: Folder of the run: checkpoints, metrics, samples. A run that is already there goes on.
     origin: Start from these weights instead of random ones: folder of a run, .safetensors file, folder or hub
       id of diffusers, .ckpt, .pth or .pt file of the original DDIM code, improved-diffusion or
-      guided-diffusion, or a model that comes along. Network, noise
-      levels and what is predicted are then theirs, whatever the options say, and the EMA begins with their
-      weights. Once the run has a checkpoint, they are not needed any more.
+      guided-diffusion, or a model that comes along. Network, noise levels and what is predicted are then
+      theirs, whatever the options say, and the EMA begins with their weights. Once the run has a checkpoint,
+      they are not needed any more.
     flags: Of a .pt file to start from of guided-diffusion that is no published one: options that it was
       trained with, such as "num_head_channels 64 image_size 256".
     steps: Train until this many updates.

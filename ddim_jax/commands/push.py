@@ -69,9 +69,8 @@ def push(
     private: Only you can see it.
     samples: Draw a grid of samples for the card.
     message: Of the commit.
-    image_size: Height of the images in pixels, where another project's files do not say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
   """
   if not is_hub_name(repository):
     raise ValueError(f"repository must be OWNER/NAME, got {repository!r}")

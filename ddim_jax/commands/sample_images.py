@@ -43,10 +43,8 @@ class Args:
     step: Checkpoint of a run to use; the newest by default.
     ema: Decay of the EMA to use, of those the run has kept; the main one by default. Of a .ckpt file, 0 takes
       the model's own weights.
-    image_size: Height of the images in pixels, where another project's files do not say, or other than they
-      say.
-    flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
-      as "num_head_channels 64 image_size 256".
+    image_size: See `options.Size`.
+    flags: See `options.Flags`.
     data: Where real images are needed and the model's files do not say: cifar10, fashion_mnist or digits.
     num: How many images; of trajectories and of pairs to interpolate at most 8 are drawn, at most 16 of
       edits.
@@ -152,7 +150,7 @@ def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
   """A grid, a folder or an npz of samples."""
   suffix = out.suffix.lower()
   numbered = drawing.numbered_pictures if suffix == ".png" else drawing.numbered_values
-  if suffix == ".png" and len(trained.shape) != 3:
+  if suffix != ".npz" and len(trained.shape) != 3:
     raise ValueError(f"samples of shape {trained.shape} are no pictures: give --out FILE.npz")
   size, draw = numbered(
       trained, ts, solver=args.solver, seed=args.seed, label=trained.labels(args.label),
@@ -168,8 +166,6 @@ def draw_images(args: Args, trained: Model, ts: np.ndarray, out: Path) -> None:
     plots.save_png(out, plots.labelled(np.concatenate(blocks)[: args.num], columns=names), settings)
   elif suffix == ".npz":
     outputs.write_npz(out, args.num, size, drawn, settings, trained.shape, trained.scaling.dtype)
-  elif len(trained.shape) != 3:
-    raise ValueError(f"samples of shape {trained.shape} are no pictures: give --out FILE.npz")
   else:
     as_png = trained.scaling.dtype == "uint8" and trained.shape[-1] <= 4
     if not as_png:

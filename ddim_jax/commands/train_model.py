@@ -19,7 +19,7 @@ from ddim_jax.commands.train_options import OPTIONS, parse
 from ddim_jax.console import say
 from ddim_jax.cpu import heap
 from ddim_jax.data import Source
-from ddim_jax.models import Model, build, datasets, load
+from ddim_jax.models import Model, build, datasets, load, tree
 from ddim_jax.models.config import Config, Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
@@ -156,10 +156,9 @@ def seconds_per_step(model: Model, batch_size: int) -> float:
 
 def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
   """What a run will take, in lines; the last is a warning where that is weeks."""
-  parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.template()))
   each = seconds_per_step(model, batch_size)
   done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + min(each * steps, _LATEST)))
-  size = f"{parameters / 1e6:,.1f} M parameters"
+  size = f"{tree.size(model.template()) / 1e6:,.1f} M parameters"
   if not each:  # some platforms count nothing
     return [f"outlook     {size}"]
   lines = [f"outlook     {size}; about {each:.2g} s per step; {steps:,} steps by {done}"]

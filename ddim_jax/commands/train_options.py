@@ -17,7 +17,7 @@ OPTIONS = options.names(Run, Data, Network, Diffusion, Optimisation) | {"width",
 """Names of the options, by which messages are put in the words of the command."""
 
 
-def parse(argv: Sequence[str]) -> Args:
+def parse(argv: Sequence[str], prog: str = "ddim train") -> Args:
   """The preset named first, changed by the options after it.
 
   What to train on may follow the name of the preset "folder", or stand in its place.
@@ -30,7 +30,7 @@ def parse(argv: Sequence[str]) -> Args:
   table = {name: (preset.__doc__ or "", _as_line(preset())) for name, preset in PRESETS.items()}
   config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
   with options.registry:
-    line = tyro.extras.overridable_config_cli(table, args=argv, prog="ddim train", config=config)
+    line = tyro.extras.overridable_config_cli(table, args=argv, prog=prog, config=config)
   ranges.check(
     typing.get_type_hints(_Network, include_extras=True)["channels"], "width", line.network.channels
   )

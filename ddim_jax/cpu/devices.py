@@ -1,10 +1,15 @@
-"""A JAX device for each core of a CPU."""
+"""The cores of a CPU, and a JAX device for each."""
 
 import os
 
 import jax
 
 _MOST_DEVICES = 8  # each of them holds the state of a training run
+
+
+def cores() -> int:
+  """How many cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_every_core(batch_size: int = 0) -> None:
@@ -18,8 +23,7 @@ def use_every_core(batch_size: int = 0) -> None:
   """
   if "device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
     return
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  shared = (n for n in range(min(cores, _MOST_DEVICES), 1, -1) if batch_size % n == 0)
+  shared = (n for n in range(min(cores(), _MOST_DEVICES), 1, -1) if batch_size % n == 0)
   jax.config.update("jax_num_cpu_devices", next(shared, 1))
 
 

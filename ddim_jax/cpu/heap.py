@@ -1,4 +1,4 @@
-"""The heap of glibc: freed memory stays, and the crumbs of compilation are out of the way.
+"""The heap of glibc: freed memory is kept for later calls, and free pieces left by compilation are set aside.
 
 XLA's CPU client allocates the memory of every call, and the workspaces of its operations, by malloc.
 """

@@ -1,7 +1,6 @@
 """Pictures decoded once, on all cores: into memory, or into a cache folder for every later start."""
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from ddim_jax.cpu.devices import cores
 from ddim_jax.data import cache as caches
 from ddim_jax.data import sources
 from ddim_jax.data.batches import prefetch
@@ -101,11 +101,6 @@ def pictures_form(image_size: Size | None, crop: Size | None, reading: Reading) 
     image_size, crop, fit=reading.get("fit", "crop"), channels=reading.get("channels", 3),
     dtype=_DTYPES[bits], values=limits,
   )  # fmt: skip
-
-
-def cores() -> int:
-  """How many this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def decoded(pictures: Pictures, reading: Reading) -> Source:

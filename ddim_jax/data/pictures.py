@@ -1,7 +1,7 @@
 """The one reader of pictures: any file that Pillow knows becomes an array of the form asked for.
 
-What cannot be read right is refused by its name, in one line: damaged and truncated files, bombs, and numbers
-whose black and white nobody has said.
+What cannot be read correctly is refused by its name, in one line: damaged and truncated files, decompression
+bombs, and numbers for which nobody has said what is black and what is white.
 """
 
 import functools
@@ -102,7 +102,7 @@ def read_mask(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def as_mask(pixels: np.ndarray, name: object) -> np.ndarray:
-  """Grey pixels ``u8[H, W, 1]`` as a mask, see `read_mask`."""
+  """Grey pixels ``u8[H, W, 1]`` as a mask, see `read_mask`; ValueError if nothing is white."""
   kept: np.ndarray = pixels < 128
   if kept.all():
     raise ValueError(f"{shown(name)} must have white pixels, where to paint; all are black")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ddim_jax.cpu.devices import cores
 from ddim_jax.data import sources
 from ddim_jax.data.cache import arrays, file_identity, only_one
-from ddim_jax.data.decoding import cores
 from ddim_jax.data.forms import Fit, Form, Size, make_form, resize
 from ddim_jax.data.sources import Source
 from ddim_jax.places import user_folder

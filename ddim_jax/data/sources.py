@@ -25,7 +25,7 @@ the training images for test images. None: bytes, (0, 255).
 
 
 class UnsaidError(ValueError):
-  """Nobody has said what the numbers of data mean that are no bytes."""
+  """The data are not bytes, and ``values`` does not say what their numbers mean."""
 
 
 class Found(NamedTuple):

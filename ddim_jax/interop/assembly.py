@@ -13,17 +13,16 @@ from ddim_jax.interop.configs import labels_as_they_are, to_unet
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.interop.schedulers import from_scheduler
 from ddim_jax.unet import UNet
+from ddim_jax.unet.embedding import width
 
 
 def parameter_shapes(model: UNet) -> Any:
   """The parameter tree with a shape at each leaf."""
   side = 2 ** (len(model.multipliers) - 1)
-  channels = model.out_channels if model.in_channels is None else model.in_channels
-  x = jnp.zeros((1, side, side, channels), jnp.float32)
+  x = jnp.zeros((1, side, side, model.input_channels), jnp.float32)
   labels = None
   if model.label_embedding is not None:
-    wide = model.embedding or 4 * model.channels
-    labels = jnp.zeros((1, wide) if model.label_embedding is labels_as_they_are else (1,))
+    labels = jnp.zeros((1, width(model)) if model.label_embedding is labels_as_they_are else (1,))
   elif model.num_classes is not None:
     labels = jnp.zeros((1,), jnp.int32)
   one = jnp.ones((), jnp.int32)
@@ -45,8 +44,7 @@ def describe(
   """
   of_adm = config.get("_class_name") == adm_configs.CLASS
   model, config = adm_configs.to_unet(config) if of_adm else to_unet(config)
-  channels = model.out_channels if model.in_channels is None else model.in_channels
-  both = model.out_channels == 2 * channels
+  both = model.out_channels == 2 * model.input_channels
   pretrained: Pretrained
   variance = (lambda x_t, t: pretrained.variance()(x_t, t)) if both else None
   sampling = from_scheduler(scheduler, variance)

@@ -98,7 +98,7 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
   """Writes a folder that ``diffusers.DDPMPipeline`` loads for a DDPMScheduler, ``DDIMPipeline`` for others.
 
   Args:
-    directory: Created if need be; must not hold a pipeline already.
+    directory: Created; must not exist, or be empty.
     pretrained: From `load_diffusers` or `load_ddim`, perhaps with other variables.
 
   Raises:

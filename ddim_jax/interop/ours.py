@@ -37,7 +37,7 @@ def unet_config(model: UNet, size: int) -> dict[str, Any]:
     raise ValueError("a UNet2DModel cannot have conditions")
   if model.heads is not None or model.resample != "conv":
     raise ValueError(
-      f"a UNet2DModel cannot have so many heads or this resample here: {model.heads}, {model.resample!r}"
+      f"a UNet2DModel needs heads None and resample 'conv', got {model.heads} and {model.resample!r}"
     )
   padding = {((0, 1), (0, 1)): 0} | {((n, n), (n, n)): n for n in (1, 2)}
   if model.down_padding not in padding:
@@ -58,7 +58,7 @@ def unet_config(model: UNet, size: int) -> dict[str, Any]:
   config = {
     "_class_name": "UNet2DModel",
     "sample_size": size,
-    "in_channels": model.out_channels if model.in_channels is None else model.in_channels,
+    "in_channels": model.input_channels,
     "out_channels": model.out_channels,
     "block_out_channels": [model.width(level) for level in levels],
     "layers_per_block": model.blocks,

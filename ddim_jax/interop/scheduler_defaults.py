@@ -167,7 +167,7 @@ ELSEWHERE = frozenset().union(
 def complete(
   config: dict[str, Any], defaults: dict[str, Any], kind: str, ignored: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-  """The configuration with defaults for absent keys; keys that begin with "_" say nothing of the function.
+  """The configuration with defaults for absent keys; keys that begin with "_" are kept as they are.
 
   Args:
     config: As in the file.

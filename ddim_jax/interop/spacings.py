@@ -11,6 +11,7 @@ import numpy as np
 
 from ddim_jax import timesteps
 from ddim_jax.interop.scheduler_defaults import choose, refuse
+from ddim_jax.paths import shifted
 from ddim_jax.schedules import Schedule
 
 STAYS = ("DEISMultistepScheduler", "UniPCMultistepScheduler", "SASolverScheduler")
@@ -46,22 +47,34 @@ def to_levels(schedule: Schedule, sigmas: np.ndarray) -> np.ndarray:
   return np.where(sigmas > 0, levels, 0.0)
 
 
+def _karras(first: float, last: float, S: int, rho: float = 7.0) -> np.ndarray:
+  """S sigmas whose roots of order rho are evenly spaced."""
+  ends = first ** (1 / rho), last ** (1 / rho)
+  found: np.ndarray = (ends[0] + np.linspace(0, 1, S) * (ends[1] - ends[0])) ** rho
+  return found
+
+
+def _exponential(first: float, last: float, S: int) -> np.ndarray:
+  """S sigmas whose logarithms are evenly spaced."""
+  found: np.ndarray = np.exp(np.log(first) + np.linspace(0, 1, S) * (np.log(last) - np.log(first)))
+  return found
+
+
 def _ramp(config: dict[str, Any], first: float, last: float, S: int) -> np.ndarray | None:
   """The S sigmas from ``first`` to ``last`` of the option that is on; None if none is."""
   chosen = [key for key in ONLY_ONE if config.get(key)]
   if len(chosen) > 1:
     raise ValueError(f"only one of {', '.join(chosen)} can be on")
-  share = np.linspace(0, 1, S)
   found: np.ndarray | None = None
   match chosen:
     case ["use_karras_sigmas"]:
-      found = (first ** (1 / 7) + share * (last ** (1 / 7) - first ** (1 / 7))) ** 7
+      found = _karras(first, last, S)
     case ["use_exponential_sigmas"] | ["use_lu_lambdas"]:
-      found = np.exp(np.log(first) + share * (np.log(last) - np.log(first)))
+      found = _exponential(first, last, S)
     case ["use_beta_sigmas"]:
       import scipy.stats
 
-      found = last + scipy.stats.beta.ppf(1 - share, 0.6, 0.6) * (first - last)
+      found = last + scipy.stats.beta.ppf(1 - np.linspace(0, 1, S), 0.6, 0.6) * (first - last)
   return found
 
 
@@ -155,17 +168,16 @@ def of_flow_sigmas(config: dict[str, Any], schedule: Schedule, lowest: float) ->
   """
   T, shift, kind = schedule.T, config["flow_shift"], config["_class_name"]
   refuse(config, {"use_dynamic_shifting": "the shift would depend on a number that the caller gives"})
-  shifted = lambda u: shift * u / (1 + (shift - 1) * u)
   to_zero = _last(config, "sigma_min") == 0
 
   def spaced(S: int) -> np.ndarray:
     if kind == "UniPCMultistepScheduler":
-      u = shifted(np.linspace(1, 1 / T, S + 1)[:-1])
+      u = shifted(np.linspace(1, 1 / T, S + 1)[:-1], shift)
       if config["shift_terminal"]:
         u = stretched(u, config["shift_terminal"])
       u[0] = min(u[0], 1 - 1e-6)
     else:
-      u = shifted(1 - np.linspace(1, 1 / T, S + 1))[:0:-1]
+      u = shifted(1 - np.linspace(1, 1 / T, S + 1), shift)[:0:-1]
     stays = kind in STAYS
     u = np.append(u, 0.0 if to_zero else (u[-1] if stays else lowest))
     return to_levels(schedule, u / (1 - u))
@@ -182,10 +194,9 @@ def stretched(u: np.ndarray, end: float) -> np.ndarray:
 def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:
   """Levels of a FlowMatchEulerDiscreteScheduler; it applies ``shift`` to range and values."""
   T, shift = schedule.T, config["shift"]
-  shifted = lambda u: shift * u / (1 + (shift - 1) * u)
 
   def spaced(S: int) -> np.ndarray:
-    u = shifted(np.linspace(1, shifted(1 / T), S))
+    u = shifted(np.linspace(1, shifted(1 / T, shift), S), shift)
     if config["shift_terminal"]:
       u = stretched(u, config["shift_terminal"])
     ramp = _ramp(config, u[0], u[-1], S)
@@ -200,10 +211,9 @@ def of_flow_matching(config: dict[str, Any], schedule: Schedule) -> Spacing:
 def of_edm(config: dict[str, Any], schedule: Schedule) -> Spacing:
   """Levels of an EDMEulerScheduler or EDMDPMSolverMultistepScheduler."""
   low, high, rho = config["sigma_min"], config["sigma_max"], config["rho"]
-  share = lambda S: np.linspace(0, 1, S)
-  ramps = {
-    "karras": lambda S: (high ** (1 / rho) + share(S) * (low ** (1 / rho) - high ** (1 / rho))) ** rho,
-    "exponential": lambda S: np.exp(np.log(high) + share(S) * (np.log(low) - np.log(high))),
+  ramps: dict[str, Spacing] = {
+    "karras": lambda S: _karras(high, low, S, rho),
+    "exponential": lambda S: _exponential(high, low, S),
   }
   ramp = choose(config, "sigma_schedule", ramps)
   end = choose(config, "final_sigmas_type", {"zero": 0.0, "sigma_min": low})

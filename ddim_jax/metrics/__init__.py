@@ -1,9 +1,8 @@
 """How good samples are: distances between sets of images, measured on features of a network.
 
-``images -> features -> statistics -> value``. An extractor is any function from images ``u8[B, H, W, C]`` to
-features ``f32[B, D]`` (`inception.extractor`, `efficientnet.extractor`,
-`classifier.extractor`); statistics are gathered batch by
-batch and can be merged; every value carries the number of images behind it.
+``images -> features -> statistics -> value``. An extractor is any function from images ``u8[B, H, W, C]``
+to features ``f32[B, D]`` (`inception.extractor`, `efficientnet.extractor`, `classifier.extractor`);
+statistics are gathered batch by batch and can be merged; every value carries the number of images behind it.
 
 The name FID belongs to the Inception network of `inception` alone. The same distance on the features of
 `efficientnet` is called FD-EfficientNet-Lite0, on those of `classifier` FD-classifier: they are not

@@ -2,11 +2,10 @@
 
 The Frechet distance on its features is called FD-classifier, never FID. It comes with weights for real
 Fashion-MNIST (2,000 steps: 87.3 % of the 10,000 test images right) and for scikit-learn's digits (220 steps:
-97.8 % of the 360 digits kept out), made by ``python -m experiments.classifier``. Images of another size are
-resized to 28x28.
+97.8 % of the 360 digits kept out), made by ``python -m experiments.studies.train_classifier``. Images of
+another size are resized to 28x28.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddim_jax.atomic import replacing
+from ddim_jax.metrics.converted import sha256
 
 SIDE = 28
 FEATURES = 128
@@ -116,7 +116,5 @@ def extractor(name: str) -> Extractor:
     raise ValueError(f"classifier must be one of {sorted(WEIGHTS)}, got {name!r}")
   path = WEIGHTS[name]
   params = load(path)
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  return Extractor(
-    f"FD-classifier ({name})", digest, lambda images: Classifier().apply({"params": params}, images)
-  )
+  apply = lambda images: Classifier().apply({"params": params}, images)
+  return Extractor(f"FD-classifier ({name})", sha256(path), apply)

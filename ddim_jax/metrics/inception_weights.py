@@ -1,11 +1,10 @@
 """Weights of the FID's Inception network from a local file; nothing is downloaded.
 
-The usual file is ``pt_inception-2015-12-05-6726825d.pth``,
-from the releases of pytorch-fid (github.com/mseitzer/pytorch-fid); its
-sha256 is checked before it is read. It is converted once, and kept as safetensors named by that hash.
+The usual file is ``pt_inception-2015-12-05-6726825d.pth``, from the releases of pytorch-fid
+(github.com/mseitzer/pytorch-fid); its sha256 is checked before it is read. It is converted once, and kept as
+safetensors named by that hash.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.metrics.converted import converted, default_cache
+from ddim_jax.metrics import converted
 from ddim_jax.metrics.inception import Inception
 from ddim_jax.metrics.resize import SIDE
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of pt_inception-2015-12-05-6726825d.pth."""
-_EPSILON = 1e-3
-"""Of every batch normalisation."""
 
 
 class Weights(NamedTuple):
@@ -29,14 +26,6 @@ class Weights(NamedTuple):
 
   params: dict[str, Any]
   sha256: str
-
-
-def _sha256(path: Path) -> str:
-  digest = hashlib.sha256()
-  with path.open("rb") as file:
-    while block := file.read(1 << 20):
-      digest.update(block)
-  return digest.hexdigest()
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
@@ -58,11 +47,8 @@ def convert(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
   layers = {name.removesuffix(".conv.weight") for name in tensors if name.endswith(".conv.weight")}
   try:
     for layer in layers:
-      get = lambda name, layer=layer: np.asarray(tensors[f"{layer}.{name}"], np.float64)
-      scale = get("bn.weight") / np.sqrt(get("bn.running_var") + _EPSILON)
-      name = layer.replace(".", "_")
-      flat[f"{name}.kernel"] = get("conv.weight").transpose(2, 3, 1, 0) * scale
-      flat[f"{name}.bias"] = get("bn.bias") - get("bn.running_mean") * scale
+      for kind, array in converted.folded(tensors, f"{layer}.conv", f"{layer}.bn").items():
+        flat[f"{layer.replace('.', '_')}.{kind}"] = array
     flat["fc.kernel"] = np.asarray(tensors["fc.weight"]).T
     flat["fc.bias"] = np.asarray(tensors["fc.bias"])
   except KeyError as error:
@@ -83,13 +69,6 @@ def _checked(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
   return params
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-  import torch
-
-  tensors = torch.load(path, map_location="cpu", weights_only=True)
-  return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
   from safetensors.numpy import load_file
 
@@ -102,7 +81,7 @@ def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> We
   Args:
     path: A file of torch (``.pth``, ``.pt``) or safetensors, with pytorch-fid's names.
     sha256: What the file must hash to. None asks a torch file for `SHA256` and takes any safetensors.
-    cache: Folder for converted weights, `default_cache` by default.
+    cache: Folder for converted weights, `converted.default_cache` by default.
 
   Raises:
     ValueError: If the hash, the ending, or the tensors are others.
@@ -110,13 +89,13 @@ def load(path: Path, sha256: str | None = None, cache: Path | None = None) -> We
   """
   path = Path(path)
   readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
-    ".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors
+    ".pth": converted.read_torch, ".pt": converted.read_torch, ".safetensors": _read_safetensors
   }  # fmt: skip
   if path.suffix not in readers:
     raise ValueError(f"the Inception weights must be one of {', '.join(readers)}, got {path}")
   wanted = sha256 or (None if path.suffix == ".safetensors" else SHA256)
-  found = _sha256(path)
+  found = converted.sha256(path)
   if wanted not in (None, found):
     raise ValueError(f"{path} has sha256 {found}, expected {wanted}")
-  kept = (cache or default_cache()) / f"inception-{found}.safetensors"
-  return Weights(converted(kept, lambda: convert(readers[path.suffix](path))), found)
+  kept = (cache or converted.default_cache()) / f"inception-{found}.safetensors"
+  return Weights(converted.converted(kept, lambda: convert(readers[path.suffix](path))), found)

@@ -123,8 +123,7 @@ def from_pretrained(pretrained: interop.Pretrained, size: int | None = None) -> 
   height, width = said if isinstance(said, list) else (said, said)
   imported = {"config": pretrained.config | {"sample_size": said}, "scheduler": pretrained.scheduler}
   classes = tuple(str(label) for label in range(pretrained.model.num_classes or 0))
-  model = pretrained.model
-  shape = (height, width, model.out_channels if model.in_channels is None else model.in_channels)
+  shape = (height, width, pretrained.model.input_channels)
   config = Config(data=Data(data=UNKNOWN), imported=imported)
   return from_config(config, shape, classes, pretrained.variables.get("params"))
 
@@ -194,7 +193,7 @@ def adopt(asked: Config, origin: Config) -> Config:
 
 
 def to_predict_v(config: Config) -> Config:
-  """The same network, to predict v: of files of another project, too, which say it in their own words."""
+  """The configuration with v as the prediction, also in the scheduler of another project's files."""
   diffusion = dataclasses.replace(config.diffusion, predict="v")
   imported = config.imported
   if imported is not None:

@@ -1,8 +1,6 @@
 """What stands beside a model's files when they are given to others: a card in Markdown."""
 
-import jax
-import numpy as np
-
+from ddim_jax.models import tree
 from ddim_jax.models.config import UNKNOWN
 from ddim_jax.models.model import Model
 
@@ -63,8 +61,7 @@ images = model.sample(16, steps={model.own_steps}{asked})
 
 
 def _network(model: Model) -> dict[str, str]:
-  parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(model.params))
-  rows = {"Network": f"{type(model.network).__name__}, {parameters:,} parameters"}
+  rows = {"Network": f"{type(model.network).__name__}, {tree.size(model.params):,} parameters"}
   if model.config.imported is None and not model.config.custom:
     noise = model.config.diffusion
     rows["Noise"] = f"{noise.schedule}, {noise.levels:,} levels; predicts {_PREDICTS[noise.predict]}"

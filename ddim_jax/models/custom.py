@@ -41,7 +41,7 @@ def from_network(
     conditions: Length of the vector that it takes for each image, which `ddim_jax.runs.fit` standardises; or
       how these are scaled, where it is trained; None if it takes none. A `ddim_jax.UNet` says it itself.
     schedule: Noise schedule; linear with T = 1000 by default.
-    parameterisation: What it predicts: EPS, X0 or V.
+    parameterisation: What it predicts: EPS, X0, V, EDM, FLOW or one of your own.
     clip: Clip predicted images to [-1, 1] when sampling.
 
   Raises:

@@ -15,7 +15,7 @@ SolverName = Literal[
 LEARNED = "ddpm-learned"
 """The solver that takes variances from the model's own network, see `ddim_jax.models.Model.variance`."""
 NO_VARIANCE = (
-  f"the solver {LEARNED} needs a model whose network also predicts variances, and Model.sample or ddim sample"
+  f"the solver {LEARNED} needs a model whose network also predicts variances, in Model.sample or ddim sample"
 )
 
 

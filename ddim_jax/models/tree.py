@@ -1,8 +1,14 @@
-"""A model as a pytree of parameters and schedule, so that it can be an argument of a jitted function."""
+"""A model as a pytree of parameters and schedule: an argument of jitted functions; and the size of trees."""
 
 from typing import Any
 
 import jax
+import numpy as np
+
+
+def size(tree: Any) -> int:
+  """How many numbers the arrays of a tree hold, or would: of shapes too."""
+  return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
 
 
 class _Static:

@@ -50,9 +50,7 @@ def check_fits(network: UNet, channels: int, num_classes: int) -> None:
 
 def predicts_variance(network: Any) -> bool:
   """Whether a network has as many channels again, which say where between two bounds its variances lie."""
-  return isinstance(network, UNet) and network.out_channels == 2 * (
-    network.in_channels or network.out_channels
-  )
+  return isinstance(network, UNet) and network.out_channels == 2 * network.input_channels
 
 
 def null_label(network: UNet, num_classes: int) -> int | None:

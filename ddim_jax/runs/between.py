@@ -187,7 +187,7 @@ class Reader:
 def grids(
   model: Model, source: Source, seed: int, workdir: Path, shown_to: Sequence[PictureFunction]
 ) -> Callable[[int, Any], None]:
-  """``(step, ema)``: draws the first images of a seed, with 50 deterministic steps.
+  """``(step, ema)``: draws the first images of a seed, with the model's own solver and number of steps.
 
   A column for each class, if there are not too many. The picture lies in the run's folder, with how it was
   made, and is given to all of ``shown_to``.

@@ -72,7 +72,7 @@ def evaluator(
     model: The model; its parameters are an argument.
     source: The data set.
     folder: Where what the judge sees in the data set is kept.
-    num: Images to draw, with at most 50 steps; at least 2.
+    num: Images to draw, by DDIM with the model's own number of steps; at least 2.
     seed: Of the images.
     decays: Decays of the further EMAs, for their names.
     inception: Weights of the FID's Inception network; None is EfficientNet-Lite0, or for grey images a

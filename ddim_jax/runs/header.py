@@ -8,6 +8,7 @@ import jax
 
 from ddim_jax import data
 from ddim_jax.console import say
+from ddim_jax.models import tree
 from ddim_jax.schedules import Schedule
 from ddim_jax.training import TrainState
 
@@ -26,12 +27,11 @@ def header(
   changes: Sequence[str],
 ) -> list[str]:
   """Devices, network, data, batch and run, a line each; and what a run goes on with otherwise than it was."""
-  parameters = sum(x.size for x in jax.tree.leaves(state.params))
   device = jax.devices()[0]
   processes = f"{jax.process_count()} process" + "es" * (jax.process_count() > 1)
   return [
     f"devices     {jax.device_count()} x {device.device_kind} ({device.platform}), {processes}",
-    f"network     {parameters:,} parameters",
+    f"network     {tree.size(state.params):,} parameters",
     str(data.inspect(source, most=_LOOKED_AT, sheet=False)),
     f"batch       {batch_size} = {jax.device_count()} x {batch_size // jax.device_count()}",
     f"run         {workdir.absolute()}, step {int(state.step):,} of {steps:,}",

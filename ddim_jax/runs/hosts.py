@@ -25,7 +25,7 @@ _WATCHER = "import sys; sys.stdin.buffer.read() or sys.stderr.write(sys.argv[1])
 
 @contextlib.contextmanager
 def connected(
-  workdir: Path,
+  workdir: str | Path,
   *,
   distributed: bool = True,
   coordinator: str | None = None,
@@ -66,7 +66,7 @@ def connected(
   advice = (
     f"error: process {process} of {count} was ended by the error above; most likely another process of this"
     " run died or lost its connection. Start all of them again with the same commands: the run goes on from"
-    f" its last checkpoint in {workdir.absolute()}.\n"
+    f" its last checkpoint in {Path(workdir).absolute()}.\n"
   )
   watcher = subprocess.Popen(
     [sys.executable, "-c", _WATCHER, advice], stdin=subprocess.PIPE, start_new_session=True

@@ -10,6 +10,7 @@ import numpy as np
 from ddim_jax import data
 from ddim_jax.models import Model, from_network
 from ddim_jax.models.config import UNKNOWN, Data, LevelDistribution, Optimisation
+from ddim_jax.runs import objective
 
 
 def as_source(
@@ -86,14 +87,14 @@ def recorded(
 
 def name_of(choice: Any) -> Any:
   """What a record calls a choice: its own name, or that of its function."""
-  choice = getattr(choice, "func", choice)  # of functools.partial
-  return choice if isinstance(choice, str) else getattr(choice, "__name__", "custom")
+  function, _ = objective.unwrapped(choice)
+  return function if isinstance(function, str) else getattr(function, "__name__", "custom")
 
 
 def weight_decay_of(optimizer: Any) -> float:
   """What ``functools.partial(optax.adamw, weight_decay=...)`` says; optax's own default of AdamW is 1e-4."""
   default = 1e-4 if name_of(optimizer) == "adamw" else 0.0
-  return float(getattr(optimizer, "keywords", {}).get("weight_decay", default))
+  return float(objective.unwrapped(optimizer)[1].get("weight_decay", default))
 
 
 def check_batch(batch_size: int, accumulate: int) -> None:

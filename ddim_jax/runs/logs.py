@@ -122,12 +122,12 @@ class Metrics:
     self._lines.append(json.dumps({"step": step, **values}) + "\n")
     self._add(step, [{"tag": name, "simple_value": v} for name, v in (values | (timed or {})).items()])
 
-  def write_picture(self, step: int, pixels: np.ndarray, tag: str = "samples") -> None:
+  def write_picture(self, step: int, pixels: np.ndarray) -> None:
     """Adds a picture, ``u8[H, W, C]``, for TensorBoard alone."""
     height, width, channels = pixels.shape
     png = plots.encoded(plots.to_image(pixels), "PNG")
     image = {"height": height, "width": width, "colorspace": channels}
-    self._add(step, [{"tag": tag, "image": image | {"encoded_image_string": png}}])
+    self._add(step, [{"tag": "samples", "image": image | {"encoded_image_string": png}}])
 
   def flush(self) -> None:
     """Writes what was added.

@@ -125,7 +125,8 @@ def fit(
     keep_every: Also keep, for ever, checkpoints whose step is a multiple of this.
     sample_every: Updates between grids of samples in ``workdir``/samples; 0 for none.
     eval_every: Updates between evaluations, whose best step is kept; 0 for none.
-    eval_num: Images an evaluation draws, with 50 steps; distances of different numbers cannot be compared.
+    eval_num: Images an evaluation draws by DDIM, with 50 steps, or as many as the model was distilled for;
+      distances of different numbers cannot be compared.
     inception: Weights of the FID's Inception network, for evaluation; None is EfficientNet-Lite0, or for
       grey images a classifier.
     log: ``(step, values)``, called in order for every update with what TensorBoard gets: "loss", "grad_norm",

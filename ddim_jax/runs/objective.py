@@ -144,10 +144,15 @@ def levels(schedule: Schedule, distribution: str = "uniform", antithetic: bool =
 _ALIKE = (optax.adam, optax.adamw, optax.sgd)
 
 
+def unwrapped(choice: Any) -> tuple[Any, dict[str, Any]]:
+  """``(function, keywords)`` of a `functools.partial`; anything else as it is, without keywords."""
+  return getattr(choice, "func", choice), getattr(choice, "keywords", {})
+
+
 def alike(made_by: Any) -> bool:
   """Whether it treats all numbers alike, so that its state may be vectors, see `ddim_jax.packing`."""
-  given = getattr(made_by, "keywords", {})  # of functools.partial
-  return getattr(made_by, "func", made_by) in _ALIKE and set(given) <= {"weight_decay", "b1", "b2", "eps"}
+  function, given = unwrapped(made_by)
+  return function in _ALIKE and set(given) <= {"weight_decay", "b1", "b2", "eps"}
 
 
 def schedule(

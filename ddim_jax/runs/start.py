@@ -168,7 +168,7 @@ def fill_in(template: Any, params: Any) -> Any:
   wanted, found = checkpoints.flatten(template), checkpoints.flatten(params)
   for name, value in wanted.items():
     if name == "classes.embedding" and (name not in found or found[name].shape != value.shape):
-      say(f"classes     {value.shape[0]} rows, new: the source has none for these classes")
+      say(f"classes     {value.shape[0]} rows, new: the weights have none for these classes")
       found[name] = np.zeros(value.shape, value.dtype)
   if "classes.embedding" not in wanted:
     found.pop("classes.embedding", None)

@@ -45,9 +45,8 @@ def check_arguments(
       f"channels must be even, at least 4, and every width a multiple of groups = {network.groups}, got"
       f" channels {network.channels} with multipliers {network.multipliers}"
     )
-  expected = network.out_channels if network.in_channels is None else network.in_channels
-  if x_t.ndim != 4 or x_t.shape[-1] != expected:
-    raise ValueError(f"x_t must be [B, H, W, {expected}], got {x_t.shape}")
+  if x_t.ndim != 4 or x_t.shape[-1] != network.input_channels:
+    raise ValueError(f"x_t must be [B, H, W, {network.input_channels}], got {x_t.shape}")
   factor = 2 ** (len(network.multipliers) - 1)
   if x_t.shape[1] % factor or x_t.shape[2] % factor:
     raise ValueError(

@@ -1,5 +1,10 @@
-"""What a U-Net knows of an image besides its pixels, as one vector: level, class, condition."""
+"""What a U-Net knows of an image besides its pixels, as one vector: level, class, condition.
 
+The functions are called within the ``__call__`` of a network, a `ddim_jax.UNet` or the classifier of noisy
+images; the layers that they make are the network's.
+"""
+
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,17 +14,36 @@ import jax.numpy as jnp
 from ddim_jax.unet.layers import init
 
 
-def embedded(network: Any, t: jax.Array, labels: jax.Array | None, conditions: jax.Array | None) -> jax.Array:
-  """``[B, embedding]`` of levels ``[B]``, labels and conditions; its layers become the network's.
+def width(network: Any) -> int:
+  """Length of the vector."""
+  found: int = network.embedding or 4 * network.channels
+  return found
 
-  Args:
-    network: A `ddim_jax.UNet`, within its ``__call__``.
-    t: As there, and so ``labels`` and ``conditions``.
-  """
-  wide = network.embedding or 4 * network.channels
-  dense = lambda name: nn.Dense(wide, dtype=network.dtype, kernel_init=init(), name=name)
-  features = lambda t: network.time.features(network, t, network.channels).astype(network.dtype)
-  embedding = dense("time_2")(nn.swish(dense("time_1")(features(t))))
+
+def _dense(network: Any, name: str) -> nn.Dense:
+  return nn.Dense(width(network), dtype=network.dtype, kernel_init=init(), name=name)
+
+
+def _features(network: Any, t: jax.Array) -> jax.Array:
+  found: jax.Array = network.time.features(network, t, network.channels).astype(network.dtype)
+  return found
+
+
+def of_level(network: Any, t: jax.Array) -> jax.Array:
+  """``[B, embedding]`` of levels ``[B]``."""
+  dense = functools.partial(_dense, network)
+  embedding: jax.Array = dense("time_2")(nn.swish(dense("time_1")(_features(network, t))))
+  return embedding
+
+
+def embedded(network: Any, t: jax.Array, labels: jax.Array | None, conditions: jax.Array | None) -> jax.Array:
+  """``[B, embedding]`` of levels ``[B]``, labels and conditions, as a `ddim_jax.UNet` is given them."""
+  wide, dense, features = (
+    width(network),
+    functools.partial(_dense, network),
+    functools.partial(_features, network),
+  )
+  embedding = of_level(network, t)
   if network.label_embedding is not None:
     embedding = embedding + network.label_embedding(labels, features, dense)
   elif network.num_classes is not None:

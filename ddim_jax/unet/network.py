@@ -116,6 +116,11 @@ class UNet(nn.Module):
   label_embedding: Callable[..., jax.Array] | None = None
   condition_size: int | None = None
 
+  @property
+  def input_channels(self) -> int:
+    """Channels of the input."""
+    return self.out_channels if self.in_channels is None else self.in_channels
+
   def width(self, level: int) -> int:
     """Channels at a level."""
     return round(self.channels * self.multipliers[level])

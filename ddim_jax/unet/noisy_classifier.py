@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ddim_jax.checks import check_floating
 from ddim_jax.schedules import Level
 from ddim_jax.unet.attention import Attention, attention
+from ddim_jax.unet.embedding import of_level
 from ddim_jax.unet.layers import ResidualBlock, Sinusoids, conv, conv3x3, group_norm, init
 from ddim_jax.unet.operations import named
 
@@ -90,11 +91,7 @@ class Classifier(nn.Module):
     if x_t.ndim != 4 or x_t.shape[1] % 2**last or x_t.shape[2] % 2**last:
       raise ValueError(f"x_t must be [B, H, W, C] with H and W multiples of {2**last}, got {x_t.shape}")
     operations = named("auto").lowered
-    wide = self.embedding or 4 * self.channels
-    dense = lambda name: nn.Dense(wide, dtype=self.dtype, kernel_init=init(), name=name)
-    t = jnp.broadcast_to(jnp.asarray(t), x_t.shape[:1])
-    features = self.time.features(self, t, self.channels).astype(self.dtype)
-    embedding = dense("time_2")(nn.swish(dense("time_1")(features)))
+    embedding = of_level(self, jnp.broadcast_to(jnp.asarray(t), x_t.shape[:1]))
 
     def block(h: jax.Array, width: int, name: str, size: str = "same") -> jax.Array:
       layer = ResidualBlock(

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ddim_jax import data
+from ddim_jax.cpu.devices import cores
 from ddim_jax.data import forms
-from ddim_jax.data.decoding import cores
 from experiments.bench import measure
 
 

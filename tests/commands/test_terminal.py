@@ -91,6 +91,13 @@ def test_every_program_has_help_in_one_column(name, program, monkeypatch, capsys
   assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.slow
+def test_a_program_is_called_by_its_own_name_in_its_help(program, monkeypatch, capsys):
+  monkeypatch.setenv("COLUMNS", "200")
+  assert program("train_for_minutes") == 0
+  assert capsys.readouterr().out.startswith("usage: python -m experiments.train_for_minutes digits ")
+
+
 class Lost(io.TextIOBase):
   """A stream that takes all and cannot put it anywhere, as of a full disk; or that fails at once."""
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere in the programs: sampling, fine-tuning, converting; the README's table by row."""
+"""Weights from elsewhere in the programs: sampling, fine-tuning, converting; docs/weights.md row by row."""
 
 import re
 import shlex
@@ -27,7 +27,7 @@ SHORT = ["--steps", "2", "--batch-size", "8", "--sample-every", "0", "--save-eve
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  """What the README's table names: weights of both kinds, and photographs."""
+  """What the table of docs/weights.md names: weights of both kinds, and photographs."""
   folder = tmp_path_factory.mktemp("place")
   saved(folder / "ddpm-cifar10-32", TINY)
   torch.save(ddim_weights((1, 2), 1, 0), folder / "model.ckpt")
@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 
 
 def run(command, *more):
-  """A program of the README in this process."""
+  """A program of the table in this process."""
   program, *argv = shlex.split(command.removeprefix("ddim "))
   argv += more
   if program == "train":
@@ -62,14 +62,14 @@ def sample(*argv):
 
 
 def rows():
-  """``(what you have, what you type)`` of the README."""
+  """``(what you have, what you type)`` of the table."""
   text = (ROOT / "docs" / "weights.md").read_text()
   table = re.search(r"\| What you have \| What you type \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text)[1]
   return re.findall(r"\| (.*?) \| `(ddim .*?)` \|\n", table)
 
 
 @pytest.mark.slow
-def test_every_row_of_the_readmes_table(place, monkeypatch, capsys):
+def test_every_row_of_the_table_of_weights(place, monkeypatch, capsys):
   """In the table's order, on small weights of the names it gives; only the number of steps is made small."""
   monkeypatch.chdir(place)
   commands = [command for _, command in rows()]

@@ -4,6 +4,7 @@ import shutil
 import signal
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -205,3 +206,9 @@ def test_output_that_dies_in_the_middle_ends_nothing(stream, error, whole, tmp_p
     model = run(tmp_path, log=at_step(die), save_every=3, sample_every=4, progress=True)
   assert model.step == STEPS
   assert (tmp_path / "metrics.jsonl").read_bytes() == whole[0]
+
+
+def test_the_folder_of_connected_processes_may_be_text_as_in_fit(monkeypatch):
+  monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)  # one process is all there is
+  with hosts.connected("runs/a"):
+    pass
