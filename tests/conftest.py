@@ -13,8 +13,10 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where in Python an operation stands takes time to find
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads would wait, busily, for each other beside a worker
 
+import gc
 import re
 import runpy
 import subprocess
@@ -25,6 +27,9 @@ import pytest
 
 from tests import forking
 from tests.helpers import ROOT
+
+# A worker holds gigabytes of programs: with Python's thresholds, 7 % of the time goes into looking for garbage.
+gc.set_threshold(100_000, 50, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
