@@ -28,7 +28,7 @@ import pytest
 from tests import forking
 from tests.helpers import ROOT
 
-# A worker holds gigabytes of programs: with Python's thresholds, 7 % of the time goes into looking for garbage.
+# Workers hold gigabytes of programs: by Python's thresholds, 7 % of their time is a search for garbage.
 gc.set_threshold(100_000, 50, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

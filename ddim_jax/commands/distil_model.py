@@ -65,7 +65,8 @@ def distil_model(
     student = distil(
       workdir, found, source, to=to, start=start, by=by, teaching=_TEACHINGS[method], updates=updates,
       turn_updates=turn_updates, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
-      max_minutes=max_minutes, save_every=save_every, flip=found.config.data.flip, record=found.config.data, origin=str(teacher),
+      max_minutes=max_minutes, save_every=save_every, flip=found.config.data.flip, record=found.config.data,
+      origin=str(teacher),
     )  # fmt: skip
   except Interrupted as error:
     say(f"{error}; the same command goes on from there")

@@ -73,7 +73,8 @@ def test_the_first_student_learns_from_the_teacher_not_from_the_turned_one(tmp_p
   schedule, scale = ddim_jax.cosine_schedule(16), 0.2
   exact = schedule.sigma / (scale**2 * schedule.alpha_bar + schedule.sigma**2)
   teacher = models.from_network(Gain(), (2, 2, 1), schedule=schedule).replace(params={"gains": exact})
-  images = np.clip(np.random.default_rng(0).normal(128, 128 * scale, (4096, 2, 2, 1)), 0, 255).astype(np.uint8)
+  drawn = np.random.default_rng(0).normal(127.5, 127.5 * scale, (4096, 2, 2, 1))
+  images = np.clip(drawn, 0, 255).astype(np.uint8)
   student = distil(
     tmp_path, teacher, images, to=2, start=4, teaching=teaching, turn_updates=1, updates=300,
     learning_rate=0.1, ema=0.9, **QUICK,
