@@ -40,14 +40,18 @@ def convert(
   Args:
     model: The model.
     out: Folder to write; must not exist, or be empty.
-    to: A folder for diffusers.DDIMPipeline, or one that every command takes for a run.
+    to: A folder for pipelines of diffusers, or one that every command takes for a run.
     ema: Decay of the EMA to use, of those the run has kept; of a .ckpt file, 0 takes the model's own weights.
     image_size: See `options.Size`.
     flags: See `options.Flags`.
   """
   found, out = options.model(model, ema=ema, size=image_size, flags=flags), local(out, "out")
   if to == "diffusers":
-    interop.save_diffusers(out, build.to_pretrained(found))
+    pretrained = build.to_pretrained(found)
+    interop.save_diffusers(out, pretrained)
+    if interop.pipeline_of(pretrained) is None:
+      kind = pretrained.scheduler["_class_name"]
+      say(f"no pipeline of diffusers draws with a {kind}: network and scheduler are written by themselves")
   else:
     _save_checkpoint(out, found)
   ours = flax.traverse_util.flatten_dict(found.params)

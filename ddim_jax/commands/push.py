@@ -19,18 +19,31 @@ _PICTURE, _DRAWN, _STEPS = "samples.png", 16, 20
 Repository = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")]
 
 
+def _for_diffusers(model: Model, folder: Path) -> str | None:
+  """Writes the files of diffusers, if it can express the model.
+
+  Returns:
+    The pipeline that draws from them as the model does, if there is one.
+  """
+  try:
+    pretrained = build.to_pretrained(model)
+    interop.save_diffusers(folder, pretrained)
+  except ValueError as error:
+    say(f"no files for diffusers: {error}")
+    return None
+  kind = pretrained.scheduler["_class_name"]
+  if (pipeline := interop.pipeline_of(pretrained)) is None:
+    say(f"no pipeline of diffusers draws with a {kind}: its network and scheduler are written by themselves")
+  return "DDIMPipeline" if kind.startswith("DDPM") else pipeline
+
+
 def gather(model: Model, name: str, folder: Path, draw: bool) -> list[str]:
   """Writes what is uploaded: the model, where diffusers can express it its pipeline, samples, and the card.
 
   Returns:
     The files, relative to the folder.
   """
-  diffusers = True
-  try:
-    interop.save_diffusers(folder, build.to_pretrained(model))
-  except ValueError as error:
-    say(f"no files for diffusers: {error}")
-    diffusers = False
+  pipeline = _for_diffusers(model, folder)
   folder.mkdir(exist_ok=True)
   model.save(folder / exported.IN_A_FOLDER)
   drawn = draw and model.visible
@@ -38,7 +51,7 @@ def gather(model: Model, name: str, folder: Path, draw: bool) -> list[str]:
     ts = model.levels(min(_STEPS, model.schedule.T))
     size, pictures = drawing.numbered_pictures(model, ts, at_once=_DRAWN)
     plots.save_png(folder / _PICTURE, plots.grid(pictures(np.arange(size))[:_DRAWN]))
-  text = card.card(model, name, diffusers=diffusers, picture=_PICTURE if drawn else None)
+  text = card.card(model, name, diffusers=pipeline, picture=_PICTURE if drawn else None)
   (folder / "README.md").write_text(text)
   return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 

@@ -7,7 +7,7 @@ are imported where they are used.
 from ddim_jax.interop.adm import load_adm
 from ddim_jax.interop.adm_classifier import load_adm_classifier
 from ddim_jax.interop.assembly import describe
-from ddim_jax.interop.diffusers import folder_of, load_diffusers, save_diffusers
+from ddim_jax.interop.diffusers import folder_of, load_diffusers, pipeline_of, save_diffusers
 from ddim_jax.interop.original import load_ddim
 from ddim_jax.interop.ours import from_ours
 from ddim_jax.interop.pretrained import Pretrained, like_diffusers
@@ -22,5 +22,6 @@ __all__ = [
   "load_adm_classifier",
   "load_ddim",
   "load_diffusers",
+  "pipeline_of",
   "save_diffusers",
 ]

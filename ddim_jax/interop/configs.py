@@ -89,6 +89,8 @@ def to_unet(config: dict[str, Any]) -> tuple[UNet, dict[str, Any]]:
   positional = Sinusoids(bool(config["flip_sin_to_cos"]), config["freq_shift"])
   time = choose(config, "time_embedding_type", {"positional": positional, "fourier": RandomFourier()})
   padding = config["downsample_padding"]
+  if levels > 1:  # other sizes do not meet again on the way up, in diffusers neither
+    choose(config, "downsample_padding", {0: None, 1: None})
   scale_shift = choose(config, "resnet_time_scale_shift", {"default": False, "scale_shift": True})
   # Without a number of its own, the attention in the middle has a norm only beside plain blocks.
   middle_groups = config["attn_norm_num_groups"] or (0 if scale_shift else config["norm_num_groups"])

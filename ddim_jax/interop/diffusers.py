@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ddim_jax.atomic import replacing
-from ddim_jax.interop import adm_configs, files, names
+from ddim_jax.interop import adm_configs, files, names, schedulers
 from ddim_jax.interop.assembly import assemble, parameter_shapes
 from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.places import is_hub_name, local
@@ -94,8 +94,29 @@ def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = Non
   return assemble(read, files.read_json(unet / "config.json"), scheduler, names.to_diffusers, str(unet))
 
 
+_KEPT = ("DDPM", "DPMSolverMultistepScheduler", "DPMSolverSinglestep", "SASolver", "FlowMatch")
+"""Schedulers that work as DDPMPipeline asks them: samples as they are, from unit noise, and a generator."""
+
+
+def pipeline_of(pretrained: Pretrained) -> str | None:
+  """The pipeline of diffusers that draws from these files; None if each would ask such a network wrongly.
+
+  DDPMPipeline draws with the scheduler itself. DDIMPipeline puts a DDIMScheduler with the same noise in its
+  place, which gives the network the sample and a whole timestep: wrong for a network of EDM or flow matching,
+  and for one that is told log(sigma) / 4.
+  """
+  config = pretrained.scheduler
+  if config["_class_name"].startswith(_KEPT):
+    return "DDPMPipeline"
+  otherwise = config["_class_name"].startswith("EDM") or config.get("use_flow_sigmas")
+  return None if otherwise or schedulers.continuous(config) else "DDIMPipeline"
+
+
 def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
-  """Writes a folder that ``diffusers.DDPMPipeline`` loads for a DDPMScheduler, ``DDIMPipeline`` for others.
+  """Writes a folder that a pipeline of diffusers loads, see `pipeline_of`.
+
+  Where there is no such pipeline the folder has no ``model_index.json``: network and scheduler are loaded by
+  themselves, by ``UNet2DModel.from_pretrained(folder, subfolder="unet")`` and so on, or by `load_diffusers`.
 
   Args:
     directory: Created; must not exist, or be empty.
@@ -117,7 +138,7 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
   names.convert(weights, parameter_shapes(pretrained.model), levels, names.to_diffusers, "the variables")
   kind = pretrained.scheduler["_class_name"]
   index = {
-    "_class_name": "DDPMPipeline" if kind.startswith("DDPM") else "DDIMPipeline",
+    "_class_name": pipeline_of(pretrained),
     "scheduler": ["diffusers", kind],
     "unet": ["diffusers", "UNet2DModel"],
   }
@@ -130,4 +151,5 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
     save_file(weights, partial, metadata={"format": "pt"})
   write("unet/config.json", {"_class_name": "UNet2DModel"} | pretrained.config)
   write("scheduler/scheduler_config.json", pretrained.scheduler)
-  write("model_index.json", index)
+  if index["_class_name"] is not None:
+    write("model_index.json", index)

@@ -15,7 +15,7 @@ def _pick(values: Any, ema: bool, path: Path) -> dict[str, np.ndarray]:
   """The model's or the averaged weights, without the prefix of DataParallel."""
   if isinstance(values, list):
     if ema and len(values) < 5:
-      raise ValueError(f"{path} has no averaged weights: pass ema=False for the model's own")
+      raise ValueError(f"{path} has no averaged weights: ask for the model's own, ema 0 (False of load_ddim)")
     values = values[-1 if ema else 0] if values else None
   weights = files.as_arrays(values, str(path))
   return {name.removeprefix("module."): array for name, array in weights.items()}
@@ -92,6 +92,8 @@ def from_values(
 ) -> Pretrained:
   """`load_ddim`, for what `files.read_pickle` has read; settings are those of `_config`."""
   weights = _pick(values, ema, path)
+  if "conv_in.weight" not in weights:
+    raise ValueError(f"{path} holds no weights of the DDIM network, nor of guided-diffusion: no conv_in")
   config = _config(weights, **settings)
   paper = {"_class_name": "DDIMScheduler", "clip_sample": False}
   return assemble(

@@ -7,7 +7,7 @@ import numpy as np
 from ddim_jax.interop import configs, scheduler_defaults, schedulers
 from ddim_jax.interop.assembly import describe
 from ddim_jax.interop.pretrained import Pretrained
-from ddim_jax.parameterisation import Parameterisation
+from ddim_jax.parameterisation import EDM, FLOW, Parameterisation
 from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule
 from ddim_jax.unet import RandomFourier, Sinusoids, UNet
 
@@ -84,6 +84,15 @@ def unet_config(model: UNet, size: int) -> dict[str, Any]:
   return configs.DEFAULTS | config
 
 
+def _prediction_type(parameterisation: Parameterisation) -> Any:
+  """The name of what a network predicts, given the sample in the coordinates of DDIM."""
+  for name, meaning in schedulers.PREDICTIONS.items():
+    if meaning is parameterisation:
+      return name
+  found = {FLOW: "FLOW", EDM: "EDM"}.get(parameterisation, "another")
+  raise ValueError(f"diffusers has only the predictions EPS, X0 and V for such a network, got {found}")
+
+
 def scheduler_config(
   schedule: Schedule, parameterisation: Parameterisation, clip: bool = True
 ) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def scheduler_config(
   base = scheduler_defaults.DEFAULTS["DDIMScheduler"] | {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": schedule.T,
-    "prediction_type": _named(parameterisation, schedulers.PREDICTIONS, "prediction"),
+    "prediction_type": _prediction_type(parameterisation),
     "clip_sample": clip,
   }
   for rescale in (False, True):

@@ -100,8 +100,8 @@ def like_diffusers(pretrained: Pretrained, S: int) -> Pretrained:
 
   It takes the level a step leads to as ``t - T // S``, whatever level the next step starts from
   (huggingface/diffusers#12633); the two differ for "linspace", and for "trailing" where S does not divide
-  T. And where x0 is clipped or thresholded it keeps the eps of before. Other schedulers have neither habit:
-  then the result is what was given.
+  T. And where x0 is clipped or thresholded it keeps the eps of before. For other schedulers the result is
+  what was given: they have neither habit, except that PNDMScheduler has the first for the same spacings.
 
   Args:
     pretrained: From `load_diffusers`.

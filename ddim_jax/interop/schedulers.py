@@ -117,7 +117,7 @@ def _inputs(config: dict[str, Any]) -> Inputs:
       return x, (_whole(u * T, up=False) if whole else u * T) + 1
 
     return of_flow
-  if _continuous(config):
+  if continuous(config):
     return lambda schedule, x_t, t: (x_t, 1 - jnp.reshape(log_snr_at(schedule, t, x_t) / 8, jnp.shape(t)))
   if kind.startswith(MULTISTEP) and any(config.get(key) for key in spacings.ONLY_ONE):
     rounds = bool(config["use_karras_sigmas"] or config.get("use_lu_lambdas"))
@@ -127,7 +127,8 @@ def _inputs(config: dict[str, Any]) -> Inputs:
   return as_it_is
 
 
-def _continuous(config: dict[str, Any]) -> bool:
+def continuous(config: dict[str, Any]) -> bool:
+  """Whether the network of an EulerDiscreteScheduler is told log(sigma) / 4 instead of a timestep."""
   return config.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction"
 
 
@@ -166,9 +167,26 @@ def _path(config: dict[str, Any]) -> tuple[Schedule, Parameterisation, spacings.
     return schedule, meaning, spacings.plain(config, T)
   if kind.startswith(MULTISTEP):
     return schedule, meaning, spacings.of_multistep(config, schedule)
-  if _continuous(config) and config["sigma_min"] and config["sigma_max"]:
-    schedule = edm_schedule(T, config["sigma_min"], config["sigma_max"])
+  if continuous(config) and config["sigma_min"] and config["sigma_max"]:
+    schedule = _with_own_sigmas(config, schedule)
   return schedule, meaning, spacings.of_sigmas(config, schedule)
+
+
+def _with_own_sigmas(config: dict[str, Any], of_betas: Schedule) -> Schedule:
+  """The schedule of an EulerDiscreteScheduler whose network takes any sigma: of its betas without a ramp.
+
+  A last sigma that is not 0 is the lowest of the betas, also where the ramp has ends of its own.
+  """
+  if not any(config[key] for key in spacings.ONLY_ONE if key in config):
+    return of_betas
+  lowest = config["sigma_min"]
+  if config["final_sigmas_type"] == "sigma_min":
+    lowest = float(np.exp(spacings.log_ratios(of_betas)[0]))
+    if lowest > config["sigma_min"]:
+      refuse(
+        config, {"final_sigmas_type": f"after sigma_min it would rise again, to the betas' {lowest:.4g}"}
+      )
+  return edm_schedule(of_betas.T, lowest, config["sigma_max"])
 
 
 def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | None = None) -> Sampling:
@@ -177,8 +195,10 @@ def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | 
   Settings that the class itself ignores are ignored. An Inverse class is read as the one that it inverts: see
   `ddim_jax.invert`. Samples start from noise of unit variance, also where a pipeline of diffusers starts from
   a little less. What is not the same as there: "fixed_large_log", whose step is NaN in diffusers, is
-  "fixed_large"; a last step to clean data adds no noise; PNDM averages eps, not v; KDPM2 asks the network at
-  real levels also with ``use_karras_sigmas``; noise comes from our seeds, not from ``noise_sampler_seed``.
+  "fixed_large"; a last step to clean data adds no noise; PNDM averages eps, not v, and each of its steps
+  leads to where the next begins; KDPM2 asks the network at real levels also with ``use_karras_sigmas``; a
+  timestep of ``use_flow_sigmas`` that is whole is not one less by rounding; noise comes from our seeds, not
+  from ``noise_sampler_seed``.
 
   Args:
     config: With its ``_class_name``.

@@ -105,13 +105,17 @@ def of_sigmas(config: dict[str, Any], schedule: Schedule) -> Spacing:
   }
   levels = choose(config, "timestep_spacing", spacings)
   end = _last(config, "zero")
-  if config.get("interpolation_type", "linear") != "linear" and not any(config.get(key) for key in ONLY_ONE):
+  whole_range = choose(
+    {"interpolation_type": "linear"} | config, "interpolation_type", {"linear": False, "log_linear": True}
+  )
+  if whole_range and not any(config.get(key) for key in ONLY_ONE):
     refuse(config, {"interpolation_type": "its sigmas are not those of its timesteps"})
 
   def spaced(S: int) -> np.ndarray:
     at = levels(S)
     sigmas = np.interp(at, np.arange(1, T + 1), table)
-    first, last = config.get("sigma_max") or sigmas[0], config.get("sigma_min") or sigmas[-1]
+    ends = table[[-1, 0]] if whole_range else sigmas[[0, -1]]  # with "log_linear" whatever levels say
+    first, last = config.get("sigma_max") or ends[0], config.get("sigma_min") or ends[1]
     ramp = _ramp(config, first, last, S)
     if ramp is None and np.issubdtype(at.dtype, np.integer):
       return np.append(at, end).astype(np.int32)

@@ -13,13 +13,13 @@ _PREDICTS = {
 }
 
 
-def card(model: Model, name: str, *, diffusers: bool = False, picture: str | None = None) -> str:
+def card(model: Model, name: str, *, diffusers: str | None = None, picture: str | None = None) -> str:
   """The card: what the model is, how it was trained, and how to draw from it.
 
   Args:
     model: The model.
     name: Under which others load it, such as OWNER/NAME of a hub.
-    diffusers: Whether its files are also a pipeline of diffusers.
+    diffusers: The pipeline of diffusers that draws from its files, such as DDIMPipeline; None for none.
     picture: File of a grid of its samples, beside the card; None for none.
 
   Returns:
@@ -34,9 +34,9 @@ def card(model: Model, name: str, *, diffusers: bool = False, picture: str | Non
 With diffusers:
 
 ```python
-from diffusers import DDIMPipeline
+from diffusers import {diffusers}
 
-images = DDIMPipeline.from_pretrained("{name}")(num_inference_steps={model.own_steps}).images
+images = {diffusers}.from_pretrained("{name}")(num_inference_steps={model.own_steps}).images
 ```
 """
   return f"""---

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
+from ddim_jax import interop
 from ddim_jax.commands.push import push
 from ddim_jax.models import build, config
 
@@ -70,6 +71,26 @@ def test_what_diffusers_cannot_say_is_pushed_for_this_project_alone(hub, tmp_pat
   assert "no files for diffusers: " in capsys.readouterr().out
   assert ddim_jax.load(NAME).parameterisation is ddim_jax.FLOW
   assert "library_name: ddim_jax" in (hub / NAME / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+  ("kind", "pipeline"), [("EDMEulerScheduler", None), ("FlowMatchEulerDiscreteScheduler", "DDPMPipeline")]
+)
+def test_the_card_names_the_pipeline_that_asks_the_network_rightly(hub, tmp_path, kind, pipeline, capsys):
+  network = {"sample_size": 8, "block_out_channels": [8], "layers_per_block": 1, "norm_num_groups": 4}
+  network |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+  model = build.from_pretrained(interop.describe(network, {"_class_name": kind}))
+  model = model.replace(params=jax.device_get(model.init(jax.random.key(0))))
+  model.save(tmp_path / "mine.safetensors")
+  push(str(tmp_path / "mine.safetensors"), NAME, samples=False)
+  assert (hub / NAME / "unet" / "config.json").is_file()
+  text = (hub / NAME / "README.md").read_text()
+  if pipeline is None:
+    assert "Pipeline" not in text
+    assert f"no pipeline of diffusers draws with a {kind}" in capsys.readouterr().out
+  else:
+    assert f"from diffusers import {pipeline}\n" in text
+    assert f'images = {pipeline}.from_pretrained("{NAME}")' in text
 
 
 def test_a_name_and_a_token_are_asked_for(tmp_path, monkeypatch):

@@ -160,6 +160,7 @@ def test_ddpm_images_equal_diffusers(pair, spacing, variance, monkeypatch):
     ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, "down_block_types.*SkipDownBlock2D"),
     ({"time_embedding_type": "learned"}, "time_embedding_type.*learned"),
     ({"downsample_type": "resnet"}, "downsample_type.*resnet"),
+    ({"downsample_padding": 2}, "downsample_padding must be one of 0, 1, got 2"),
     ({"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift.*spatial"),
     ({"act_fn": "tanh"}, "act_fn.*tanh"),
     ({"new_key": 1}, "unknown keys.*new_key"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ddim_jax
 from ddim_jax import interop
 
 torch = pytest.importorskip("torch", reason="parity is measured against torch")
@@ -82,3 +83,19 @@ def test_original_ddim_files(multipliers, size, attended, tmp_path):
       expected = original_ddim(weights, x_nchw, torch.from_numpy(t - 1), heights_with_attention=(16,))
     output = apply(loaded.variables, jnp.asarray(x), t)
     assert relative(output, expected.permute(0, 2, 3, 1).numpy()) < 2e-5
+
+
+@pytest.mark.parametrize(
+  ("values", "message"),
+  [
+    (
+      {"a.weight": torch.zeros(3)},
+      r"odd\.ckpt holds no weights of the DDIM network, nor of guided-diffusion",
+    ),
+    ([{"conv_in.weight": torch.zeros(3)}], r"odd\.ckpt has no averaged weights: .* ema 0"),
+  ],
+)
+def test_a_file_of_something_else_is_refused_by_its_name(tmp_path, values, message):
+  torch.save(values, tmp_path / "odd.ckpt")
+  with pytest.raises(ValueError, match=message):
+    ddim_jax.load(tmp_path / "odd.ckpt")

@@ -170,6 +170,60 @@ def test_the_pipeline_itself_draws_the_same_images(trained, tmp_path, spacing, c
   np.testing.assert_allclose(np.clip(images / 2 + 0.5, 0, 1), expected, rtol=0, atol=1e-4)
 
 
+FLOWS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+
+
+@pytest.mark.parametrize(
+  ("name", "settings", "pipeline"),
+  [
+    ("DDIMScheduler", {}, "DDIMPipeline"),
+    ("DDPMScheduler", {}, "DDPMPipeline"),
+    ("DPMSolverMultistepScheduler", FLOWS, "DDPMPipeline"),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "DDPMPipeline"),
+    ("EulerDiscreteScheduler", {}, "DDIMPipeline"),
+    # A DDIMScheduler would ask these for other samples or at other times than they know.
+    (
+      "EulerDiscreteScheduler",
+      {"timestep_type": "continuous", "prediction_type": "v_prediction"},
+      None,
+    ),
+    ("UniPCMultistepScheduler", FLOWS, None),
+    ("EDMEulerScheduler", {}, None),
+  ],
+)
+def test_a_folder_names_a_pipeline_only_if_it_draws_from_such_a_network(name, settings, pipeline, tmp_path):
+  described = interop.describe(TINY, {"_class_name": name} | settings)
+  params = random_variables(described.model, (1, 8, 8, 3))["params"]
+  interop.save_diffusers(tmp_path / "out", described._replace(variables={"params": params}))
+  assert interop.pipeline_of(described) == pipeline
+  index = tmp_path / "out" / "model_index.json"
+  assert (json.loads(index.read_text())["_class_name"] if index.exists() else None) == pipeline
+  assert build.from_pretrained(interop.load_diffusers(tmp_path / "out")).shape == (8, 8, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+  "ignore:__array_(_ implementation|wrap__):DeprecationWarning"
+)  # of numpy 2 and torch
+@pytest.mark.parametrize("settings", [FLOWS | {"flow_shift": 2.0}, {"shift": 3.0}], ids=["DPM", "Euler"])
+def test_flow_matching_written_again_is_drawn_the_same_by_their_pipeline(settings, tmp_path, monkeypatch):
+  """By whichever pipeline the folder names."""
+  kind = "DPMSolverMultistepScheduler" if "flow_shift" in settings else "FlowMatchEulerDiscreteScheduler"
+  saved(tmp_path / "in", TINY, getattr(diffusers, kind)(**settings))
+  loaded = interop.load_diffusers(tmp_path / "in")
+  interop.save_diffusers(tmp_path / "out", loaded)
+  pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
+  pipeline.set_progress_bar_config(disable=True)
+  x_T = np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32)
+  pipeline.scheduler.set_timesteps(5)
+  u = float(pipeline.scheduler.sigmas[0])  # their sample has 1 - u of the data and u of the noise
+  as_theirs = torch.from_numpy(x_T.transpose(0, 3, 1, 2) * np.float32(np.hypot(1 - u, u)))
+  monkeypatch.setattr("diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor", lambda *_, **__: as_theirs)
+  expected = pipeline(num_inference_steps=5, output_type="np").images
+  images = our_images(loaded, 5, x_T, jax.random.key(0))
+  np.testing.assert_allclose(np.clip(images / 2 + 0.5, 0, 1), expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_describing_a_network_in_their_words_is_the_inverse_of_reading_them(name):
   scheduler = {"_class_name": "DDIMScheduler"}
@@ -233,8 +287,9 @@ def test_what_they_have_no_words_for_is_refused():
     with pytest.raises(ValueError, match=message):
       ours.unet_config(model, 8)
   odd = ddim_jax.EPS._replace(target=lambda *values: values[0])
-  with pytest.raises(ValueError, match="prediction"):
-    ours.scheduler_config(ddim_jax.linear_schedule(), odd)
+  for meaning, name in ((odd, "another"), (ddim_jax.FLOW, "FLOW"), (ddim_jax.EDM, "EDM")):
+    with pytest.raises(ValueError, match=f"only the predictions EPS, X0 and V .* got {name}$"):
+      ours.scheduler_config(ddim_jax.linear_schedule(), meaning)
   last_is_noise = ddim_jax.zero_terminal_snr(ddim_jax.sigmoid_schedule())
   with pytest.raises(ValueError, match="last level is noise alone"):
     ours.scheduler_config(last_is_noise, ddim_jax.V)

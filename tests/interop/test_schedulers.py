@@ -119,6 +119,9 @@ UNI, DEIS, EULER = "UniPCMultistepScheduler", "DEISMultistepScheduler", "EulerDi
 FLOW_MATCH = "FlowMatchEulerDiscreteScheduler"
 FLOWS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 PLAIN = {"clip_sample": False}
+CONTINUOUS = {
+  "timestep_type": "continuous", "prediction_type": "v_prediction", "sigma_min": 0.1, "sigma_max": 50.0,
+}  # fmt: skip
 ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 CASES = [
   # As their pipelines have it, each class.
@@ -182,6 +185,11 @@ CASES = [
   (EULER, {"timestep_type": "continuous", "prediction_type": "v_prediction", "use_karras_sigmas": True,
            "sigma_min": 0.002, "sigma_max": 700.0}),
   (EULER, {"timestep_type": "continuous", "prediction_type": "v_prediction"}),
+  (EULER, CONTINUOUS),  # which are not used without a ramp
+  (EULER, CONTINUOUS | {"use_beta_sigmas": True, "final_sigmas_type": "sigma_min"}),
+  (EULER, {"use_karras_sigmas": True, "interpolation_type": "log_linear", "timestep_spacing": "leading"}),
+  (EULER, {"timestep_type": "continuous", "prediction_type": "v_prediction", "use_exponential_sigmas": True,
+           "interpolation_type": "log_linear", "timestep_spacing": "trailing"}),
   (EULER, ZERO_SNR),
   (UNI, ZERO_SNR),
   ("DDIMScheduler", PLAIN | ZERO_SNR),
@@ -256,6 +264,16 @@ def test_trajectories_equal_their_own_class(case, monkeypatch):
     ({"_class_name": UNI, "disable_corrector": [0]}, r"disable_corrector = \[0\]"),
     ({"_class_name": UNI, "solver_order": 1}, "solver_order must be 2 or 3, got 1"),
     ({"_class_name": EULER, "interpolation_type": "log_linear"}, "interpolation_type"),
+    (
+      {"_class_name": EULER, "interpolation_type": "cubic", "use_karras_sigmas": True},
+      "interpolation_type must be one of 'linear', 'log_linear', got 'cubic'",
+    ),
+    (
+      {"_class_name": EULER, "use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}
+      | CONTINUOUS
+      | {"sigma_min": 0.002},
+      "final_sigmas_type = 'sigma_min' .* it would rise again, to the betas' 0.01",
+    ),
     (
       {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
       "use_dynamic_shifting",
