@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ddim_jax.checks import check_decreasing, check_range, check_whole
@@ -42,14 +43,14 @@ def check_levels(x: jax.Array, ts: ArrayLike, name: str, schedule: Schedule) -> 
   """The levels as an array; ValueError unless they are the schedule's and ``x``, called ``name``, a batch."""
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
-  given, ts = ts, jnp.asarray(ts)
+  ts = ts if isinstance(ts, jax.Array) else np.asarray(ts)
   number = jnp.issubdtype(ts.dtype, jnp.integer) or jnp.issubdtype(ts.dtype, jnp.floating)
   if ts.ndim != 1 or ts.shape[0] < 2 or not number:
     raise ValueError(
       f"ts must be a vector of at least two levels, integer or floating, got {ts.dtype}{ts.shape}"
     )
-  check_range("ts", given, 0, schedule.T)
-  return ts
+  check_range("ts", ts, 0, schedule.T)
+  return jnp.asarray(ts)
 
 
 def check_chain(
