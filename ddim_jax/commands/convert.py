@@ -46,7 +46,8 @@ def convert(
     flags: Of a .pt file of guided-diffusion that is no published one: options that it was trained with, such
       as "num_head_channels 64 image_size 256".
   """
-  found, out = options.model(model, ema=ema, size=image_size, flags=flags), local(out, "out")
+  out = files.new_folder(local(out, "out"))
+  found = options.model(model, ema=ema, size=image_size, flags=flags)
   if to == "diffusers":
     interop.save_diffusers(out, build.to_pretrained(found))
   else:

@@ -15,6 +15,7 @@ from ddim_jax.console import say
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
 from ddim_jax.models import Model, classes, datasets, denoising, tables
+from ddim_jax.places import local
 from ddim_jax.ranges import Positive, Share
 
 _COLUMNS = 16
@@ -65,7 +66,7 @@ class Edit:
 
 def _fitted(path: Path, size: tuple[int, int], channels: int, dtype: str = "uint8") -> np.ndarray:
   """A picture of the model's size, ``dtype[H, W, channels]``; says what was done to one of another size."""
-  pixels, held = decode(path, make_form(size, channels=channels, dtype=dtype))
+  pixels, held = decode(local(path, "image"), make_form(size, channels=channels, dtype=dtype))
   if (held.height, held.width) != size:
     what = f"the largest central part of {held.width}x{held.height} pixels, resized to {size[1]}x{size[0]}"
     say(f"{path}: {what}")
