@@ -79,6 +79,11 @@ def test_what_cannot_be_written_is_refused_before_the_work(name, tmp_path, monke
   assert len(list(tmp_path.rglob("*"))) == 3
 
 
+def test_a_model_in_an_unknown_home_is_named():
+  with pytest.raises(ValueError, match="model must have a home that is known"):
+    outputs.place(None, "~no-such-user-at-all/run", "sample.png")
+
+
 def test_a_folder_that_cannot_be_written_is_refused_and_others_pass(tmp_path, monkeypatch):
   for name in ("x.PNG", "new/x.npz", "new", "new/er", "..", "a.b/c"):
     outputs.place(tmp_path / name, "model", "sample.png", (".png", ".npz", ""))

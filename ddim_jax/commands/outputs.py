@@ -29,8 +29,7 @@ def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".
     ValueError: If it ends in something else, or could not be written, as `places.check_writable`.
   """
   if out is None:
-    workdir = Path(model)
-    workdir = workdir.expanduser() if model.startswith("~") else workdir
+    workdir = places.local(model, "model") if model.startswith("~") else Path(model)
     out = (workdir if (workdir / "checkpoints").is_dir() else Path()) / name
   elif out.suffix.lower() not in suffixes or out.name.lower() in suffixes:
     named = " or ".join(suffix for suffix in suffixes if suffix)
