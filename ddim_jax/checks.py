@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-_SHOWN = 60
+_SHOWN, _LAST = 60, 2**31 - 1
 
 
 def known(value: Any) -> np.ndarray | None:
@@ -47,16 +47,20 @@ def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
 
 def finite_vector(name: str, values: ArrayLike) -> np.ndarray:
   """The values in float64; ValueError unless they are a non-empty vector of finite numbers."""
-  values = np.asarray(values, np.float64)
-  if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
-    raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {values}")
-  return values
+  found: np.ndarray = np.asarray(values)
+  if jnp.issubdtype(found.dtype, jnp.floating) or jnp.issubdtype(found.dtype, jnp.integer):
+    found = found.astype(np.float64)
+    if found.ndim == 1 and found.size and np.all(np.isfinite(found)):
+      return found
+  raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {found}")
 
 
-def check_T(T: Any) -> int:
-  """``T`` as an int; ValueError unless it is a positive integer."""
-  if not isinstance(T, (int, np.integer)) or T < 1:
-    raise ValueError(f"T must be a positive integer, got {T!r}")
+def check_T(T: Any, name: str = "T") -> int:
+  """``T`` as an int; ValueError unless it is a positive integer of 32 bits, as levels are."""
+  if isinstance(T, bool) or not isinstance(T, (int, np.integer)) or T < 1:
+    raise ValueError(f"{name} must be a positive integer, got {T!r}")
+  if T > _LAST:
+    raise ValueError(f"{name} must be at most {_LAST:,}, got {repr(T)[:_SHOWN]}")
   return int(T)
 
 
@@ -74,6 +78,12 @@ def check_number(name: str, value: Any) -> None:
     raise ValueError(f"{name} must be a number, got {repr(value)[:_SHOWN]}")
 
 
+def check_numbers(**numbers: Any) -> None:
+  """Raises ValueError unless each is a number, as `check_number`; by their names."""
+  for name, value in numbers.items():
+    check_number(name, value)
+
+
 def check_finite(name: str, value: Any) -> None:
   """Raises ValueError where a value that is not traced is NaN or infinite, or no number at all."""
   check_number(name, value)
@@ -84,7 +94,7 @@ def check_finite(name: str, value: Any) -> None:
 
 def check_interval(interval: Any) -> None:
   """Raises ValueError unless it is a pair of numbers, rising or equal where they are not traced."""
-  if len(interval) != 2:
+  if not hasattr(interval, "__len__") or len(interval) != 2:
     raise ValueError(f"interval must be (low, high), got {interval}")
   for end in interval:
     check_number("interval", end)

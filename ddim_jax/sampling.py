@@ -19,6 +19,7 @@ from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, wide
 from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
+from ddim_jax.solvers.base import check_solver
 
 
 class Step(NamedTuple):
@@ -58,15 +59,6 @@ def check_chain(
 ) -> tuple[Denoiser, jax.Array]:
   """The denoiser and the levels as an array; ValueError as `checked` and `check_levels`."""
   return checked(denoise, schedule), check_levels(x, ts, name, schedule)
-
-
-def check_solver(solver: Any) -> None:
-  """Raises ValueError unless it is a solver, such as where it is not yet made."""
-  if not isinstance(solver, Solver):
-    hint = "; call it, as in ddim_jax.ddim()" if callable(solver) else ""
-    raise ValueError(  # noqa: TRY004
-      f"solver must be a Solver, got {getattr(solver, '__name__', type(solver).__name__)}{hint}"
-    )
 
 
 def sample(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_eta
+from ddim_jax.checks import check_eta, check_finite
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.schedules import Level, Schedule, fresh_noise
 from ddim_jax.solvers import multistep
@@ -93,6 +93,7 @@ def dpm_solver_pp(
   """
   check_order(order, 3)
   check_eta(eta)
+  check_finite("curvature", curvature)
 
   def step(
     denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array

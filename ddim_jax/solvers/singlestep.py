@@ -20,6 +20,7 @@ from ddim_jax.solvers.base import (
   Solver,
   Stepped,
   check_order,
+  check_solver,
   half_log_snr,
   is_unbounded,
   with_mean_eps,
@@ -104,6 +105,7 @@ def ancestral(solver: Solver, eta: ArrayLike = 1.0) -> Solver:
       when sampling begins, if it remembers.
   """
   check_eta(eta)
+  check_solver(solver)
   if solver.draws != 1:
     raise ValueError(f"solver must be deterministic, got one that takes {solver.draws} draws of noise a step")
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import ddim_jax
-from ddim_jax import bijective, continuous, inverse_problems, likelihood, timesteps, training
+from ddim_jax import bijective, continuous, inverse_problems, likelihood, metrics, timesteps, training
 from ddim_jax.parallel import sample_parallel
 from ddim_jax.unet.noisy_classifier import Classifier
 
@@ -180,13 +180,26 @@ IN_RANGE = {
   "t": lambda value: ddim_jax.add_noise(LINEAR, X, X, value),
   "damping": lambda value: ddim_jax.invert(DENOISE, LINEAR, X, TS, damping=value),
   "tolerance": lambda value: ddim_jax.invert(DENOISE, LINEAR, X, TS, tolerance=value),
+  "curvature": lambda value: ddim_jax.dpm_solver_pp(3, curvature=value),
+  "rho": lambda value: timesteps.karras(LINEAR, 5, value),
+  "strength": lambda value: timesteps.cut(TS, value),
+  "beta_start": lambda value: ddim_jax.linear_schedule(10, beta_start=value),
+  "beta_end": lambda value: ddim_jax.quadratic_schedule(10, beta_end=value),
+  "beta": lambda value: ddim_jax.constant_schedule(10, value),
+  "sigmoid": lambda value: ddim_jax.sigmoid_schedule(10, value),
+  "fraction": lambda value: ddim_jax.warmup_schedule(10, fraction=value),
+  "offset": lambda value: ddim_jax.cosine_schedule(10, value),
+  "max_beta": lambda value: ddim_jax.laplace_schedule(10, value),
+  "rate": lambda value: ddim_jax.exponential_schedule(10, value),
+  "shift": lambda value: ddim_jax.flow_schedule(10, value),
+  "sigma_max": lambda value: ddim_jax.edm_schedule(10, sigma_max=value),
   "learning_rate": lambda value: training.warm_rate(value, 5),
   "clip": lambda value: training.warmed_up(optax.adam, 0.1, 0, value),
   "lambda": lambda value: training.hybrid_losses(NETWORK, LINEAR, weight=value),
 }
 
 
-@pytest.mark.parametrize("value", ["0.5", "x", None, 0.5j, b"1", 10**400, np.nan, [[0.1], [0.2]]], ids=repr)
+@pytest.mark.parametrize("value", ["0.5", "x", None, 0.5j, b"1", 10**40, np.nan, [[0.1], [0.2]]], ids=repr)
 @pytest.mark.parametrize("name", IN_RANGE)
 def test_what_is_no_number_is_named(name, value):
   """Neither a TypeError of numpy nor, for a complex number, a result."""
@@ -196,6 +209,47 @@ def test_what_is_no_number_is_named(name, value):
     return  # one for each example, where that is allowed
   with pytest.raises(ValueError, match="must"):
     IN_RANGE[name](value)
+
+
+WHOLE = {
+  "T": lambda value: ddim_jax.linear_schedule(value),
+  "T of levels": lambda value: timesteps.explicit(value, [5]),
+  "S": lambda value: timesteps.uniform(100, value),
+  "S of karras": lambda value: timesteps.karras(LINEAR, value),
+  "offset": lambda value: timesteps.leading(100, 10, value),
+  "length": lambda value: timesteps.pad(TS, value),
+  "jump": lambda value: timesteps.repaint(TS, value),
+  "repeats": lambda value: timesteps.repaint(TS, 1, value),
+  "order": lambda value: ddim_jax.lms(value),
+  "count": lambda value: next(metrics.subsets(np.ones(3), value, 2)),
+  "seed": lambda value: next(metrics.subsets(np.ones(3), 1, 2, value)),
+}
+
+
+@pytest.mark.parametrize("value", ["5", None, 2.5, np.nan, np.inf, True, -1, 10**40], ids=repr)
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_is_no_whole_number_is_named(name, value):
+  with pytest.raises(ValueError, match="must"):
+    WHOLE[name](value)
+
+
+MADE = {
+  "karras": lambda: timesteps.karras(10, LINEAR),
+  "log_snr": lambda: timesteps.log_snr(100, 10),
+  "ancestral": lambda: ddim_jax.ancestral(ddim_jax.dpm_solver_2),
+  "repaint": lambda: ddim_jax.repaint(ddim_jax.ddim),
+  "repaint, a name": lambda: ddim_jax.repaint("ddim"),
+  "interval": lambda: ddim_jax.guide(DENOISE, DENOISE, LINEAR, 2.0, 3.0),
+  "interval of three": lambda: ddim_jax.heun(churn=0.1, interval=(0.0, 1.0, 2.0)),
+  "levels": lambda: timesteps.repaint([], 1, 2),
+  "one level": lambda: timesteps.cut(5, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_something_else_altogether_is_named(name):
+  with pytest.raises(ValueError, match=r"(schedule|solver|interval|ts) must be .*got"):
+    MADE[name]()
 
 
 LABELS = [-1, 3, [0, 3], 1.0, np.nan, True, "a", [0, 1, 2], [[0, 1]], np.uint8(255), np.int64(-3)]

@@ -145,7 +145,7 @@ NOT_FINITE = {
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", NOT_FINITE)
 def test_what_is_not_finite_is_no_picture_but_status_1(name, value, tmp_path):
-  """A network that is broken is no bad input: `cli.run` ends with 1 for this error, with 2 for a ValueError."""
+  """A broken network is no bad input: `cli.run` ends with 1 for this error, with 2 for a ValueError."""
   picture, out = tmp_path / "white.png", tmp_path / "out.png"
   Image.fromarray(np.full((SIDE, SIDE), 255, np.uint8)).save(picture)
   model = from_network(lambda params, x, t: x * params, (SIDE, SIDE, 1), params=np.float32(value), clip=False)
