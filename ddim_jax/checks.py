@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+_SHOWN, _LAST = 60, 2**31 - 1
+
 
 def known(value: Any) -> np.ndarray | None:
   """The value as a numpy array, or None where it is traced: what can be checked before a program runs."""
@@ -14,11 +16,19 @@ def known(value: Any) -> np.ndarray | None:
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:
-  """Raises ValueError where a value that is not traced is outside ``[low, high]`` or NaN."""
+  """Raises ValueError where a value that is not traced is outside ``[low, high]``, NaN or no number."""
+  check_number(name, value)
   values = known(value)
   if values is not None and not np.all((values >= low) & (values <= high)):
     allowed = f"at least {low:g}" if high == np.inf else f"in [{low:g}, {high:g}]"
     raise ValueError(f"{name} must be {allowed}, got {values}")
+
+
+def check_eta(eta: Any) -> None:
+  """Raises ValueError unless eta is one number, and in [0, 1] where it is not traced."""
+  check_range("eta", eta, 0, 1)
+  if np.ndim(eta):
+    raise ValueError(f"eta must be one number, got shape {np.shape(eta)}")
 
 
 def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
@@ -37,16 +47,20 @@ def check_decreasing(ts: ArrayLike, T: int, name: str = "ts") -> None:
 
 def finite_vector(name: str, values: ArrayLike) -> np.ndarray:
   """The values in float64; ValueError unless they are a non-empty vector of finite numbers."""
-  values = np.asarray(values, np.float64)
-  if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
-    raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {values}")
-  return values
+  found: np.ndarray = np.asarray(values)
+  if jnp.issubdtype(found.dtype, jnp.floating) or jnp.issubdtype(found.dtype, jnp.integer):
+    found = found.astype(np.float64)
+    if found.ndim == 1 and found.size and np.all(np.isfinite(found)):
+      return found
+  raise ValueError(f"{name} must be a non-empty vector of finite numbers, got {found}")
 
 
 def positive_integer(name: str, value: Any) -> int:
-  """The value as an int; ValueError unless it is a positive integer."""
-  if not isinstance(value, (int, np.integer)) or value < 1:
+  """The value as an int; ValueError unless it is a positive integer of 32 bits, as levels are."""
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
     raise ValueError(f"{name} must be a positive integer, got {value!r}")
+  if value > _LAST:
+    raise ValueError(f"{name} must be at most {_LAST:,}, got {repr(value)[:_SHOWN]}")
   return int(value)
 
 
@@ -66,7 +80,13 @@ def check_number(name: str, value: Any) -> None:
   """Raises ValueError unless a value, perhaps traced, is integer or floating point."""
   kind = (value if hasattr(value, "dtype") else np.asarray(value)).dtype
   if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
-    raise ValueError(f"{name} must be a number, got {value!r}")
+    raise ValueError(f"{name} must be a number, got {repr(value)[:_SHOWN]}")
+
+
+def check_numbers(**numbers: Any) -> None:
+  """Raises ValueError unless each is a number, as `check_number`; by their names."""
+  for name, value in numbers.items():
+    check_number(name, value)
 
 
 def check_finite(name: str, value: Any) -> None:
@@ -75,6 +95,17 @@ def check_finite(name: str, value: Any) -> None:
   found = known(value)
   if found is not None and not np.all(np.isfinite(np.asarray(found, np.float64))):
     raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_interval(interval: Any) -> None:
+  """Raises ValueError unless it is a pair of numbers, rising or equal where they are not traced."""
+  if not hasattr(interval, "__len__") or len(interval) != 2:
+    raise ValueError(f"interval must be (low, high), got {interval}")
+  for end in interval:
+    check_number("interval", end)
+  low, high = map(known, interval)
+  if low is not None and high is not None and not np.all(low <= high):
+    raise ValueError(f"interval must be (low, high) with low at most high, got {interval}")
 
 
 def check_positive(name: str, value: Any) -> None:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_finite, check_range, known
+from ddim_jax.checks import check_finite, check_interval, check_range, check_whole
 from ddim_jax.denoisers import Denoiser, checked
 from ddim_jax.parameterisation import Parameterisation, Prediction, V
-from ddim_jax.schedules import Level, Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, coefficients, log_snr_at, wide
 
 
 def _weights(weight: ArrayLike, like: jax.Array) -> jax.Array:
@@ -65,11 +65,11 @@ def guide(
   conditional, unconditional = checked(conditional, schedule), checked(unconditional, schedule)
   check_finite("weight", weight)
   check_range("rescale", rescale, 0, 1)
-  if all(known(end) is not None for end in interval) and not np.all(np.less_equal(*interval)):
-    raise ValueError(f"interval must be (low, high) with low at most high, got {interval}")
+  check_interval(interval)
 
   def guided(x_t: jax.Array, t: Level) -> Prediction:
-    with_condition, without = conditional(x_t, t), unconditional(x_t, t)
+    dtype, both = x_t.dtype, (conditional(x_t, t), unconditional(x_t, t))
+    with_condition, without, x_t = jax.tree.map(lambda x: x.astype(wide(dtype)), (*both, x_t))
     log_snr = log_snr_at(schedule, t, x_t)
     inside = (interval[0] <= log_snr) & (log_snr <= interval[1])
     w = jnp.where(inside, _weights(weight, x_t), 1)
@@ -79,12 +79,14 @@ def guide(
     axes = tuple(range(1, x_t.ndim))
     std = lambda output: jnp.std(output, axis=axes, keepdims=True)
     output = target(towards)
-    wide = std(output)
-    ratio = jnp.where(wide > 0, std(target(with_condition)) / jnp.where(wide > 0, wide, 1), 1)
+    spread = std(output)
+    ratio = jnp.where(spread > 0, std(target(with_condition)) / jnp.where(spread > 0, spread, 1), 1)
     # Added to the guided pair, so that rescale 0 leaves that as it is, to the bit.
     change = parameterisation.decode(output * (1 + _weights(rescale, x_t) * (ratio - 1)), x_t, alpha, sigma)
     same = parameterisation.decode(output, x_t, alpha, sigma)
-    found: Prediction = jax.tree.map(lambda g, new, old: g + (new - old), towards, change, same)
+    found: Prediction = jax.tree.map(
+      lambda g, new, old: (g + (new - old)).astype(dtype), towards, change, same
+    )
     return found
 
   return guided
@@ -104,10 +106,20 @@ def class_log_probability(
 
   Returns:
     ``(x_t, t) -> f32[B]``, in nats.
+
+  Raises:
+    ValueError: If the label is no integer; when called, if it is out of range and not traced, or neither one
+      nor one for each example.
   """
+  check_whole("label", label, 0, float("inf"))
 
   def log_probability(x_t: jax.Array, t: jax.Array) -> jax.Array:
     logits = classifier(x_t, t)
+    check_whole("label", label, 0, logits.shape[-1] - 1)
+    if np.shape(label) not in ((), (1,), logits.shape[:1]):
+      raise ValueError(
+        f"label must be one or one for each of {len(logits)} examples, got shape {np.shape(label)}"
+      )
     chosen = jnp.broadcast_to(jnp.asarray(label), logits.shape[:1])
     return jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), chosen[:, None], axis=-1)[:, 0]
 
@@ -127,7 +139,8 @@ def classifier_guide(
   Algorithm 2 of [1]; `class_log_probability` makes the function of a classifier. With weight 1 and the true
   :math:`p(y \mid x_t)`, samples follow the data's distribution given y. A function that
   knows clean data only can be asked about the estimate of them,
-  ``lambda x, t: log_p(denoise(x, t).x0)``, at the cost of a gradient through the network.
+  ``lambda x, t: log_p(denoise(x, t).x0)``, at the cost of a gradient through the network. At a level where
+  nothing is left of the data, :math:`p(y \mid x_t) = p(y)`: there is nothing to follow, and no shift.
 
   Args:
     denoise: Denoiser to guide.
@@ -158,9 +171,11 @@ def classifier_guide(
         )
       return jnp.sum(values)
 
-    x0, eps = denoise(x_t, t)
-    alpha, sigma = coefficients(schedule, t, x_t)
-    shift = _weights(weight, x_t) * sigma * jax.grad(total)(x_t)
-    return Prediction(x0 + sigma / alpha * shift, eps - shift)
+    dtype, gradient = x_t.dtype, jax.grad(total)(x_t)
+    x0, eps, x, gradient = (part.astype(wide(dtype)) for part in (*denoise(x_t, t), x_t, gradient))
+    alpha, sigma = coefficients(schedule, t, x)
+    signal = log_snr_at(schedule, t, x) > -LOG_SNR_LIMIT
+    shift = jnp.where(signal, _weights(weight, x) * sigma * gradient, 0)
+    return Prediction((x0 + sigma / alpha * shift).astype(dtype), (eps - shift).astype(dtype))
 
   return guided

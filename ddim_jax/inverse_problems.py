@@ -18,7 +18,7 @@ from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
 from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers import Solver, ddim
-from ddim_jax.solvers.base import Stepped
+from ddim_jax.solvers.base import Stepped, check_solver
 
 
 class LinearOperator(NamedTuple):
@@ -206,6 +206,7 @@ def repaint(solver: Solver | None = None) -> Solver:
     Algorithm 1 of Lugmayr et al., arXiv:2201.09865.
   """
   solver = ddim() if solver is None else solver
+  check_solver(solver)
 
   def init(x: jax.Array) -> Any:
     return solver.init(x), (jnp.zeros_like(x), jnp.zeros_like(x))

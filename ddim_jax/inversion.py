@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 from ddim_jax.checks import check_decreasing, check_positive, check_range, check_whole
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
-from ddim_jax.sampling import check_chain, check_solver
+from ddim_jax.sampling import check_chain
 from ddim_jax.schedules import Level, Schedule, coefficients
 from ddim_jax.solvers import Solver, ddim, ddim_step
+from ddim_jax.solvers.base import check_solver
 
 
 def climb(denoise: Denoiser, schedule: Schedule, x_s: jax.Array, s: Level, t: Level) -> jax.Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_decreasing, known
+from ddim_jax.checks import check_decreasing, check_number, known
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import add_noise
@@ -43,7 +43,8 @@ def _check(
   denoise: Any, x: jax.Array, ts: ArrayLike, eta: Any, schedule: Schedule, name: str
 ) -> tuple[Denoiser, jax.Array]:
   found, values = check_chain(denoise, schedule, x, ts, name), known(eta)
-  if values is not None and not (0 < values <= 1):
+  check_number("eta", eta)
+  if values is not None and (values.ndim or not 0 < values <= 1):
     raise ValueError(f"eta must be in (0, 1], got {eta}: without noise there are no noise maps")
   check_decreasing(ts, schedule.T)
   return found

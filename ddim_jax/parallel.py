@@ -13,10 +13,11 @@ from jax.typing import ArrayLike
 
 from ddim_jax.checks import check_decreasing, check_range, check_whole
 from ddim_jax.denoisers import Denoiser
-from ddim_jax.sampling import check_chain, check_solver
+from ddim_jax.sampling import check_chain
 from ddim_jax.schedules import Level, Schedule
 from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
+from ddim_jax.solvers.base import check_solver
 
 
 class Parallel(NamedTuple):

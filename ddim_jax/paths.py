@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_positive, check_T, finite_vector
+from ddim_jax.checks import check_numbers, check_positive, check_T, finite_vector
 from ddim_jax.schedules import Level, Schedule, coefficients, from_log_snr, log_snr_at
 
 
@@ -67,6 +67,7 @@ def edm_schedule(
   Raises:
     ValueError: If an argument is out of range.
   """
+  check_numbers(sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
   if not 0 < sigma_min < sigma_max < np.inf or not 0 < rho < np.inf:
     raise ValueError(
       f"sigma_min, sigma_max and rho must be positive and rising, got {sigma_min}, {sigma_max} and {rho}"
@@ -96,6 +97,7 @@ def flow_schedule(T: int = 1000, shift: float = 1.0) -> Schedule:
   Raises:
     ValueError: If an argument is out of range.
   """
+  check_numbers(shift=shift)
   if not 0 < shift < np.inf:
     raise ValueError(f"shift must be positive and finite, got {shift}")
   u = shifted(np.arange(1, check_T(T) + 1) / T, shift)

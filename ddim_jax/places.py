@@ -23,6 +23,20 @@ def local(path: str | Path, name: str = "path") -> Path:
     raise ValueError(f"{name} must have a home that is known, got {text}") from error
 
 
+def check_writable(path: Path, name: str, *, folder: bool = False) -> None:
+  """Whether a file, or a folder, could be written there as far as can be told: call it before the work.
+
+  Raises:
+    ValueError: If something of the other kind lies there or in the way, or its folder cannot be written.
+    OSError: If the file system takes no such name.
+  """
+  if path.exists() and path.is_dir() != folder:
+    raise ValueError(f"{name} must be a {'folder' if folder else 'file'} or none yet, got {path}")
+  above = next(place for place in (path if folder else path.parent, *path.parents) if place.exists())
+  if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+    raise ValueError(f"{name} must lie in a folder that can be written, got {path}: {above} is none")
+
+
 def is_hub_name(text: str) -> bool:
   """Whether it could be OWNER/NAME on the Hugging Face hub."""
   return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) is not None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ddim_jax.checks import check_decreasing, check_range, check_whole
@@ -18,6 +19,7 @@ from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Schedule, wide
 from ddim_jax.seeds import check_keys, step_noise
 from ddim_jax.solvers import Solver, ddim
+from ddim_jax.solvers.base import check_solver
 
 
 class Step(NamedTuple):
@@ -42,14 +44,14 @@ def check_levels(x: jax.Array, ts: ArrayLike, name: str, schedule: Schedule) -> 
   """The levels as an array; ValueError unless they are the schedule's and ``x``, called ``name``, a batch."""
   if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{name} must be a floating-point batch [B, ...], got {x.dtype}{x.shape}")
-  given, ts = ts, jnp.asarray(ts)
+  ts = ts if isinstance(ts, jax.Array) else np.asarray(ts)
   number = jnp.issubdtype(ts.dtype, jnp.integer) or jnp.issubdtype(ts.dtype, jnp.floating)
   if ts.ndim != 1 or ts.shape[0] < 2 or not number:
     raise ValueError(
       f"ts must be a vector of at least two levels, integer or floating, got {ts.dtype}{ts.shape}"
     )
-  check_range("ts", given, 0, schedule.T)
-  return ts
+  check_range("ts", ts, 0, schedule.T)
+  return jnp.asarray(ts)
 
 
 def check_chain(
@@ -57,15 +59,6 @@ def check_chain(
 ) -> tuple[Denoiser, jax.Array]:
   """The denoiser and the levels as an array; ValueError as `checked` and `check_levels`."""
   return checked(denoise, schedule), check_levels(x, ts, name, schedule)
-
-
-def check_solver(solver: Any) -> None:
-  """Raises ValueError unless it is a solver, such as where it is not yet made."""
-  if not isinstance(solver, Solver):
-    hint = "; call it, as in ddim_jax.ddim()" if callable(solver) else ""
-    raise ValueError(  # noqa: TRY004
-      f"solver must be a Solver, got {getattr(solver, '__name__', type(solver).__name__)}{hint}"
-    )
 
 
 def sample(

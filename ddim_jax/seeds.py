@@ -31,7 +31,8 @@ def key_of(seed: int) -> jax.Array:
     ValueError: On another seed.
   """
   ranges.check(ranges.Seed, "seed", seed)
-  words = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
+  high, low = divmod(int(seed), 2**32)  # of numpy's integers, most are too narrow for this
+  words = jnp.asarray(np.array([high, low], np.uint32))
   found: jax.Array = jax.random.wrap_key_data(words, impl=_GENERATOR)
   return found
 

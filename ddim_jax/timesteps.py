@@ -12,8 +12,8 @@ Published code numbers its levels 0..T-1; ours are one higher, since 0 is clean 
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_T, positive_integer
-from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule
+from ddim_jax.checks import check_number, check_T, check_whole, positive_integer
+from ddim_jax.schedules import LOG_SNR_LIMIT, Schedule, check_schedule
 
 
 def _check(T: int, S: int) -> None:
@@ -31,6 +31,7 @@ def explicit(T: int, levels: ArrayLike) -> np.ndarray:
   Raises:
     ValueError: If the levels are empty, not integers, out of range, or not strictly decreasing.
   """
+  check_T(T)
   levels = np.asarray(levels)
   if levels.ndim != 1 or not levels.size or not np.issubdtype(levels.dtype, np.integer):
     raise ValueError(f"levels must be a non-empty vector of integers, got {levels!r}")
@@ -64,6 +65,7 @@ def quadratic(T: int, S: int) -> np.ndarray:
 def leading(T: int, S: int, offset: int = 0) -> np.ndarray:
   """Levels ``i * (T // S) + 1 + offset``, i = 0..S-1: "leading" in diffusers with its steps_offset."""
   _check(T, S)
+  check_whole("offset", offset, 0, T)
   return explicit(T, np.arange(S)[::-1] * (T // S) + 1 + offset)
 
 
@@ -89,6 +91,7 @@ def _at_log_snr(schedule: Schedule, log_snr: np.ndarray) -> np.ndarray:
 
 def _range(schedule: Schedule, S: int) -> tuple[float, float]:
   """Log-SNR at levels T and 1, checked; where nothing is left at level T, at T - 1 and 1."""
+  check_schedule(schedule)
   table = np.asarray(schedule.log_snr, np.float64)
   T = len(table) - 1
   _check(T, S)
@@ -129,6 +132,7 @@ def karras(schedule: Schedule, S: int, rho: float = 7.0) -> np.ndarray:
   Raises:
     ValueError: If ``S`` is out of range or ``rho`` is not positive, or such that levels fall together.
   """
+  check_number("rho", rho)
   if not 0 < rho < np.inf:
     raise ValueError(f"rho must be positive and finite, got {rho}")
   with np.errstate(all="ignore"):
@@ -137,6 +141,14 @@ def karras(schedule: Schedule, S: int, rho: float = 7.0) -> np.ndarray:
   if not np.all(np.diff(levels) < 0):
     raise ValueError(f"rho must leave levels that can be told apart, got {rho}")
   return levels
+
+
+def _several(ts: ArrayLike) -> np.ndarray:
+  """Levels as an array; ValueError unless they are a vector of at least two."""
+  found = np.asarray(ts)
+  if found.ndim != 1 or len(found) < 2:
+    raise ValueError(f"ts must be a vector of at least two levels, got shape {found.shape}")
+  return found
 
 
 def pad(ts: ArrayLike, length: int) -> tuple[np.ndarray, np.int32]:
@@ -153,6 +165,7 @@ def pad(ts: ArrayLike, length: int) -> tuple[np.ndarray, np.int32]:
     ValueError: If ``ts`` does not fit.
   """
   ts = np.asarray(ts)
+  check_whole("length", length, 0, np.inf)
   if ts.ndim != 1 or not 2 <= len(ts) <= length + 1:
     raise ValueError(f"ts must be a vector of 2 to {length + 1} levels for length {length}, got {ts.shape}")
   return np.pad(ts, (0, length + 1 - len(ts)), mode="edge"), np.int32(len(ts) - 1)
@@ -170,7 +183,8 @@ def cut(ts: ArrayLike, strength: float) -> np.ndarray:
   Raises:
     ValueError: If ``strength`` is out of range, or so small that no step is left.
   """
-  ts = np.asarray(ts)
+  ts = _several(ts)
+  check_number("strength", strength)
   S = len(ts) - 1
   # Rounded first, because 0.58 * 50 is a little less than 29 in floating point.
   steps = int(np.round(S * strength, 6)) if 0 < strength <= 1 else 0
@@ -199,7 +213,7 @@ def repaint(ts: ArrayLike, jump: int = 10, repeats: int = 10) -> np.ndarray:
   """
   positive_integer("jump", jump)
   positive_integer("repeats", repeats)
-  ts = np.asarray(ts)
+  ts = _several(ts)
   last = len(ts) - 2
   levels = [ts[0]]
   for i in range(1, len(ts)):

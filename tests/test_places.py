@@ -53,6 +53,45 @@ def test_other_names_can_be_read_back(name, tmp_path):
   np.testing.assert_array_equal(checkpoints.restore_latest(folder).arrays["x"], np.arange(3))
 
 
+BLOCKED = {
+  "a folder.png": "out must be a file",
+  "a folder.npz": "out must be a file",
+  "a file": "out must be a folder",
+  "a file/x.png": "out must lie in a folder",
+  "a file/x/y.npz": "out must lie in a folder",
+  "a file/x": "out must lie in a folder",
+  ".png": r"out must end in \.png",
+  ".NPZ": r"out must end in \.png",
+  "x.Jpeg": r"out must end in \.png",
+  "n" * 300: "File name too long",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_what_cannot_be_written_is_refused_before_the_work(name, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for folder in ("a folder.png", "a folder.npz"):
+    (tmp_path / folder).mkdir()
+  (tmp_path / "a file").write_text("x")
+  for out in (Path(name), tmp_path / name):
+    with pytest.raises((ValueError, OSError), match=BLOCKED[name]):
+      outputs.place(out, "model", "sample.png", (".png", ".npz", ""))
+  assert len(list(tmp_path.rglob("*"))) == 3
+
+
+def test_a_model_in_an_unknown_home_is_named():
+  with pytest.raises(ValueError, match="model must have a home that is known"):
+    outputs.place(None, "~no-such-user-at-all/run", "sample.png")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_others_pass(tmp_path, monkeypatch):
+  for name in ("x.PNG", "new/x.npz", "new", "new/er", "..", "a.b/c"):
+    outputs.place(tmp_path / name, "model", "sample.png", (".png", ".npz", ""))
+  monkeypatch.setattr(os, "access", lambda *_: False)
+  with pytest.raises(ValueError, match=r"out must lie in a folder that can be written, got .*x\.png"):
+    outputs.place(tmp_path / "new" / "x.png", "model", "sample.png")
+
+
 def test_the_home_is_expanded(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(tmp_path))
   assert places.local("~/x") == tmp_path / "x"

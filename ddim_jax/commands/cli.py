@@ -61,9 +61,11 @@ def in_words_of_the_command(message: str, options: frozenset[str]) -> str:
   begin = re.match(r"(\w+(?:(?:, | and )\w+)*) (?=must|needs|goes|does not go|go together)", message)
   if begin is None:
     return message
-  typed = {"label": "class"} if any(word.startswith("--class") for word in sys.argv) else {}
+  typed = {"size": "image_size"} if "image_size" in options else {}
+  if any(word.startswith("--class") for word in sys.argv):
+    typed["label"] = "class"
   as_option = lambda match: (
-    "--" + typed.get(match[0], match[0]).replace("_", "-") if match[0] in options else match[0]
+    "--" + typed.get(match[0], match[0]).replace("_", "-") if match[0] in options | set(typed) else match[0]
   )
   return re.sub(r"\w+", as_option, begin[0]) + message[begin.end() :]
 

@@ -45,7 +45,8 @@ def convert(
     image_size: See `options.Size`.
     flags: See `options.Flags`.
   """
-  found, out = options.model(model, ema=ema, size=image_size, flags=flags), local(out, "out")
+  out = files.new_folder(local(out, "out"))
+  found = options.model(model, ema=ema, size=image_size, flags=flags)
   if to == "diffusers":
     pretrained = build.to_pretrained(found)
     interop.save_diffusers(out, pretrained)

@@ -14,7 +14,8 @@ from ddim_jax.commands.sequences import How
 from ddim_jax.console import say
 from ddim_jax.data.forms import make_form
 from ddim_jax.data.pictures import as_mask, decode
-from ddim_jax.models import Model, classes, datasets, denoising, tables
+from ddim_jax.models import Model, classes, datasets, denoising, drawing, tables
+from ddim_jax.places import local
 from ddim_jax.ranges import Positive, Share
 
 _COLUMNS = 16
@@ -63,9 +64,9 @@ class Edit:
     return ts if self.inpaint is None else timesteps.repaint(ts, self.jump, self.resample)
 
 
-def _fitted(path: Path, size: tuple[int, int], channels: int, dtype: str = "uint8") -> np.ndarray:
+def _fitted(path: Path, name: str, size: tuple[int, int], channels: int, dtype: str = "uint8") -> np.ndarray:
   """A picture of the model's size, ``dtype[H, W, channels]``; says what was done to one of another size."""
-  pixels, held = decode(path, make_form(size, channels=channels, dtype=dtype))
+  pixels, held = decode(local(path, name), make_form(size, channels=channels, dtype=dtype))
   if (held.height, held.width) != size:
     what = f"the largest central part of {held.width}x{held.height} pixels, resized to {size[1]}x{size[0]}"
     say(f"{path}: {what}")
@@ -116,10 +117,14 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   if edit.image is None:
     originals, labels = datasets.real_images(model, num)
   else:
-    originals = np.repeat(_fitted(edit.image, size, channels, model.scaling.dtype)[None], num, axis=0)
+    originals = np.repeat(
+      _fitted(edit.image, "image", size, channels, model.scaling.dtype)[None], num, axis=0
+    )
     labels = np.arange(num, dtype=np.int32)
   labels = labels % max(len(model.classes), 1) if how.label is None else np.full_like(labels, how.label)
-  kept = None if edit.inpaint is None else as_mask(_fitted(edit.inpaint, size, 1), edit.inpaint)[None]
+  kept = (
+    None if edit.inpaint is None else as_mask(_fitted(edit.inpaint, "inpaint", size, 1), edit.inpaint)[None]
+  )
   keys, noise = how.noise(len(originals))
 
   @jax.jit
@@ -141,7 +146,7 @@ def draw(edit: Edit, how: How, num: int, out: Path, settings: dict[str, Any]) ->
   originals = model.pictures(np.asarray(known))
   painted = {} if kept is None else {"kept": np.where(kept, originals, np.uint8(128))}
   result = "result" if target is None else f"as {model.classes[target]}"
-  rows = {"original": originals} | painted | {result: model.pictures(np.asarray(results))}
+  rows = {"original": originals} | painted | {result: model.pictures(drawing.finite(results))}
   above = [model.classes[number] for number in labels] if model.classes else ()
   plots.save_png(out, plots.labelled(np.concatenate(list(rows.values())), list(rows), above), settings)
   say(f"wrote {out}: rows {', '.join(rows)}; {len(levels) - 1} steps")

@@ -26,16 +26,17 @@ def place(out: Path | None, model: str, name: str, suffixes: Sequence[str] = (".
     suffixes: What it may end in; "" is a folder.
 
   Raises:
-    ValueError: If it ends in something else.
+    ValueError: If it ends in something else, or could not be written, as `places.check_writable`.
   """
   if out is None:
-    workdir = Path(model)
-    workdir = workdir.expanduser() if model.startswith("~") else workdir
-    return (workdir if (workdir / "checkpoints").is_dir() else Path()) / name
-  if out.suffix.lower() not in suffixes or out == Path():
+    workdir = places.local(model, "model") if model.startswith("~") else Path(model)
+    out = (workdir if (workdir / "checkpoints").is_dir() else Path()) / name
+  elif out.suffix.lower() not in suffixes or out.name.lower() in suffixes:
     named = " or ".join(suffix for suffix in suffixes if suffix)
     raise ValueError(f"out must end in {named}{', or be a folder' * ('' in suffixes)}, got {out}")
-  return places.local(out, "out")
+  found = places.local(out, "out")
+  places.check_writable(found, "out", folder=not found.suffix)
+  return found
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -56,7 +56,8 @@ class How(NamedTuple):
 
 def _pictures(model: Model, samples: np.ndarray) -> np.ndarray:
   """Samples ``[A, B, *shape]`` as pictures, ``u8[A, B, H, W, C]``."""
-  found = model.pictures(samples.reshape(-1, *model.shape))
+  numbers = np.arange(samples.shape[0] * samples.shape[1]) % samples.shape[1]
+  found = model.pictures(drawing.finite(samples.reshape(-1, *model.shape), numbers))
   return found.reshape(*samples.shape[:2], *found.shape[1:])
 
 

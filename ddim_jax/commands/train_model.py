@@ -23,7 +23,7 @@ from ddim_jax.models import Model, build, datasets, load, tree
 from ddim_jax.models.config import Config, Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
-from ddim_jax.places import for_checkpoints
+from ddim_jax.places import for_checkpoints, local
 from ddim_jax.runs import Interrupted, connected, fit
 from ddim_jax.runs.start import standardised
 from ddim_jax.scaling import from_json
@@ -52,7 +52,7 @@ def completed(args: Args, saved: Saved = None) -> Args:
   datasets.check(data)
   kind, name = datasets.kind_of(data.data)
   if kind == "folder":
-    data = dataclasses.replace(data, data=f"folder:{Path(name).expanduser()}")
+    data = dataclasses.replace(data, data=f"folder:{local(name, 'data')}")
   if args.suited and data.image_size is None and kind in ("folder", "hf", "tfds"):
     before = _before(saved)
     usual = "32" if jax.default_backend() == "cpu" else "64"

@@ -12,6 +12,7 @@ from ddim_jax.data import sources, tiff
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import shown
 from ddim_jax.data.sources import DTYPES, Source, Values
+from ddim_jax.places import local
 
 _IMAGE_NAMES = ("images", "image", "x", "x_train", "data", "arr_0")
 _LABEL_NAMES = ("labels", "label", "y", "y_train", "arr_1")
@@ -42,7 +43,7 @@ def load_array(
   Raises:
     ValueError: If the file holds no such array, or an argument does not fit; names it.
   """
-  path = Path(path).expanduser()
+  path = local(path)
   labels, conditions = (_load(x) if isinstance(x, str | Path) else x for x in (labels, conditions))
   images = _load(path)
   if isinstance(images, dict):
@@ -72,7 +73,7 @@ def _images(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 def _load(path: str | Path) -> Any:
   """The array of a ``.npy`` file, memory-mapped if large, or all of a ``.npz`` file."""
-  path = Path(path).expanduser()
+  path = local(path)
   try:
     large = path.stat().st_size > sources.MEMORY_LIMIT and path.suffix.lower() == ".npy"
     loaded = np.load(path, mmap_mode="r" if large else None)
@@ -96,7 +97,7 @@ def save_array(path: str | Path, values: np.ndarray) -> None:
   Raises:
     ValueError: If the ending is another, or TIFF cannot hold the values.
   """
-  path = Path(path).expanduser()
+  path = local(path)
   writers = {
     ".npy": lambda file: np.save(file, values),
     ".npz": lambda file: np.savez(file, images=values),

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from ddim_jax import ranges
 from ddim_jax.data.sources import Source
 
 _SHUFFLE, _FLIP = 0, 1
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
 
 
 def _random_bits(seed: int, purpose: int, counter: int, size: int) -> np.ndarray:
+  ranges.check(ranges.Seed, "seed", seed)
   return np.random.Philox(key=[seed, (purpose << 48) + counter]).random_raw(size)
 
 

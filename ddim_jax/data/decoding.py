@@ -16,6 +16,7 @@ from ddim_jax.data.batches import prefetch
 from ddim_jax.data.forms import Fit, Form, Size, in_words, make_form
 from ddim_jax.data.pictures import Held, readers
 from ddim_jax.data.sources import Found, Source, Values
+from ddim_jax.places import local
 from ddim_jax.scaling import Scaling
 
 Progress = Callable[[int, int], Any]
@@ -119,7 +120,7 @@ def decoded(pictures: Pictures, reading: Reading) -> Source:
   if cache is not None:
     make = lambda write: _decode_all(pictures, write, skip_broken, progress)
     identity = [pictures.identity, pictures.form._asdict(), skip_broken, readers()]
-    images, kept, found = caches.cached(Path(cache).expanduser(), pictures.name, identity, make)
+    images, kept, found = caches.cached(local(cache, "cache"), pictures.name, identity, make)
     return _source(pictures, values, images, kept, found)
   shape, total, dtype = _shape(pictures, skip_broken), len(pictures.names), np.dtype(pictures.form.dtype)
   if total * int(np.prod(shape)) * dtype.itemsize <= sources.MEMORY_LIMIT:

@@ -11,6 +11,7 @@ from ddim_jax.data.decoding import Pictures, Reading, decoded, pictures_form
 from ddim_jax.data.forms import Size
 from ddim_jax.data.pictures import SUFFIXES, decode, shown
 from ddim_jax.data.sources import Source
+from ddim_jax.places import local
 
 _SYSTEMS = {
   "__MACOSX", "__pycache__", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
@@ -44,7 +45,7 @@ def list_pictures(folder: Path) -> Listing:
       path = place / entry.name
       if entry.name.startswith(".") or entry.name in _SYSTEMS:
         skipped.append((shown(path), "hidden"))
-      elif entry.is_dir():
+      elif os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():  # links may lead to themselves
         status = entry.stat()
         identity = (status.st_dev, status.st_ino)
         if identity in seen:
@@ -54,8 +55,9 @@ def list_pictures(folder: Path) -> Listing:
           below.add(identity)
           walk(path, below)
       elif path.suffix.lower() not in SUFFIXES:
-        skipped.append((shown(path), "no picture by its name"))
-      elif entry.is_file() or entry.is_symlink():
+        dead = entry.is_symlink() and not os.path.exists(entry)
+        skipped.append((shown(path), "a dead link" if dead else "no picture by its name"))
+      elif entry.is_symlink() or entry.is_file():
         files.append(path)  # a dead link is refused by its name when it is opened
       else:
         skipped.append((shown(path), "no file"))
@@ -93,7 +95,7 @@ def load_folder(
     ValueError: If there is no picture, some lie inside subfolders and some outside, or one cannot be used;
       names it.
   """
-  root = Path(path).expanduser()
+  root = local(path)
   if not root.is_dir():
     raise ValueError(f"{shown(path)} is not a folder")
   form, skip_broken = pictures_form(image_size, crop, reading), bool(reading.get("skip_broken"))

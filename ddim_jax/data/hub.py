@@ -15,6 +15,7 @@ from ddim_jax.data.forms import Size
 from ddim_jax.data.labels import as_classes
 from ddim_jax.data.pictures import Held, decode, shown
 from ddim_jax.data.sources import Source
+from ddim_jax.places import local
 
 
 def load_hf(
@@ -100,7 +101,7 @@ def _outside(files: Any, column: str) -> list[Any]:
 
 
 def _open(datasets: Any, name: str | Path, split: str) -> Any:
-  place = Path(name).expanduser()
+  place = local(name, "name")
   saved = any((place / file).is_file() for file in ("state.json", "dataset_dict.json"))
   if not place.exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)):
     raise ValueError(f"there is no folder {shown(name)}, and it is no NAME or OWNER/NAME of the hub")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddim_jax.data.pictures import shown
+from ddim_jax.places import local
 
 _USUAL_NAMES = ("metadata.jsonl", "metadata.csv", "labels.csv")
 _FILE_COLUMNS = ("file_name", "filename", "file", "image", "path")
@@ -70,7 +71,7 @@ def read_table(root: Path, path: str | Path | None = None) -> Table:
       names = ", ".join(t.name for t in tables) or f"none, such as {_USUAL_NAMES[0]}"
       raise ValueError(f"table must be given: {root} holds {names}")
     path = tables[0]
-  path = Path(path).expanduser()
+  path = local(path, "table")
   try:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".jsonl":

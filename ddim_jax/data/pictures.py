@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ddim_jax.data import tiff
 from ddim_jax.data.forms import Form, converted, make_form, part, resize
+from ddim_jax.places import local
 
 SUFFIXES = frozenset(
   f".{end}"
@@ -33,7 +34,7 @@ _TURNS = {
   8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 """By the value of the EXIF tag Orientation."""
-_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0106, 0x0153
 _DRAFT_GAP = 2
 """JPEG files are decoded at no less than this many times the size asked for."""
 
@@ -89,6 +90,7 @@ def read_picture(
   Raises:
     ValueError: If the file cannot be read right; names the file.
   """
+  file = local(file) if isinstance(file, str | Path) else file
   return decode(file, make_form(size, channels=channels, dtype=dtype, values=values))[0]
 
 
@@ -115,8 +117,7 @@ def decode(file: Any, form: Form, name: object = None) -> tuple[np.ndarray, Held
   Raises:
     ValueError: If it cannot be read right; names the file, or ``name`` where it has none.
   """
-  name = shown(name or getattr(file, "name", file))
-  file = Path(file).expanduser() if isinstance(file, str | Path) else file
+  name = shown(name or (file if isinstance(file, str | Path) else getattr(file, "name", file)))
   try:
     try:
       with Image.open(file, formats=formats()) as image:
@@ -161,6 +162,12 @@ def _read(image: Image.Image, form: Form) -> tuple[np.ndarray, Held]:
   mode, whole, jpeg = image.mode, image.size, image.format in ("JPEG", "MPO")
   if form.dtype != "uint8" and mode not in _WIDE_MODES and _is_deep(image):
     raise _TooDeepError(f"it has several channels of more than 8 bits; {tiff.HINT}")
+  tags, tiles = getattr(image, "tag_v2", {}), getattr(image, "tile", None)
+  signed = 2 in tags.get(_SAMPLE_FORMAT, ())
+  if signed and mode not in _WIDE_MODES:
+    raise ValueError("its numbers are signed, of 8 bits")
+  if form.dtype == "uint8" and form.values is None and tiles and "I;12" in _arguments(tiles[0]):
+    form = form._replace(values=(0, 4095))
   frames = bool(getattr(image, "is_animated", False))
   if jpeg:
     turned = _orientation(image) in (5, 6, 7, 8)
@@ -175,11 +182,13 @@ def _read(image: Image.Image, form: Form) -> tuple[np.ndarray, Held]:
     return pixels, Held(mode, width, height, frames, None)
   if image.has_transparency_data:
     raise ValueError("it has more than 8 bits and a transparent value")
-  if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+  if tags.get(_PHOTOMETRIC) == 0:
     raise ValueError("it has more than 8 bits and 0 for white")
   pixels = np.asarray(image)[..., None]
   if pixels.dtype.kind in "iu" and (mode != "I" or image.format in ("PPM", "PNG")):
     pixels = pixels.astype(np.uint16)  # some of Pillow's readers give 16 bits as 32
+  elif mode == "I" and not signed:
+    pixels = pixels.view(np.uint32)
   return converted(pixels, form), Held(mode, width, height, frames, _limits(pixels))
 
 
@@ -194,9 +203,13 @@ def _orientation(image: Image.Image) -> int:
 def _is_deep(image: Image.Image) -> bool:
   """Whether a picture with 8 bits for Pillow has more in the file."""
   tiles = getattr(image, "tile", None)
-  options = tiles[0].args if tiles else ()
-  options = options if isinstance(options, tuple) else (options,)
+  options = _arguments(tiles[0]) if tiles else ()
   return any(";16" in o if isinstance(o, str) else image.format == "PPM" and o > 255 for o in options)
+
+
+def _arguments(tile: Any) -> tuple[Any, ...]:
+  """What Pillow's decoder of a part of a file is told, such as how many bits a number has."""
+  return tile.args if isinstance(tile.args, tuple) else (tile.args,)
 
 
 def _draft(image: Image.Image, form: Form, turned: bool) -> None:

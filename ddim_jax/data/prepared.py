@@ -13,7 +13,7 @@ from ddim_jax.data import sources
 from ddim_jax.data.cache import arrays, file_identity, only_one
 from ddim_jax.data.forms import Fit, Form, Size, make_form, resize
 from ddim_jax.data.sources import Source
-from ddim_jax.places import user_folder
+from ddim_jax.places import local, user_folder
 
 
 def default_data_dir() -> Path:
@@ -34,7 +34,7 @@ def load_builtin(name: str, split: str = "train", data_dir: Path | None = None) 
 
   if name not in BUILDERS:
     raise ValueError(f"data set must be one of {sorted(BUILDERS)}, got {name!r}")
-  data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
+  data_dir = local(data_dir, "data_dir") if data_dir else default_data_dir()
   builder = BUILDERS[name](data_dir=str(data_dir))
   if not builder.data_path.exists():
     with only_one(data_dir / f".{name}.lock"):
@@ -67,7 +67,7 @@ def load_tfds(
   """
   import tensorflow_datasets as tfds
 
-  data_dir = Path(data_dir).expanduser() if data_dir else default_data_dir()
+  data_dir = local(data_dir, "data_dir") if data_dir else default_data_dir()
   try:
     builder = tfds.builder(name, data_dir=str(data_dir), try_gcs=False)
   except tfds.core.registered.DatasetNotFoundError as error:

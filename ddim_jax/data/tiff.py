@@ -46,6 +46,8 @@ def read(file: Any) -> np.ndarray:
     if not whole or np.any(starts + lengths > opened.filehandle.size):
       raise ValueError("it is truncated")  # tifffile would show zeros
     axes, pixels = page.axes, np.asarray(page.asarray())
+    if page.bitspersample != 8 * pixels.dtype.itemsize:
+      raise ValueError(f"its numbers have {page.bitspersample} bits, which are not scaled")
     turned = getattr(page.tags.get("Orientation"), "value", 1)
   if turned != 1:
     raise ValueError(f"it is stored turned (orientation {int(turned)})")

@@ -19,7 +19,7 @@ def new_folder(path: str | Path) -> Path:
   Raises:
     ValueError: If something is there already.
   """
-  folder = Path(path)
+  folder = local(path)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise ValueError(f"{folder} exists and is not an empty folder")
   return folder

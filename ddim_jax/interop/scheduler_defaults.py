@@ -190,7 +190,7 @@ def choose(config: dict[str, Any], key: str, table: dict[Any, Any]) -> Any:
   Raises:
     ValueError: If there is none; names the key, the value and what is allowed.
   """
-  if config[key] not in table:
+  if config[key] not in list(table):  # a list in a file has no hash
     raise ValueError(f"{key} must be one of {', '.join(map(repr, table))}, got {config[key]!r}")
   return table[config[key]]
 

@@ -214,6 +214,8 @@ def from_scheduler(config: dict[str, Any], variance: Callable[..., jax.Array] | 
   for key, default in defaults.items():
     if number(default) and default is not False and not number(config[key]):
       raise ValueError(f"{key} of a {kind} must be a number, got {config[key]!r}")
+    if isinstance(default, bool) and config[key] not in (True, False, None):
+      raise ValueError(f"{key} of a {kind} must be true or false, got {config[key]!r}")
   schedule, parameterisation, levels = _path(config)
   solver = solver_of(config, levels, variance)
   return Sampling(schedule, parameterisation, levels, solver, _restriction(config), config, _inputs(config))

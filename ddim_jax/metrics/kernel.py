@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from ddim_jax.checks import check_whole
 from ddim_jax.metrics.value import Value, finite
 
 
@@ -44,10 +45,11 @@ def subsets(features: ArrayLike, count: int = 100, size: int = 1000, seed: int =
   """``count`` random subsets of ``size`` features each (all of them, if there are fewer).
 
   Raises:
-    ValueError: If a number is not positive.
+    ValueError: If a number is no integer, or too small.
   """
-  if count < 1 or size < 2:
-    raise ValueError(f"count must be at least 1 and size at least 2, got {count} and {size}")
+  check_whole("count", count, 1, np.inf)
+  check_whole("size", size, 2, np.inf)
+  check_whole("seed", seed, 0, np.inf)
   generator, features = np.random.default_rng(seed), np.asarray(features)
   for _ in range(count):
     yield features[generator.choice(len(features), min(size, len(features)), replace=False)]

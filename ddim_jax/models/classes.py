@@ -1,5 +1,6 @@
 """Classes by number or by name."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,9 @@ def numbers(label: Label | None, classes: Sequence[str], name: str = "label") ->
     )
   if isinstance(label, str) or np.ndim(label) == 0:
     return np.int32(_number(label, classes, name))
-  return np.asarray([_number(one, classes, name) for one in np.asarray(label).ravel().tolist()], np.int32)
+  if np.ndim(label) > 1:
+    raise ValueError(f"{name} must be one class or a list of them, got shape {np.shape(label)}")
+  return np.asarray([_number(one, classes, name) for one in np.asarray(label).tolist()], np.int32)
 
 
 def as_columns(classes: Sequence[str], num: int) -> Sequence[str]:
@@ -46,6 +49,6 @@ def _number(label: Any, classes: Sequence[str], name: str) -> int:
   text = str(label)
   if isinstance(label, str) and text in classes:
     return list(classes).index(text)
-  if text.isdecimal() and int(text) < len(classes):
+  if re.fullmatch(r"[0-9]{1,9}", text) and int(text) < len(classes):
     return int(text)
   raise ValueError(f"{name} must be in [0, {len(classes) - 1}] or one of {', '.join(classes)}, got {label!r}")

@@ -13,6 +13,7 @@ from ddim_jax import console, data
 from ddim_jax.data.decoding import Progress, Reading
 from ddim_jax.models.config import UNKNOWN, Data
 from ddim_jax.models.model import Model
+from ddim_jax.places import local
 
 _LARGEST = 65_536
 _BUILTIN = ("cifar10", "fashion_mnist", "digits")
@@ -44,7 +45,7 @@ def kind_of(name: str) -> tuple[str, str]:
     return kind, rest
   if Path(name).suffix.lower() in _ARRAYS:
     return "array", name
-  return ("folder", name) if Path(name).expanduser().is_dir() else ("builtin", name)
+  return ("folder", name) if local(name, "data").is_dir() else ("builtin", name)
 
 
 def size(name: str, said: str | None) -> int | tuple[int, int] | None:

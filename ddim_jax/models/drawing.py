@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from ddim_jax import timesteps, tuning
 from ddim_jax.inversion import invert
@@ -149,16 +150,27 @@ def numbered_images(
     ready = placed(model, sharing) if other is None else jax.device_put(other, everywhere(sharing))
     given = (labels_of(indices), conditions_of(indices))
     shared = jax.device_put((indices, given), sharing)
-    images = np.asarray(program(ready, key, noise, np.float32(guidance), levels, count, *shared))
-    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-    if not finite.all():
-      raise FloatingPointError(
-        f"{(~finite).sum()} of {len(images)} images are not finite, such as image {indices[~finite][0]}: the"
-        " model's weights are not, or guidance is too strong"
-      )
-    return images
+    images = program(ready, key, noise, np.float32(guidance), levels, count, *shared)
+    return finite(images, indices)
 
   return size, draw
+
+
+def finite(samples: ArrayLike, numbers: np.ndarray | None = None) -> np.ndarray:
+  """Samples ``f32[B, ...]`` as an array of numpy.
+
+  Raises:
+    FloatingPointError: If one is NaN or infinite; names it by its number, in their order by default.
+  """
+  found = np.asarray(samples)
+  wrong = ~np.isfinite(found).reshape(len(found), -1).all(axis=1)
+  if wrong.any():
+    first = np.arange(len(found))[wrong][0] if numbers is None else numbers[wrong][0]
+    raise FloatingPointError(
+      f"{wrong.sum()} of {len(found)} images are not finite, such as image {first}: the model's weights are"
+      " not, or guidance is too strong"
+    )
+  return found
 
 
 def sampled(
@@ -223,5 +235,5 @@ def inverted(
     rows = np.minimum(np.arange(first, first + size), len(images) - 1)
     given = (None if x is None else x[rows] for x in (labels, vectors))
     shared = jax.device_put((images[rows], *given), sharing)
-    found.append(np.asarray(program(placed(model, sharing), *shared, ts, np.int32(refine))))
+    found.append(finite(program(placed(model, sharing), *shared, ts, np.int32(refine)), rows))
   return np.concatenate(found)[: len(images)]

@@ -102,7 +102,7 @@ def _nothing(where: str | Path) -> FileNotFoundError | ValueError:
 
 def _refuse(path: Path, arguments: str, *values: Any) -> None:
   if any(value is not None for value in values):
-    raise ValueError(f"leave out {arguments} with {path}")
+    raise ValueError(f"{arguments} must be as {path} says: leave out {arguments}")
 
 
 def _pickle(path: Path, ema: float | None, size: int | None, flags: adm_flags.Flags | None) -> Model:

@@ -312,6 +312,7 @@ class Model:
 
     Raises:
       ValueError: If the images are not such an array, or a value is out of its range.
+      FloatingPointError: If what was found is not finite.
     """
     ranges.check_all(Model.invert, locals())
     ts = self.levels(steps, spacing)

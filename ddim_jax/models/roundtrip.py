@@ -41,22 +41,23 @@ def through_noise(trained: Model, way: Way = refined) -> Callable[..., tuple[np.
 
   Returns:
     ``(images: [B, *shape] as the data set holds them, labels: i32[B], ts, refine=0, damping=1.0) -> (x0, x_T,
-    x0 again)``, each ``f32[B, *shape]`` in data units; compiled once for every B and S.
+    x0 again)``, each ``f32[B, *shape]`` in data units; compiled once for every B and S. It raises ValueError
+    on a class that the model has not, FloatingPointError where what it found is not finite.
   """
 
   @jax.jit
   def run(
     trained: Model, x0: jax.Array, labels: Any, ts: Any, refine: Any, damping: Any
   ) -> tuple[jax.Array, jax.Array]:
-    denoise = trained.denoiser(label=labels if trained.classes else None, clip=False)
+    denoise = trained.denoiser(label=labels, clip=False)
     return way(denoise, trained.schedule, x0, ts, refine, damping)
 
   def there_and_back(
     images: np.ndarray, labels: Any, ts: np.ndarray, refine: int = 0, damping: float = 1.0
   ) -> tuple[np.ndarray, ...]:
     x0 = drawing.on_devices(images, trained.scaling)
-    found = run(trained, x0, labels, ts, refine, damping)
-    return tuple(map(np.asarray, (x0, *found)))
+    numbers = trained.labels(labels) if trained.classes else None
+    return tuple(map(drawing.finite, (x0, *run(trained, x0, numbers, ts, refine, damping))))
 
   return there_and_back
 

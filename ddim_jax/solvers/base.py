@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ddim_jax.denoisers import Denoiser
@@ -145,5 +146,14 @@ def where_to_ask(
 
 def check_order(order: int, highest: int) -> None:
   """Raises ValueError unless ``order`` is an integer from 1 to ``highest``."""
-  if not isinstance(order, int) or not 1 <= order <= highest:
+  if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not 1 <= order <= highest:
     raise ValueError(f"order must be an integer from 1 to {highest}, got {order!r}")
+
+
+def check_solver(solver: Any) -> None:
+  """Raises ValueError unless it is a solver, such as where it is not yet made."""
+  if not isinstance(solver, Solver):
+    hint = "; call it, as in ddim_jax.ddim()" if callable(solver) else ""
+    raise ValueError(  # noqa: TRY004
+      f"solver must be a Solver, got {getattr(solver, '__name__', type(solver).__name__)}{hint}"
+    )

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_range
+from ddim_jax.checks import check_eta, check_number, check_range
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.schedules import Level, Schedule, coefficients, fresh_noise, log_snr_at, safe_sqrt, wide
@@ -53,7 +54,7 @@ def ddim_step(
     The sample at level ``s``, ``f32[B, ...]``, in data units.
 
   Raises:
-    ValueError: At trace time, if x0 and eps differ in shape, a level is invalid, or an ``eta`` that is not
+    ValueError: At trace time, if x0, eps and z differ in shape, a level is invalid, or an ``eta`` that is not
       traced is out of range.
 
   References:
@@ -61,6 +62,11 @@ def ddim_step(
   """
   _check(prediction)
   check_range("eta", eta, 0, 1)
+  if np.ndim(eta) not in (0, prediction.x0.ndim):
+    raise ValueError(f"eta must be one number, got shape {np.shape(eta)}")
+  check_number("z", z)
+  if np.ndim(z) and np.shape(z) != prediction.x0.shape:
+    raise ValueError(f"z must be noise of shape {prediction.x0.shape}, got {np.shape(z)}")
   dtype = prediction.x0.dtype
   x0, eps = (part.astype(wide(dtype)) for part in prediction)
   z = z.astype(x0.dtype) if isinstance(z, jax.Array) else z
@@ -79,7 +85,7 @@ def ddim(eta: float | jax.Array = 0.0) -> Solver:
   Raises:
     ValueError: If an ``eta`` that is not traced is outside [0, 1].
   """
-  check_range("eta", eta, 0, 1)
+  check_eta(eta)
 
   def step(
     denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_range
+from ddim_jax.checks import check_eta, check_finite
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.schedules import Level, Schedule, fresh_noise
 from ddim_jax.solvers import multistep
@@ -92,7 +92,8 @@ def dpm_solver_pp(
     Algorithm 2 and section 5 of [1] (module docstring); [2] github.com/LuChengTHU/dpm-solver.
   """
   check_order(order, 3)
-  check_range("eta", eta, 0, 1)
+  check_eta(eta)
+  check_finite("curvature", curvature)
 
   def step(
     denoise: Denoiser, schedule: Schedule, history: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array

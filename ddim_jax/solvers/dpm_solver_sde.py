@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_range, known
+from ddim_jax.checks import check_eta, known
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.schedules import Level, Schedule
 from ddim_jax.solvers.base import Solver, Stepped, half_log_snr, is_unbounded, with_mean_x0
@@ -53,7 +53,7 @@ def dpm_solver_pp_sde(eta: ArrayLike = 1.0) -> Solver:
   Raises:
     ValueError: If ``eta`` is outside [0, 1] and not traced; at trace time, if ``z`` is not two draws.
   """
-  check_range("eta", eta, 0, 1)
+  check_eta(eta)
 
   def step(
     denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_range
+from ddim_jax.checks import check_finite, check_interval, check_range
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.process import renoise
 from ddim_jax.schedules import Level, Schedule, level_at, log_snr_at
@@ -64,13 +64,18 @@ def heun(
     interval: Range of rho within which noise is added, the paper's S_tmin and S_tmax. Traced.
 
   Raises:
-    ValueError: If ``order`` is neither, or ``churn`` is negative and not traced.
+    ValueError: If ``order`` is neither; or ``churn`` is negative, ``inflation`` not finite or ``interval`` no
+      pair of rising numbers, and not traced.
 
   References:
     Algorithm 2 of [1] (module docstring).
   """
   check_order(order, 2)
-  check_range("churn", 0 if churn is None else churn, 0, jnp.inf)
+  if churn is not None:
+    check_finite("churn", churn)
+    check_range("churn", churn, 0, jnp.inf)
+  check_finite("inflation", inflation)
+  check_interval(interval)
 
   def step(
     denoise: Denoiser, schedule: Schedule, carry: Any, x_t: jax.Array, t: Level, s: Level, z: jax.Array

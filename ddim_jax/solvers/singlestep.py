@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ddim_jax.checks import check_range
+from ddim_jax.checks import check_eta
 from ddim_jax.denoisers import Denoiser
 from ddim_jax.parameterisation import Prediction
 from ddim_jax.process import renoise
@@ -20,6 +20,7 @@ from ddim_jax.solvers.base import (
   Solver,
   Stepped,
   check_order,
+  check_solver,
   half_log_snr,
   is_unbounded,
   with_mean_eps,
@@ -103,7 +104,8 @@ def ancestral(solver: Solver, eta: ArrayLike = 1.0) -> Solver:
     ValueError: If ``eta`` is outside [0, 1] and not traced, or the solver draws several noises of its own;
       when sampling begins, if it remembers.
   """
-  check_range("eta", eta, 0, 1)
+  check_eta(eta)
+  check_solver(solver)
   if solver.draws != 1:
     raise ValueError(f"solver must be deterministic, got one that takes {solver.draws} draws of noise a step")
 
@@ -154,7 +156,7 @@ def dpm_solver_pp_singlestep(order: int = 2, eta: ArrayLike = 0.0, *, limit: Lim
     Algorithm 1 of [2], section 4.1 of [1] (module docstring).
   """
   check_order(order, 3)
-  check_range("eta", eta, 0, 1)
+  check_eta(eta)
 
   def init(x: jax.Array) -> Any:
     levels = jnp.zeros(x.shape[:1], wide(x.dtype))

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ddim_jax.checks import check_finite
 from ddim_jax.denoisers import check_signal
 from ddim_jax.likelihood import discretised_gaussian
 from ddim_jax.parameterisation import EPS, Parameterisation
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at, wide
 from ddim_jax.training.losses import Network, noised
 
 
@@ -52,19 +53,21 @@ def hybrid_losses(
     `ddim_jax.training.example_losses`; whole levels alone.
 
   Raises:
-    ValueError: As `ddim_jax.training.example_losses`, or if T is 1.
+    ValueError: As `ddim_jax.training.example_losses`, or if T is 1 or the weight not finite.
 
   References:
     [1] Nichol and Dhariwal, Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672.
   """
   check_signal(schedule, parameterisation)
+  check_finite("weight", weight)
   if schedule.T < 2:
     raise ValueError("schedule must have at least 2 levels where variances are learned, got 1")
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
     x_t, eps, network_keys = noised(keys, schedule, x0, t)
+    output = network(params, x_t, t, labels, network_keys)
+    x0, eps, x_t, output = (x.astype(wide(x0.dtype)) for x in (x0, eps, x_t, output))
     alpha, sigma = coefficients(schedule, t, x0)
-    output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
     prediction, v = jnp.split(output, 2, axis=-1)
     squares = (prediction - parameterisation.target(x0, eps, alpha, sigma)) ** 2
     guess = jax.lax.stop_gradient(parameterisation.decode(prediction, x_t, alpha, sigma).x0)

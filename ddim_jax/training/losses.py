@@ -10,7 +10,7 @@ from ddim_jax.checks import check_finite, check_positive, check_T
 from ddim_jax.denoisers import check_signal
 from ddim_jax.parameterisation import EPS, Parameterisation
 from ddim_jax.process import add_noise
-from ddim_jax.schedules import Schedule, coefficients, log_snr_at
+from ddim_jax.schedules import Schedule, coefficients, log_snr_at, wide
 
 Levels = Callable[[jax.Array, jax.Array], jax.Array]
 """``(key, index) -> t``: the level of example ``index`` of a batch, ``i32[]`` in [1, T]."""
@@ -42,9 +42,10 @@ def uniform_levels(T: int) -> Levels:
 
 def antithetic_levels(T: int) -> Levels:
   """Uniform, in pairs ``t`` and ``T + 1 - t``, as in the DDIM code: a loss of less variance."""
+  uniform = uniform_levels(T)
 
   def levels(key: jax.Array, index: jax.Array) -> jax.Array:
-    t = uniform_levels(T)(key, index // 2)
+    t = uniform(key, index // 2)
     return jnp.where(index % 2 == 0, t, T + 1 - t)
 
   return levels
@@ -116,7 +117,7 @@ def example_losses(
 
   Returns:
     ``(params, keys: [B], x0: f32[B, ...], labels: i32[B], t: i32[B]) -> f32[B]``; the loss of example i
-    depends on the i-th of each alone.
+    depends on the i-th of each alone. Of x0 in half precision it is f32 too.
 
   Raises:
     ValueError: For `EPS` and a schedule that is not traced and has no signal at its last level: nobody could
@@ -126,6 +127,7 @@ def example_losses(
 
   def losses(params: Any, keys: Any, x0: jax.Array, labels: Any, t: jax.Array) -> jax.Array:
     x_t, eps, network_keys = noised(keys, schedule, x0, t)
+    x0, eps = (x.astype(wide(x0.dtype)) for x in (x0, eps))
     alpha, sigma = coefficients(schedule, t, x0)
     output = network(params, x_t, t, labels, network_keys).astype(x0.dtype)
     squares = (output - parameterisation.target(x0, eps, alpha, sigma)) ** 2

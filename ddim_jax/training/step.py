@@ -11,6 +11,7 @@ import optax
 from jax.typing import ArrayLike
 
 from ddim_jax import ranges
+from ddim_jax.checks import check_positive, check_whole
 from ddim_jax.packing import unpack
 from ddim_jax.schedules import wide
 from ddim_jax.seeds import independent
@@ -67,13 +68,23 @@ def warmed_up(
     learning_rate: Its value after the warm-up.
     warmup: Steps over which it rises from 0; 0 for none.
     clip: Largest global norm of a gradient.
+
+  Raises:
+    ValueError: If ``clip`` or ``learning_rate`` is not positive and finite, or ``warmup`` no number of steps.
   """
-  rate = warm_rate(learning_rate, warmup) if warmup else learning_rate
-  return optax.chain(optax.clip_by_global_norm(clip), optimizer(rate))
+  check_positive("clip", clip)
+  rising = warm_rate(learning_rate, warmup)
+  return optax.chain(optax.clip_by_global_norm(clip), optimizer(rising if warmup else learning_rate))
 
 
 def warm_rate(learning_rate: float = 2e-4, warmup: int = 5000) -> optax.Schedule:
-  """A learning rate that rises linearly from 0 over ``warmup`` updates, and then stays."""
+  """A learning rate that rises linearly from 0 over ``warmup`` updates, and then stays.
+
+  Raises:
+    ValueError: If ``learning_rate`` is not positive and finite, or ``warmup`` no number of updates.
+  """
+  check_positive("learning_rate", learning_rate)
+  check_whole("warmup", warmup, 0, jnp.inf)
   if not warmup:
     return optax.constant_schedule(learning_rate)
   return optax.linear_schedule(0.0, learning_rate, warmup)

@@ -56,6 +56,9 @@ def test_messages_are_in_the_words_of_the_command():
   assert put("num and batch_size must be") == "--num and --batch-size must be"
   assert put("label needs a conditional model") == "--label needs a conditional model"
   assert put("images must be u8, batch_size or not") == "images must be u8, batch_size or not"
+  put = lambda text: cli.in_words_of_the_command(text, frozenset({"image_size", "step"}))
+  assert put("size must be as x says") == "--image-size must be as x says"  # `load` calls it size
+  assert put("step and ema must be as x says") == "--step and ema must be as x says"
   assert put("nothing of the kind") == "nothing of the kind"
 
 

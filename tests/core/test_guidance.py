@@ -89,6 +89,18 @@ def test_a_classifier_of_a_mixture_leads_to_its_component(t):
   np.testing.assert_allclose(one.eps[2:4], guided(x, t).eps[2:4], rtol=1e-5)
 
 
+@pytest.mark.parametrize("make", [ddim_jax.jsd_schedule, ddim_jax.flow_schedule])
+def test_noise_alone_says_nothing_of_a_class(make):
+  """p(y | x_T) = p(y) there; a classifier that answers all the same must not push x0 to 1e17."""
+  schedule = make(20)
+  plain = ddim_jax.as_denoiser(lambda x, t: x / 2, schedule, ddim_jax.V)
+  guided = ddim_jax.classifier_guide(plain, lambda x, t: x.sum(axis=(1, 2, 3)), schedule)
+  chex.assert_trees_all_equal(guided(X, 20), plain(X, 20))
+  mixed = jnp.array([20, 19, 20, 1])  # one level for each example
+  np.testing.assert_array_equal(guided(X, mixed).x0[::2], plain(X, mixed).x0[::2])
+  assert np.abs(guided(X, mixed).x0[1] - plain(X, mixed).x0[1]).min() > 0.01
+
+
 def test_samples_of_a_guided_gaussian_have_the_shifted_moments():
   mean, variance, b = 0.3, 0.25, 2.0
   prior = gaussian(mean, variance)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ddim_jax
-from ddim_jax import timesteps
+from ddim_jax import timesteps, training
 from ddim_jax.noise_maps import decode_noises, encode_noises
 from tests.helpers import slow_but
 
@@ -29,6 +29,42 @@ SOLVERS = {
   "plms": ddim_jax.plms(4),
   "pndm": ddim_jax.pndm(),
 }
+
+
+EACH = slow_but(lambda name: name == "variational", ["simple", "min_snr", "p2", "variational", "hybrid"])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", EACH)
+def test_losses_are_finite_at_every_level(dtype, name):
+  """Level 1's weight needs sigma^4, which float16 has not; and squares overflow it."""
+  schedule, levels = SCHEDULES["linear"], np.array([1, 2, 500, 1000], np.int32)
+  weighting = {"min_snr": training.min_snr(), "p2": training.p2(), "variational": training.variational()}
+  network = lambda params, x, t, labels, keys: x / 2 if name != "hybrid" else jnp.concatenate([x, x], -1) / 2
+  make = training.hybrid_losses if name == "hybrid" else training.example_losses
+  options = {} if name == "hybrid" else {"weighting": weighting.get(name)}
+  keys, x0 = jax.random.split(KEY, 4), jnp.linspace(-1, 1, 32, dtype=dtype).reshape(4, 4, 2)
+  for size in (1, 300):
+    found = make(network, schedule, ddim_jax.V, **options)(keys, keys, x0 * size, None, levels)
+    assert found.dtype == jnp.float32
+    assert np.all(np.isfinite(found)), (size, found)
+
+
+@pytest.mark.parametrize("dtype", slow_but(lambda dtype: dtype == jnp.float16, TYPES))
+def test_guidance_of_large_samples(dtype):
+  """Squares of a few hundred are beyond float16; weights and deviations are not."""
+  schedule = SCHEDULES["linear"]
+  half, single = pairs(dtype, 3)
+  gradient = lambda x, t: -jnp.sum(x.astype(jnp.float32) ** 2, axis=1) / 1000
+
+  def guided(x, one, other):
+    of = lambda output: ddim_jax.as_denoiser(lambda x, t: 300 * output, schedule, ddim_jax.X0)
+    yield ddim_jax.guide(of(one), of(other), schedule, 2.0, rescale=0.7)(x, 500)
+    yield ddim_jax.classifier_guide(of(one), gradient, schedule)(x, 500)
+
+  for got, expected in zip(guided(*half), guided(*single), strict=True):
+    for a, b in zip(got, expected, strict=True):
+      same(a, b, dtype, 4)
 
 
 def pairs(dtype, number, shape=(3, 8)):

@@ -9,6 +9,7 @@ import pytest
 
 import ddim_jax
 from ddim_jax import models
+from ddim_jax.data.batches import batch_indices
 from ddim_jax.seeds import independent, key_of, typed
 from tests.helpers import printed
 
@@ -29,10 +30,20 @@ def test_all_seeds_differ_and_small_ones_are_those_of_jax():
     )
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64])
+def test_integers_of_numpy_are_the_seeds_that_they_equal(kind):
+  for seed in (0, 7, min(np.iinfo(kind).max, 2**63 - 1)):
+    expected = jax.random.key_data(key_of(int(seed)))
+    np.testing.assert_array_equal(jax.random.key_data(key_of(kind(seed))), expected)
+    np.testing.assert_array_equal(batch_indices(9, 9, kind(seed), 0), batch_indices(9, 9, int(seed), 0))
+
+
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 1.0, 1.5, "1", True, None, np.nan])
 def test_what_is_no_seed_is_refused(seed):
   with pytest.raises(ValueError, match=r"seed must be an integer in .0, 9,223,372"):
     key_of(seed)
+  with pytest.raises(ValueError, match=r"seed must be an integer in .0, 9,223,372"):
+    batch_indices(4, 2, seed, 0)
 
 
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
@@ -71,3 +82,5 @@ def test_images_that_are_not_finite_are_no_result(value):
   model = models.from_network(apply, (2, 2, 1), params=np.float32(value), clip=False)
   with pytest.raises(FloatingPointError, match="1 of 3 images are not finite, such as image 1"):
     model.sample(3, steps=1, batch_size=3)
+  with pytest.raises(FloatingPointError, match="1 of 3 images are not finite, such as image 1"):
+    model.invert(np.zeros((3, 2, 2, 1), np.float32), steps=1, batch_size=3)

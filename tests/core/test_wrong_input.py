@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ddim_jax
-from ddim_jax import bijective, continuous, inverse_problems, likelihood, timesteps, training
+from ddim_jax import bijective, continuous, inverse_problems, likelihood, metrics, timesteps, training
 from ddim_jax.parallel import sample_parallel
 from ddim_jax.unet.noisy_classifier import Classifier
 
@@ -125,6 +126,11 @@ VALUES = [
   (lambda: continuous.edm_weight(-1.0), "sigma_data must be positive"),
   (lambda: continuous.log_normal_levels(LINEAR, np.nan), "mean must be finite, got nan"),
   (lambda: training.uniform_levels(0), "T must be a positive integer, got 0"),
+  (lambda: training.antithetic_levels(2.5), "T must be a positive integer, got 2.5"),
+  (lambda: training.warmed_up(optax.adam, clip=-1.0), "clip must be positive, got -1.0"),
+  (lambda: training.warmed_up(optax.adam, np.nan, 0), "learning_rate must be finite, got nan"),
+  (lambda: training.cosine_rate(-1.0, 2, steps=9), "learning_rate must be positive, got -1.0"),
+  (lambda: training.inverse_sqrt_rate(0.1, -5), "warmup must be at least 0, got -5"),
   (lambda: training.min_snr(0.0), "gamma must be positive, got 0"),
   (lambda: training.p2(k=-1), "k must be positive, got -1"),
   (lambda: training.warm_decay(2.0), r"decay must be in \[0, 1\), got 2\.0"),
@@ -149,6 +155,122 @@ VALUES = [
 def test_values_out_of_range_are_named(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+IN_RANGE = {
+  "ddim": lambda value: ddim_jax.ddim(value),
+  "ddim_step": lambda value: ddim_jax.ddim_step(LINEAR, DENOISE(X, 5), 5, 4, eta=value, z=X),
+  "dpm_solver_pp": lambda value: ddim_jax.dpm_solver_pp(2, eta=value),
+  "encode_noises": lambda value: ddim_jax.encode_noises(KEY, DENOISE, LINEAR, X, TS, eta=value),
+  "ancestral": lambda value: ddim_jax.ancestral(ddim_jax.ddim(), value),
+  "churn": lambda value: ddim_jax.heun(churn=value),
+  "inflation": lambda value: ddim_jax.heun(churn=0.1, inflation=value),
+  "interval of heun": lambda value: ddim_jax.heun(churn=0.1, interval=(value, 1.0)),
+  "tau": lambda value: ddim_jax.sa_solver(value),
+  "low": lambda value: ddim_jax.clip_x0(DENOISE, LINEAR, value, 1.0),
+  "high": lambda value: ddim_jax.clip_x0(DENOISE, LINEAR, -1.0, value),
+  "quantile": lambda value: ddim_jax.dynamic_threshold(DENOISE, LINEAR, value),
+  "maximum": lambda value: ddim_jax.dynamic_threshold(DENOISE, LINEAR, 0.9, value),
+  "weight": lambda value: ddim_jax.guide(DENOISE, DENOISE, LINEAR, value),
+  "rescale": lambda value: ddim_jax.guide(DENOISE, DENOISE, LINEAR, 2.0, rescale=value),
+  "interval": lambda value: ddim_jax.guide(DENOISE, DENOISE, LINEAR, 2.0, (value, 1.0)),
+  "w": lambda value: ddim_jax.slerp(X, X, value),
+  "weights": lambda value: ddim_jax.interpolate(KEY, DENOISE, LINEAR, X, X, TS, [value]),
+  "ts": lambda value: ddim_jax.sample(KEY, DENOISE, LINEAR, X, [value, 0]),
+  "t": lambda value: ddim_jax.add_noise(LINEAR, X, X, value),
+  "damping": lambda value: ddim_jax.invert(DENOISE, LINEAR, X, TS, damping=value),
+  "tolerance": lambda value: ddim_jax.invert(DENOISE, LINEAR, X, TS, tolerance=value),
+  "curvature": lambda value: ddim_jax.dpm_solver_pp(3, curvature=value),
+  "rho": lambda value: timesteps.karras(LINEAR, 5, value),
+  "strength": lambda value: timesteps.cut(TS, value),
+  "beta_start": lambda value: ddim_jax.linear_schedule(10, beta_start=value),
+  "beta_end": lambda value: ddim_jax.quadratic_schedule(10, beta_end=value),
+  "beta": lambda value: ddim_jax.constant_schedule(10, value),
+  "sigmoid": lambda value: ddim_jax.sigmoid_schedule(10, value),
+  "fraction": lambda value: ddim_jax.warmup_schedule(10, fraction=value),
+  "offset": lambda value: ddim_jax.cosine_schedule(10, value),
+  "max_beta": lambda value: ddim_jax.laplace_schedule(10, value),
+  "rate": lambda value: ddim_jax.exponential_schedule(10, value),
+  "shift": lambda value: ddim_jax.flow_schedule(10, value),
+  "sigma_max": lambda value: ddim_jax.edm_schedule(10, sigma_max=value),
+  "learning_rate": lambda value: training.warm_rate(value, 5),
+  "clip": lambda value: training.warmed_up(optax.adam, 0.1, 0, value),
+  "lambda": lambda value: training.hybrid_losses(NETWORK, LINEAR, weight=value),
+}
+
+
+@pytest.mark.parametrize("value", ["0.5", "x", None, 0.5j, b"1", 10**40, np.nan, [[0.1], [0.2]]], ids=repr)
+@pytest.mark.parametrize("name", IN_RANGE)
+def test_what_is_no_number_is_named(name, value):
+  """Neither a TypeError of numpy nor, for a complex number, a result."""
+  if value is None and name in ("churn", "tolerance"):
+    return
+  if isinstance(value, list) and name not in ("t", "w", "weights", "ddim", "ddim_step", "ancestral"):
+    return  # one for each example, where that is allowed
+  with pytest.raises(ValueError, match="must"):
+    IN_RANGE[name](value)
+
+
+WHOLE = {
+  "T": lambda value: ddim_jax.linear_schedule(value),
+  "T of levels": lambda value: timesteps.explicit(value, [5]),
+  "S": lambda value: timesteps.uniform(100, value),
+  "S of karras": lambda value: timesteps.karras(LINEAR, value),
+  "offset": lambda value: timesteps.leading(100, 10, value),
+  "length": lambda value: timesteps.pad(TS, value),
+  "jump": lambda value: timesteps.repaint(TS, value),
+  "repeats": lambda value: timesteps.repaint(TS, 1, value),
+  "order": lambda value: ddim_jax.lms(value),
+  "count": lambda value: next(metrics.subsets(np.ones(3), value, 2)),
+  "seed": lambda value: next(metrics.subsets(np.ones(3), 1, 2, value)),
+}
+
+
+@pytest.mark.parametrize("value", ["5", None, 2.5, np.nan, np.inf, True, -1, 10**40], ids=repr)
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_is_no_whole_number_is_named(name, value):
+  with pytest.raises(ValueError, match="must"):
+    WHOLE[name](value)
+
+
+MADE = {
+  "karras": lambda: timesteps.karras(10, LINEAR),
+  "log_snr": lambda: timesteps.log_snr(100, 10),
+  "ancestral": lambda: ddim_jax.ancestral(ddim_jax.dpm_solver_2),
+  "repaint": lambda: ddim_jax.repaint(ddim_jax.ddim),
+  "repaint, a name": lambda: ddim_jax.repaint("ddim"),
+  "interval": lambda: ddim_jax.guide(DENOISE, DENOISE, LINEAR, 2.0, 3.0),
+  "interval of three": lambda: ddim_jax.heun(churn=0.1, interval=(0.0, 1.0, 2.0)),
+  "levels": lambda: timesteps.repaint([], 1, 2),
+  "one level": lambda: timesteps.cut(5, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_something_else_altogether_is_named(name):
+  with pytest.raises(ValueError, match=r"(schedule|solver|interval|ts) must be .*got"):
+    MADE[name]()
+
+
+LABELS = [-1, 3, [0, 3], 1.0, np.nan, True, "a", [0, 1, 2], [[0, 1]], np.uint8(255), np.int64(-3)]
+
+
+@pytest.mark.parametrize("label", LABELS, ids=repr)
+def test_a_class_that_a_classifier_does_not_know_is_refused(label):
+  """Past the last it would be NaN, and below 0 one of the others."""
+  classify = lambda x, t: jnp.stack([x.sum((1, 2, 3))] * 3, axis=1)
+  with pytest.raises(ValueError, match="label must be"):
+    ddim_jax.class_log_probability(classify, label)(X, 5)
+  for good in (0, np.int64(2), [0, 2], jnp.array([1, 2])):
+    np.testing.assert_allclose(
+      ddim_jax.class_log_probability(classify, good)(X, 5), -np.log(3) * np.ones(2), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("z", [np.ones((3, 1), np.float32), np.ones(3, np.float32), "z", None], ids=repr)
+def test_noise_of_another_shape_is_refused(z):
+  with pytest.raises(ValueError, match="z must be"):
+    ddim_jax.ddim_step(LINEAR, DENOISE(X, 5), 5, 4, eta=1.0, z=z)
 
 
 NO_DATA = {

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -42,6 +43,22 @@ def interlaced(pixels):
                        (1, 0, 2, 1)):  # fmt: skip
     rows += [row.tobytes() for row in pixels[y::dy, x::dx]]
   return png(pixels.shape[1], pixels.shape[0], 8, 2, rows, interlaced=True)
+
+
+def tiff(pixels, bits, kind=1, raw=None):
+  """A grey TIFF of numbers with so many bits; kind 1 unsigned, 2 signed, 3 floating."""
+  raw = pixels.tobytes() if raw is None else raw
+  height, width = pixels.shape
+  entries = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 134, 277: 1, 278: height, 279: len(raw)}
+  entries[339] = kind
+  table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+  return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + raw
+
+
+def twelve_bits(pixels):
+  """Two numbers in three bytes."""
+  a, b = pixels.reshape(-1, 2).astype(int).T
+  return np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=1).astype(np.uint8).tobytes()
 
 
 def over_white(colour, alpha):
@@ -107,6 +124,16 @@ def good():
       _three((WIDE // 16) * (255 / 4095)),
       0.51,
     ),
+    "twelve.tif": (
+      tiff(WIDE, 12, raw=twelve_bits(WIDE // 16)),
+      _three((WIDE // 16) * (255 / 4095)),
+      0.51,
+    ),
+    "big.tif": (
+      encode(Image.frombytes("I;16B", (WIDTH, HEIGHT), WIDE.astype(">u2").tobytes()), "TIFF"),
+      _three(WIDE / 257),
+      0.5,
+    ),
     "wide_rgb.png": (png(WIDTH, HEIGHT, 16, 2, [row.tobytes() for row in wide_rgb]), wide_rgb / 257, 1),
     "smooth.jpg": (encode(SMOOTH, "JPEG", quality=95), _three(SMOOTH), 3),
     "progressive.JPEG": (encode(SMOOTH, "JPEG", quality=95, progressive=True), _three(SMOOTH), 3),
@@ -138,6 +165,8 @@ def bad():
     "exif.jpg": with_exif(b"garbage, and nothing that TIFF would know"),
     "float.tif": encode(WIDE / np.float32(65535), "TIFF"),
     "nan.tif": encode(np.where(WIDE > 99, np.float32(np.nan), np.float32(1)), "TIFF"),
+    "signed.tif": tiff(GREY.view(np.int8), 8, kind=2),
+    "unsigned.tif": tiff(WIDE.astype(np.uint32) * 65_000, 32),
     "long.tif": encode(WIDE.astype(np.int32) * 20_000, "TIFF"),
     "a line\nbreak.jpg": b"\xff\xd8\xff\xe0",
     "not utf8 \udcff.gif": b"GIF89a",

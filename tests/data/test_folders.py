@@ -40,6 +40,36 @@ def test_links_in_circles_end(tmp_path):
   assert sum("visited already" in reason for _, reason in source.found.skipped) >= 4
 
 
+def test_links_that_lead_nowhere_or_to_themselves_hide_nothing_else(tmp_path):
+  root = write(tmp_path / "pictures", "a/x.png", "b/y.png")
+  (root / "self").symlink_to("self")
+  (root / "there").symlink_to(root / "back")
+  (root / "back").symlink_to(root / "there")
+  (root / "gone").symlink_to(tmp_path / "not mounted")
+  source = data.load_folder(root, 8)
+  assert counts(source) == {"a": 1, "b": 1}
+  assert reasons(source) == dict.fromkeys(("self", "there", "back", "gone"), "a dead link")
+  (root / "a" / "z.png").symlink_to("z.png")
+  with pytest.raises(ValueError, match=r"pictures/a/z\.png cannot be used: .*symbolic links"):
+    data.load_folder(root, 8)
+  assert data.load_folder(root, 8, skip_broken=True).size == 2
+
+
+def test_names_that_look_like_homes_or_addresses_are_names(tmp_path, monkeypatch):
+  write(tmp_path, "~no-such-user/a.png", "gs:/b.png", "~/c.png")
+  monkeypatch.chdir(tmp_path)
+  assert counts(data.load_folder(".", 8)) == {"gs:": 1, "~": 1, "~no-such-user": 1}
+
+
+@pytest.mark.parametrize("load", [data.load_folder, data.load_array, data.load_hf])
+@pytest.mark.parametrize("name", ["~no-such-user-at-all/x", "", "s3://b/x"])
+def test_what_is_no_path_is_named(load, name):
+  if load is data.load_hf:
+    pytest.importorskip("datasets", reason="needs the hf extra")
+  with pytest.raises(ValueError, match=r"(path|name) must"):
+    load(name)
+
+
 def test_hidden_names_are_neither_classes_nor_pictures(tmp_path):
   root = write(tmp_path, "cat/a.png", "cat/._a.png", "dog/c.png", "dog/.hidden/b.png")
   write(root, ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/cat/a.png", "dog/@eaDir/c.png")

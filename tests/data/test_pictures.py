@@ -137,6 +137,33 @@ def test_values_say_what_is_black_and_white(tmp_path):
   refused(write(tmp_path, "rgb.png", GOOD["rgb.png"][0]), "has 8 bits", dtype="float32")
 
 
+def test_numbers_of_32_bits_without_a_sign_are_not_negative():
+  numbers = corpus.WIDE.astype(np.uint32) * 65_537
+  content = corpus.tiff(numbers, 32)
+  pixels = data.read_picture(io.BytesIO(content), channels=1, dtype="float32")
+  np.testing.assert_array_equal(pixels[..., 0], numbers.astype(np.float32))
+  pixels = data.read_picture(io.BytesIO(content), channels=1, values=(0, 2**32 - 1))
+  assert np.abs(pixels[..., 0] - corpus.WIDE / 257).max() <= 0.51
+  signed = corpus.tiff((corpus.WIDE.astype(np.int32) - 32768) * 65_000, 32, kind=2)
+  assert data.read_picture(io.BytesIO(signed), channels=1, dtype="float32").min() < -2e9
+
+
+def test_twelve_bits_are_the_numbers_asked_for():
+  deep = corpus.WIDE // 16
+  content = corpus.tiff(deep, 12, raw=corpus.twelve_bits(deep))
+  for dtype in ("uint16", "float32"):
+    pixels = data.read_picture(io.BytesIO(content), channels=1, dtype=dtype)
+    np.testing.assert_array_equal(pixels[..., 0], deep)
+  pixels = data.read_picture(io.BytesIO(content), channels=1, values=(0, 8190))
+  assert np.abs(pixels[..., 0] - deep * (255 / 8190)).max() <= 0.51
+
+
+@pytest.mark.parametrize("name", ["~no-such-user-at-all/x.png", "", "gs://b/x.png", "a\0b.png"])
+def test_what_is_no_path_is_named(name):
+  with pytest.raises(ValueError, match="path must"):
+    data.read_picture(name)
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [

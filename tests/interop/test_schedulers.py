@@ -285,6 +285,15 @@ def test_trajectories_equal_their_own_class(case, monkeypatch):
       "sigma_min of .* must be a number, got None",
     ),
     ({"_class_name": EULER, "beta_start": float("nan")}, "beta_start .*must be a number, got nan"),
+    ({"_class_name": "DDIMScheduler", "clip_sample": "false"}, "clip_sample .*must be true or false, got 'f"),
+    ({"_class_name": "DDIMScheduler", "set_alpha_to_one": []}, r"set_alpha_to_one .*true or false, got \[\]"),
+    ({"_class_name": "DDIMScheduler", "steps_offset": -1}, "offset must be in .*got -1"),
+    ({"_class_name": EULER, "beta_schedule": ["linear"]}, r"beta_schedule must be one of .*got \['linear'\]"),
+    (
+      {"_class_name": EULER, "trained_betas": "x"},
+      "betas must be a non-empty vector of finite numbers, got x",
+    ),
+    ({"_class_name": ["DDIMScheduler"]}, "_class_name must be one of"),
     ({"_class_name": MULTI, "solver_order": "2"}, "solver_order .*must be a number, got '2'"),
   ],
 )

@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 from ddim_jax import checkpoints, load
+from ddim_jax.commands import editing, sequences
+from ddim_jax.commands.editing import Edit
 from ddim_jax.commands.sample_images import parse, sample
-from ddim_jax.models import build, config, datasets
+from ddim_jax.models import build, config, datasets, from_network
+from ddim_jax.models.roundtrip import through_noise
 from experiments.studies import edits, parallel_rounds, round_trips
 from tests.helpers import likeness
 
@@ -126,6 +129,30 @@ def test_pictures_of_any_size_are_fitted_to_the_model(workdir, tmp_path, capsys)
   said = capsys.readouterr().out
   assert "wide.png: the largest central part of 48x32 pixels, resized to 8x8" in said
   assert "large.png: the largest central part of 32x32 pixels, resized to 8x8" in said
+
+
+NOT_FINITE = {
+  "trajectory": lambda how, out, picture: sequences.draw_trajectory(how, 2, out, {}),
+  "interpolation": lambda how, out, picture: sequences.draw_interpolation(how, 2, out, {}),
+  "strength": lambda how, out, picture: editing.draw(Edit(strength=1.0, image=picture), how, 2, out, {}),
+  "inpaint": lambda how, out, picture: editing.draw(Edit(inpaint=picture, image=picture), how, 2, out, {}),
+  "round trip": lambda how, out, picture: through_noise(how.model)(
+    np.zeros((2, SIDE, SIDE, 1), np.uint8), None, how.ts
+  ),
+}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_what_is_not_finite_is_no_picture_but_status_1(name, value, tmp_path):
+  """A broken network is no bad input: `cli.run` ends with 1 for this error, with 2 for a ValueError."""
+  picture, out = tmp_path / "white.png", tmp_path / "out.png"
+  Image.fromarray(np.full((SIDE, SIDE), 255, np.uint8)).save(picture)
+  model = from_network(lambda params, x, t: x * params, (SIDE, SIDE, 1), params=np.float32(value), clip=False)
+  how = sequences.How(model, model.levels(2), "ddim", 0.0, None, None, False, 0)
+  with pytest.raises(FloatingPointError, match=r"of \d+ images are not finite, such as image 0"):
+    NOT_FINITE[name](how, out, picture)
+  assert not out.exists()
 
 
 def test_class_is_label(workdir):
