@@ -41,7 +41,7 @@ def write_page(folder: Path) -> None:
     rows = [_row(each, kind) for each in found if each["network"] == name for kind in each["programs"]]
     if rows:
       lines += [f"## {network.title}\n", _COLUMNS, *rows, ""]
-  versions = {version for each in found for version in each['compilers'].split(', ')}
+  versions = {version for each in found for version in each["compilers"].split(", ")}
   lines += [f"{', '.join(sorted(versions))}.", ""]
   (folder / "accelerators.md").write_text("\n".join(lines))
 
