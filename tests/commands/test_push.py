@@ -64,6 +64,7 @@ def test_a_model_comes_back_from_the_hub_with_its_classes_and_for_diffusers(hub,
     assert part in text
 
 
+@pytest.mark.slow
 def test_what_diffusers_cannot_say_is_pushed_for_this_project_alone(hub, tmp_path, capsys):
   where, _ = saved(tmp_path, schedule="flow", predict="flow")
   push(where, NAME, samples=False)

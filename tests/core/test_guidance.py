@@ -61,6 +61,7 @@ def test_a_linear_log_probability_shifts_a_gaussian(t):
   chex.assert_trees_all_close(half(x, t), exact, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [1, 300, 1000])
 def test_a_classifier_of_a_mixture_leads_to_its_component(t):
   """Given the component, data are normal: p(k | x_t) and both denoisers are closed form."""

@@ -107,6 +107,7 @@ FAMILY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_network_in_its_own_coordinates_samples_normal_data(name):
   """Every step is affine: one from level t to s against the closed form, and all the way by a solver."""
@@ -129,6 +130,7 @@ def test_a_network_in_its_own_coordinates_samples_normal_data(name):
     np.testing.assert_allclose(out, oracles.gaussian_flow(3 * X0, *ends, MEAN, VARIANCE), atol=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("make", "parameterisation", "weight"),
   [

@@ -38,6 +38,7 @@ def test_another_kernel_is_refused():
     depthwise.convolve(jnp.zeros((1, 8, 8, 6)), jnp.zeros((3, 3, 2, 6)))
 
 
+@pytest.mark.slow
 def test_only_programs_for_a_cpu_have_sums():
   model = EfficientNetLite0()
   x = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)

@@ -153,6 +153,7 @@ def test_respaced_steps_of_the_learned_range(tiny):
     np.testing.assert_allclose(step(t, s), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_model_that_samples(tiny, tmp_path):
   """With DDIM and the learned range, by name; the same images from a file of ours."""
   _, _, model = tiny

@@ -148,6 +148,7 @@ def test_what_is_ddim_with_an_eta_of_ones_choice(name, settings, expected):
   assert build.from_pretrained(described).solver_name == expected
 
 
+@pytest.mark.slow
 def test_a_configuration_can_name_one():
   config = dataclasses.replace(SMALL, diffusion=Diffusion(solver="unipc2"))
   model = build.from_config(build.from_json(build.to_json(config)), (8, 8, 1))

@@ -185,6 +185,7 @@ def test_accumulated_gradients_are_those_of_the_mean():
   assert set(sizes) == {2}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_weighting_of_ones_own_can_be_loaded(tmp_path):
   unet = ddim_jax.UNet(channels=4, multipliers=(1,), blocks=1, attention=(), groups=2, out_channels=1)
   model = models.from_network(unet, SHAPE, schedule=ddim_jax.cosine_schedule(10))

@@ -311,6 +311,7 @@ def test_a_read_only_disk_is_one_line(small_disk, run):
   assert str(small_disk) in line
 
 
+@pytest.mark.slow
 def test_an_asynchronous_failure_is_noticed_at_the_end(small_disk):
   """The first save fits; the second, the last of the run, cannot."""
   with pytest.raises(checkpoints.SaveError, match=f"{small_disk}.*No space left"):  # noqa: SIM117

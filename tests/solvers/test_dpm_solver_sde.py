@@ -47,6 +47,7 @@ def slope(steps, errors):
   return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eta", "together", "order"), [(1.0, True, 2), (0.5, True, 2), (1.0, False, 1)])
 def test_the_distribution_has_order_2_by_the_common_noise(eta, together, order):
   """Normal data: a step is affine in the sample and both noises, so that moments are followed exactly."""

@@ -186,6 +186,7 @@ def test_no_label_is_the_null_class():
   assert np.abs(none - apply(variables, x, 5, jnp.array([0, 1]))).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_scalar_and_vector_levels_agree():
   model, x = ddim_jax.UNet(**TINY), jax.random.normal(KEY, (3, 8, 8, 3))
   variables = random_variables(model, x.shape)
