@@ -11,17 +11,17 @@ from ddim_jax.interop.pretrained import Pretrained
 from ddim_jax.places import is_hub_name, local
 
 
-def folder_of(source: str | Path) -> Path:
+def folder_of(path: str | Path) -> Path:
   """A local folder, downloaded if it is an id of the Hugging Face hub.
 
   Raises:
     ValueError: If it is neither, or cannot be downloaded.
   """
-  text, folder = str(source), local(source, "source")
+  text, folder = str(path), local(path, "path")
   if folder.is_dir():
     return folder
   if folder.exists() or not is_hub_name(text):
-    raise ValueError(f"{source} is not a folder, nor OWNER/NAME of the hub")
+    raise ValueError(f"{path} is not a folder, nor OWNER/NAME of the hub")
   try:
     import huggingface_hub
     from huggingface_hub.errors import (
@@ -32,16 +32,16 @@ def folder_of(source: str | Path) -> Path:
     )
   except ImportError as error:
     raise ValueError(
-      f"{source} is not a local folder; to download it as an id of the hub, pip install huggingface_hub"
+      f"{path} is not a local folder; to download it as an id of the hub, pip install huggingface_hub"
     ) from error
   wanted = ["*.json", "*.safetensors", "*.bin", "unet/*", "scheduler/*"]
   try:
     return Path(huggingface_hub.snapshot_download(text, allow_patterns=wanted, etag_timeout=5))
   except HFValidationError as error:
-    raise ValueError(f"{source} is not a folder, nor OWNER/NAME of the hub") from error
+    raise ValueError(f"{path} is not a folder, nor OWNER/NAME of the hub") from error
   except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
     raise ValueError(
-      f"{source} is not a local folder and cannot be downloaded ({type(error).__name__}): give the path of"
+      f"{path} is not a local folder and cannot be downloaded ({type(error).__name__}): give the path of"
       " a folder, or go online"
     ) from error
 
@@ -65,11 +65,11 @@ def _check_index(folder: Path, scheduler: dict[str, Any]) -> None:
     raise ValueError(f"{folder}: parts of the pipeline that are not supported: {', '.join(extra)}")
 
 
-def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = None) -> Pretrained:
+def load_diffusers(path: str | Path, *, scheduler: dict[str, Any] | None = None) -> Pretrained:
   """Reads a pipeline or a model that diffusers has saved.
 
   Args:
-    source: A folder: ``config.json`` and weights in it or in ``unet/``, ``scheduler_config.json`` in it or
+    path: A folder: ``config.json`` and weights in it or in ``unet/``, ``scheduler_config.json`` in it or
       in ``scheduler/``. Else an id of the Hugging Face hub, if huggingface_hub is installed.
     scheduler: Configuration of a scheduler, with its ``_class_name``, instead of the folder's.
 
@@ -79,7 +79,7 @@ def load_diffusers(source: str | Path, *, scheduler: dict[str, Any] | None = Non
   Raises:
     ValueError: If something is missing or not supported, or weights and configuration disagree.
   """
-  folder = folder_of(source)
+  folder = folder_of(path)
   unet = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
   if not (unet / "config.json").is_file():
     raise ValueError(f"{folder} has no config.json, nor unet/config.json")
