@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddim_jax.checks import check_floating, check_number, check_range, known
+from ddim_jax.checks import check_floating, check_numbers, check_range, known
 from ddim_jax.parameterisation import EPS, Parameterisation, Prediction
 from ddim_jax.schedules import LOG_SNR_LIMIT, Level, Schedule, check_schedule, coefficients, wide
 
@@ -149,8 +149,7 @@ def clip_x0(denoise: Denoiser, schedule: Schedule, low: float = -1.0, high: floa
     ValueError: If ``low`` is above ``high`` and neither is traced.
   """
   denoise, lowest, highest = checked(denoise, schedule), known(low), known(high)
-  check_number("low", low)
-  check_number("high", high)
+  check_numbers(low=low, high=high)
   if lowest is not None and highest is not None and not np.all(lowest <= highest):
     raise ValueError(f"low must be at most high, got {low} and {high}")
 

@@ -16,9 +16,26 @@ from ddim_jax.places import local
 from ddim_jax.ranges import Rate
 
 
+def write_diffusers(folder: Path, model: Model) -> tuple[str, str | None]:
+  """Writes the files of diffusers, and says so where none of its pipelines draws from them.
+
+  Returns:
+    The class of its scheduler, and that pipeline, see `interop.pipeline_of`.
+
+  Raises:
+    ValueError: If diffusers cannot express the model, or the folder is not new.
+  """
+  pretrained = build.to_pretrained(model)
+  interop.save_diffusers(folder, pretrained)
+  kind, pipeline = pretrained.scheduler["_class_name"], interop.pipeline_of(pretrained)
+  if pipeline is None:
+    say(f"no pipeline of diffusers draws with a {kind}: network and scheduler are written by themselves")
+  return kind, pipeline
+
+
 def _save_checkpoint(folder: Path, model: Model) -> None:
   """A run whose only checkpoint holds the EMA alone."""
-  with checkpoints.open_manager(files.new_folder(folder) / "checkpoints") as manager:
+  with checkpoints.open_manager(folder / "checkpoints") as manager:
     checkpoints.save(manager, model.step, {"ema": model.params}, records.describe(model, portable=True))
 
 
@@ -48,11 +65,7 @@ def convert(
   out = files.new_folder(local(out, "out"))
   found = options.model(model, ema=ema, size=image_size, flags=flags)
   if to == "diffusers":
-    pretrained = build.to_pretrained(found)
-    interop.save_diffusers(out, pretrained)
-    if interop.pipeline_of(pretrained) is None:
-      kind = pretrained.scheduler["_class_name"]
-      say(f"no pipeline of diffusers draws with a {kind}: network and scheduler are written by themselves")
+    write_diffusers(out, found)
   else:
     _save_checkpoint(out, found)
   ours = flax.traverse_util.flatten_dict(found.params)

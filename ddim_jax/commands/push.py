@@ -8,10 +8,11 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from ddim_jax import interop, plots
+from ddim_jax import plots
 from ddim_jax.commands import options
+from ddim_jax.commands.convert import write_diffusers
 from ddim_jax.console import say
-from ddim_jax.models import Model, build, card, drawing, exported
+from ddim_jax.models import Model, card, drawing, exported
 from ddim_jax.places import is_hub_name
 from ddim_jax.ranges import Count, Rate
 
@@ -26,14 +27,10 @@ def _for_diffusers(model: Model, folder: Path) -> str | None:
     The pipeline that draws from them as the model does, if there is one.
   """
   try:
-    pretrained = build.to_pretrained(model)
-    interop.save_diffusers(folder, pretrained)
+    kind, pipeline = write_diffusers(folder, model)
   except ValueError as error:
     say(f"no files for diffusers: {error}")
     return None
-  kind = pretrained.scheduler["_class_name"]
-  if (pipeline := interop.pipeline_of(pretrained)) is None:
-    say(f"no pipeline of diffusers draws with a {kind}: its network and scheduler are written by themselves")
   return "DDIMPipeline" if kind.startswith("DDPM") else pipeline
 
 

@@ -136,12 +136,6 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
   levels = len(pretrained.model.multipliers)
   weights = names.export(pretrained.variables["params"], levels, names.to_diffusers)
   names.convert(weights, parameter_shapes(pretrained.model), levels, names.to_diffusers, "the variables")
-  kind = pretrained.scheduler["_class_name"]
-  index = {
-    "_class_name": pipeline_of(pretrained),
-    "scheduler": ["diffusers", kind],
-    "unet": ["diffusers", "UNet2DModel"],
-  }
 
   def write(name: str, values: dict[str, Any]) -> None:
     with replacing(folder / name) as partial:
@@ -151,5 +145,7 @@ def save_diffusers(directory: str | Path, pretrained: Pretrained) -> None:
     save_file(weights, partial, metadata={"format": "pt"})
   write("unet/config.json", {"_class_name": "UNet2DModel"} | pretrained.config)
   write("scheduler/scheduler_config.json", pretrained.scheduler)
-  if index["_class_name"] is not None:
-    write("model_index.json", index)
+  if (pipeline := pipeline_of(pretrained)) is not None:
+    parts = {"scheduler": pretrained.scheduler["_class_name"], "unet": "UNet2DModel"}
+    index = {name: ["diffusers", kind] for name, kind in parts.items()}
+    write("model_index.json", {"_class_name": pipeline} | index)
