@@ -177,3 +177,43 @@ def test_a_training_step_of_a_tpu_slice_has_one_all_reduce(tmp_path):
   assert programs["train"]["devices"] == 4
   assert programs["train"]["fits"]
   assert "v5e:2x2 (4 devices)" in (tmp_path / "accelerators.md").read_text()
+
+
+_DROPOUT_IN_A_CONVOLUTION = """
+import jax
+import jax.numpy as jnp
+from ddim_jax.unet.layers import dropout
+from experiments.bench import targets
+
+device = targets.devices(targets.parse("v5e:2x2"))[0]
+
+def loss(kernel, x, keys):
+  h = dropout(jax.nn.swish(x), keys, 0.1)
+  return jnp.sum(jax.lax.conv_general_dilated(h, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2)
+
+there = jax.sharding.SingleDeviceSharding(device)
+shaped = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 8))
+program = jax.jit(jax.grad(loss, argnums=(0, 1)), in_shardings=there, out_shardings=there)
+print(program.lower(shaped(3, 3, 64, 64), shaped(8, 16, 16, 64), keys).compile().as_text())
+"""
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_no_convolution_makes_random_numbers_on_a_tpu():
+  """A convolution into whose kernel the compiler has put them takes it five times as long."""
+  environment = os.environ | targets.parse("v5e:2x2").environment
+  done = subprocess.run(
+    [sys.executable, "-c", _DROPOUT_IN_A_CONVOLUTION], env=environment, cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  computations = done.stdout.split("\n}\n")
+  bodies = {body.split("(", 1)[0].split()[-1].lstrip("%"): body for body in computations if "(" in body}
+  reached = lambda body: body + "".join(
+    reached(bodies[name]) for name in re.findall(r"calls=%([\w.\-]+)", body) if name in bodies
+  )
+  whole = [reached(body) for name, body in bodies.items() if " convolution(" in body]
+  assert len(whole) >= 2
+  assert any("shift-right-logical" in body for body in computations)
+  assert not any("shift-right-logical" in body for body in whole)

@@ -36,6 +36,13 @@ def test_scores_of_narrow_types_are_float32():
   assert np.abs(wide(got) - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_the_backward_pass_keeps_no_scores():
+  """Queries, keys and values only, of 2 x 64 x 4 numbers each; the scores are 2 x 64 x 64."""
+  arrays = jax.random.normal(KEY, (3, 2, 64, 1, 4))
+  _, back = jax.vjp(attention, *arrays)
+  assert sum(leaf.size for leaf in jax.tree.leaves(back)) <= arrays.size + 8
+
+
 @pytest.mark.slow
 def test_a_map_of_64_by_64_needs_no_matrix_of_all_scores():
   """That of a batch of 2 alone has 134 MB, and its derivative as many."""

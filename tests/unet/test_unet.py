@@ -177,6 +177,16 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate):
   assert np.any(kept[0] != kept[1])
 
 
+def test_dropout_is_chosen_once_and_kept_for_the_backward_pass():
+  """Random numbers that a compiler may move into the kernels that need them would be made in each of them."""
+  x, keys = jnp.ones((2, 8, 8, 4)), jax.random.split(KEY, 2)
+  forward = jax.make_jaxpr(lambda x: dropout(x, keys, 0.1))(x)
+  both = jax.make_jaxpr(jax.grad(lambda x: jnp.sum(dropout(x, keys, 0.1) ** 2)))(x)
+  assert str(both).count("random_bits") == str(forward).count("random_bits") == 1
+  (barrier,) = [e for e in both.eqns if e.primitive.name == "optimization_barrier"]
+  assert [(v.aval.shape, v.aval.dtype) for v in barrier.outvars] == [(x.shape, jnp.bool_)]
+
+
 def test_no_label_is_the_null_class():
   model, x = ddim_jax.UNet(**TINY, num_classes=4), jnp.ones((2, 8, 8, 3))
   variables = random_variables(model, x.shape)
