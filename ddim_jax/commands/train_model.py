@@ -27,6 +27,7 @@ from ddim_jax.places import for_checkpoints, local
 from ddim_jax.runs import Interrupted, connected, fit
 from ddim_jax.runs.start import standardised
 from ddim_jax.scaling import from_json
+from ddim_jax.unet.arguments import check_arguments
 
 Saved = dict[str, Any] | None
 """What the checkpoint of the run that goes on says beside its arrays; None for a new run."""
@@ -101,7 +102,8 @@ def check_without_data(config: Config) -> None:
   """
   network = dataclasses.replace(config.network, blocks=1, attention=(), conditional=False)
   side = 2 ** max(0, len(network.multipliers) - 1)
-  build.from_config(dataclasses.replace(config, network=network), (side, side, 1)).template()
+  model = build.from_config(dataclasses.replace(config, network=network), (side, side, 1))
+  check_arguments(model.network, jnp.zeros((1, side, side, 1), jnp.float32), 1)
 
 
 def starting_model(args: Args, source: Source, saved: Saved) -> Model:

@@ -1,7 +1,6 @@
 """Weights and configurations of other projects: diffusers in and out, DDIM's code and guided-diffusion in.
 
-Reading safetensors needs the package safetensors; ``.bin``, ``.ckpt``, ``.pth`` and ``.pt`` need torch. Both
-are imported where they are used.
+``.bin``, ``.ckpt``, ``.pth`` and ``.pt`` need torch, which is imported where it is used.
 """
 
 from ddim_jax.interop.adm import load_adm

@@ -8,7 +8,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  (gives numpy the type bfloat16)
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from ddim_jax.places import local
 
@@ -55,14 +58,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
   """Arrays by name."""
   try:
-    import ml_dtypes  # noqa: F401  (gives numpy the type bfloat16)
-    import safetensors
-    from safetensors.numpy import load_file
-  except ImportError as error:
-    raise ValueError(f"{path} needs the package safetensors: pip install safetensors") from error
-  try:
     return load_file(path)
-  except safetensors.SafetensorError as error:
+  except SafetensorError as error:
     raise ValueError(f"{path} is not a sound safetensors file: {error}") from error
 
 

@@ -16,9 +16,9 @@ def check_arguments(
   network: Any,
   x_t: jax.Array,
   t: Level,
-  labels: jax.Array | None,
-  keys: jax.Array | None,
-  conditions: jax.Array | None,
+  labels: jax.Array | None = None,
+  keys: jax.Array | None = None,
+  conditions: jax.Array | None = None,
 ) -> None:
   """Raises ValueError, at trace time, unless a `ddim_jax.UNet` can be called so; names what is wrong."""
   _check_attributes(network)
