@@ -17,7 +17,8 @@ _SCORES = 2**20
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   """`jax.nn.dot_product_attention`, in parts of the queries where the matrix of all scores would be large.
 
-  Its scores and softmax are in float32 (or wider), and computed again for the backward pass.
+  Its scores and softmax are in float32 (or wider). For the backward pass they are computed again where there
+  are parts, and on a TPU, which has more to do with moving them than with computing them.
 
   Args:
     q, k, v: Queries, keys and values, ``[B, N, heads, C]``.
@@ -28,15 +29,15 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   number = q.shape[1]
   size = next(size for size in range(max(1, min(number, _SCORES // number)), 0, -1) if number % size == 0)
 
-  @jax.checkpoint
   def part(q: jax.Array) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):  # it takes bfloat16 and float32 together
       return jax.nn.dot_product_attention(q, k, v)
 
   if size == number:
-    return part(q)
+    whole: jax.Array = jax.lax.platform_dependent(q, tpu=jax.checkpoint(part), default=part)
+    return whole
   parts = jnp.moveaxis(q.reshape(q.shape[0], -1, size, *q.shape[2:]), 1, 0)
-  return jnp.moveaxis(jax.lax.map(part, parts), 0, 1).reshape(q.shape)
+  return jnp.moveaxis(jax.lax.map(jax.checkpoint(part), parts), 0, 1).reshape(q.shape)
 
 
 class Attention(nn.Module):
