@@ -103,7 +103,7 @@ def check_without_data(config: Config) -> None:
   network = dataclasses.replace(config.network, blocks=1, attention=(), conditional=False)
   side = 2 ** max(0, len(network.multipliers) - 1)
   model = build.from_config(dataclasses.replace(config, network=network), (side, side, 1))
-  check_arguments(model.network, jnp.zeros((1, side, side, 1), jnp.float32), 1)
+  check_arguments(model.network, np.zeros((1, side, side, 1), np.float32), 1)
 
 
 def starting_model(args: Args, source: Source, saved: Saved) -> Model:

@@ -14,7 +14,7 @@ _OPTIONAL = ("in_channels", "num_classes", "embedding", "head_dim", "heads", "co
 
 def check_arguments(
   network: Any,
-  x_t: jax.Array,
+  x_t: jax.Array | np.ndarray,
   t: Level,
   labels: jax.Array | None = None,
   keys: jax.Array | None = None,

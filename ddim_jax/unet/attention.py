@@ -18,7 +18,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
   """`jax.nn.dot_product_attention`, in parts of the queries where the matrix of all scores would be large.
 
   Its scores and softmax are in float32 (or wider). For the backward pass they are computed again where there
-  are parts, and on a TPU, which has more to do with moving them than with computing them.
+  are parts, and on a TPU, whose program needs less memory then.
 
   Args:
     q, k, v: Queries, keys and values, ``[B, N, heads, C]``.

@@ -161,8 +161,8 @@ class RandomFourier:
 def dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
   """Zeroes elements at a rate and divides the others by what is left; image i depends on ``keys[i]``.
 
-  The choice is made once and kept, a byte an element: compilers for accelerators would put the random numbers
-  into every kernel that needs them, convolutions included, and take half their time to compile those.
+  The choice is made once and kept, a byte an element: XLA's compiler for TPUs would put the random numbers
+  into every kernel that needs them, convolutions included, and take nearly half its time to compile those.
   """
   kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
   kept = jax.lax.optimization_barrier(kept)

@@ -69,6 +69,10 @@ class _Instruction(NamedTuple):
   def operands(self) -> list[str]:
     return re.findall(r"%([\w.\-]+)", self.arguments)
 
+  @property
+  def fused(self) -> list[str]:
+    return _FUSED.findall(self.attributes)
+
 
 _Computation = dict[str, _Instruction]
 
@@ -82,7 +86,7 @@ def summarise(text: str) -> Summary:
   Raises:
     ValueError: If it is no HLO module.
   """
-  entry, computations = _parse(text)
+  entry, computations = parse(text)
   fusions, triton, moved = 0, 0, 0
   calls: Counter[str] = Counter()
   others: Counter[str] = Counter()
@@ -118,8 +122,12 @@ def _closing(text: str) -> int:
   raise ValueError(f"text is not an HLO module: no closing parenthesis in {text[:80]!r}")
 
 
-def _parse(text: str) -> tuple[str, dict[str, _Computation]]:
-  """The entry's name, and all computations by name."""
+def parse(text: str) -> tuple[str, dict[str, _Computation]]:
+  """The entry's name, and all computations by name.
+
+  Raises:
+    ValueError: If the text is no HLO module.
+  """
   entry = ""
   computations: dict[str, _Computation] = {}
   current: _Computation = {}
@@ -153,7 +161,7 @@ def _running(entry: str, computations: dict[str, _Computation]) -> Iterator[_Com
         left += _CALLED.findall(one.attributes)
         left += [name.strip(" %") for names in _BRANCHES.findall(one.attributes) for name in names.split(",")]
       elif one.opcode == "async-start":
-        left += _FUSED.findall(one.attributes)
+        left += one.fused
 
 
 def _arrays(shape: str, everywhere: bool = False) -> list[int]:
@@ -183,7 +191,7 @@ def _traffic(one: _Instruction, computation: _Computation, computations: dict[st
     return 2 * _bytes(shapes[1])
   if one.opcode != "fusion":
     return _bytes(one.shape) + sum(map(_bytes, shapes))
-  inner = computations[_FUSED.findall(one.attributes)[0]]
+  inner = computations[one.fused[0]]
   names = {int(each.arguments): each.name for each in inner.values() if each.opcode == "parameter"}
   read = sum(_read(inner, names[i], _bytes(shape)) for i, shape in enumerate(shapes))
   root = next(each for each in inner.values() if each.root)
