@@ -24,7 +24,7 @@ def demo(workdir: Path = Path("runs/demo"), max_minutes: float = 4.0) -> int:
   sample(Args(num=16, out=workdir / "fashion_mnist.png"))
   preset = digits()
   run = dataclasses.replace(
-    preset.run, workdir=workdir, max_minutes=max_minutes, save_every=500, sample_every=500
+    preset.run, workdir=workdir, max_minutes=max_minutes, save_every=500, sample_every=0
   )
   if status := train(dataclasses.replace(preset, run=run)):
     return status

@@ -1,14 +1,12 @@
 """``ddim train PRESET``: trains a model, or goes on with a run."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -19,7 +17,7 @@ from ddim_jax.commands.train_options import OPTIONS, parse
 from ddim_jax.console import say
 from ddim_jax.cpu import heap
 from ddim_jax.data import Source
-from ddim_jax.models import Model, build, datasets, load, tree
+from ddim_jax.models import Model, build, datasets, load
 from ddim_jax.models.config import Config, Network
 from ddim_jax.models.loading import is_run
 from ddim_jax.models.tables import named
@@ -37,11 +35,6 @@ OPTIMIZERS: dict[str, Callable[[float], Any]] = {
   "sgd": lambda decay: optax.sgd,
 }
 """Name -> optimiser of a weight decay."""
-_EFFICIENCY = 0.3
-"""Share of the rate of a large product that a training step is taken to reach."""
-_LATEST = 3e11
-"""Seconds to the last date that is shown, some 10,000 years."""
-_WEEKS = 14 * 24 * 3600.0
 
 
 def completed(args: Args, saved: Saved = None) -> Args:
@@ -131,47 +124,6 @@ def starting_model(args: Args, source: Source, saved: Saved) -> Model:
   return build.from_config(config, source.shape, source.classes, given.params, conditions=conditions)
 
 
-def seconds_per_step(model: Model, batch_size: int) -> float:
-  """About how long an update takes on this machine, in seconds, before anything large is compiled.
-
-  From XLA's count of the operations of the network, three times for the gradient, and the rate of one large
-  product of matrices, of which an update is taken to reach a third.
-  """
-  shape = jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)
-  labels = jax.ShapeDtypeStruct((1,), jnp.int32) if model.classes else None
-  size = model.condition_size
-  given = jax.ShapeDtypeStruct((1, size), jnp.float32) if size else None
-  forward = jax.jit(model.adapted.apply).lower(
-    model.template(), shape, jnp.int32(1), labels, conditions=given
-  )
-  cost = forward.cost_analysis() or {}
-  size = 1024
-  product, matrix = jax.jit(jnp.matmul), np.ones((size, size), np.float32)
-  product(matrix, matrix).block_until_ready()
-  began = time.monotonic()
-  product(matrix, matrix).block_until_ready()
-  rate = 2 * size**3 / (time.monotonic() - began)
-  if jax.default_backend() != "cpu":  # there each device has its own
-    rate *= jax.device_count()
-  return 3 * float(cost.get("flops", 0.0)) * batch_size / (rate * _EFFICIENCY)
-
-
-def outlook(model: Model, batch_size: int, steps: int) -> list[str]:
-  """What a run will take, in lines; the last is a warning where that is weeks."""
-  each = seconds_per_step(model, batch_size)
-  done = time.strftime("%d %B %Y, %H:%M", time.localtime(time.time() + min(each * steps, _LATEST)))
-  size = f"{tree.size(model.template()) / 1e6:,.1f} M parameters"
-  if not each:  # some platforms count nothing
-    return [f"outlook     {size}"]
-  lines = [f"outlook     {size}; about {each:.2g} s per step; {steps:,} steps by {done}"]
-  if each * steps > _WEEKS:
-    lines.append(
-      f"warning: that is about {each * steps / 7 / 24 / 3600:,.0f} weeks on this machine: take fewer --steps,"
-      " a smaller --image-size, --batch-size or --width, or a machine with a TPU or GPU"
-    )
-  return lines
-
-
 def train(args: Args) -> int:
   """Trains until ``args.run.steps`` or until told to stop; returns the exit status."""
   for section in (args.run, args.data, args.network, args.diffusion, args.optimisation):
@@ -195,8 +147,6 @@ def train(args: Args) -> int:
     source = opened(args, saved)
     args = fitted(args, source.shape, saved)
     begun = starting_model(args, source, saved)
-    if jax.process_index() == 0:
-      say("\n".join(outlook(begun, chosen.batch_size, run.steps)))
     try:
       model = fit(
         workdir, begun, source, steps=run.steps, batch_size=chosen.batch_size,

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from ddim_jax import data
-from ddim_jax.console import say
 from ddim_jax.models import tree
 from ddim_jax.schedules import Schedule
 from ddim_jax.training import TrainState
@@ -49,12 +47,3 @@ def rest_of_the_data(schedule: Schedule) -> str | None:
     f"warning: at level T = {schedule.T} the data still make up {share:.0%} of the variance, but samples"
     " start from noise alone: take more levels, another schedule, or zero_terminal_snr (then predict v or x0)"
   )
-
-
-def say_operations(program: Any) -> None:
-  """Says how many floating point operations an update takes on all devices, where XLA counts them."""
-  cost = program.cost_analysis()
-  cost = cost[0] if isinstance(cost, list) else cost
-  flops = float((cost or {}).get("flops", 0.0)) * jax.device_count()
-  if flops > 0:
-    say(f"a step      about {flops / 1e9:,.3g} GFLOP")

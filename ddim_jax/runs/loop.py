@@ -19,7 +19,8 @@ from ddim_jax.packing import unpack
 from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
 from ddim_jax.runs import between, evaluation, hosts, inputs, logs, objective
-from ddim_jax.runs.header import header, say_operations
+from ddim_jax.runs.header import header
+from ddim_jax.runs.outlook import operations, outlook
 from ddim_jax.runs.start import begin, for_source
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
@@ -190,12 +191,13 @@ def fit(
     if shown:
       say("\n".join(header(workdir, source, model.schedule, state, batch_size, steps, begun.changes)))
     if first < steps:
-      with waiting("compiling", shown):
+      with waiting("tracing", shown):
         flags = np.zeros(jax.local_device_count(), np.int32)
         lowered = update.lower(state, key, *batch(first), flags)
+      if shown and (lines := outlook(operations(lowered, accumulate), steps - first)):
+        say("\n".join(lines))
+      with waiting("compiling", shown):
         program = lowered.compile(compiler_options=tuning.options())
-      if shown:
-        say_operations(program)
       if jax.process_count() == 1:  # else pmap makes global arrays of the hosts' parts
         update = program
     book = stack.enter_context(

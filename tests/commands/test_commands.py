@@ -287,15 +287,6 @@ def test_a_data_set_in_the_format_of_the_hub_is_inspected(tmp_path, monkeypatch,
   assert (status, "4 examples of 6x8x3, uint8" in said, "dog (3), cat (1)" in said) == (0, True, True)
 
 
-def test_what_a_run_will_take_is_said_before_and_weeks_are_warned_of():
-  model = build.from_config(presets.digits().config, (8, 8, 1))
-  few, *none = train_model.outlook(model, 128, 10)
-  assert re.search(r"0\.7 M parameters; about \S+ s per step; 10 steps by \d+ \w+ \d{4}", few)
-  assert not none
-  _, warning = train_model.outlook(model, 128, 10**12)
-  assert re.search(r"warning: that is about [\d,]+ weeks on this machine: take fewer --steps", warning)
-
-
 def test_what_the_page_needs_has_an_extra_of_its_own(monkeypatch, capsys):
   def without(name):
     raise ModuleNotFoundError(f"No module named {name!r}", name="gradio")

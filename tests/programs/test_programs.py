@@ -16,7 +16,7 @@ from tests.helpers import ROOT, cifar_archive, likeness
 from tests.programs.draw_floats import draw_floats
 
 PROGRAM = "ddim_jax.__main__"
-SMALL = ("--width", 16, "--batch-size", 32)
+SMALL = ("--width", 16, "--multipliers", 1, "--attention", "--batch-size", 32)  # attention in the middle only
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,7 @@ def test_the_run_goes_on_and_another_configuration_is_refused(workdir, run, run_
 @pytest.mark.slow
 def test_conditional_model_with_guidance_on_four_devices(run_here, tmp_path):
   folder = tmp_path / "run"
-  shallow = ("--multipliers", 1, "--attention", 8, "--sample-every", 0)
-  options = ("--steps", 3, "--conditional", *SMALL, *shallow)
+  options = ("--steps", 3, "--conditional", *SMALL, "--sample-every", 0)
   done = run_here(PROGRAM, "train", "digits", "--workdir", folder, *options)
   assert "4 x cpu" in done.stdout
   assert "32 = 4 x 8" in done.stdout
@@ -151,8 +150,7 @@ def test_folder_of_images(run_here, tmp_path):
     path = tmp_path / "images" / ("ab"[i % 2]) / f"{i}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 24), (40 * i, 0, 90)).save(path)
-  network = ("--width", 16, "--multipliers", 1, 2, "--groups", 8, "--attention", 8, "--blocks", 1)
-  network += ("--sample-every", 0)
+  network = ("--width", 16, "--groups", 8, "--multipliers", 1, "--attention", "--blocks", 1, "--sample-every", 0)
   run_here(
     PROGRAM, "train", "folder", tmp_path / "images", "--image-size", 16,
     "--workdir", tmp_path / "run", "--steps", 2, "--batch-size", 4, *network,
