@@ -150,10 +150,10 @@ def test_folder_of_images(run_here, tmp_path):
     path = tmp_path / "images" / ("ab"[i % 2]) / f"{i}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (20, 24), (40 * i, 0, 90)).save(path)
-  network = ("--width", 16, "--groups", 8, "--multipliers", 1, "--attention", "--blocks", 1, "--sample-every", 0)
+  network = ("--width", 16, "--groups", 8, "--multipliers", 1, "--attention", "--blocks", 1)
   run_here(
     PROGRAM, "train", "folder", tmp_path / "images", "--image-size", 16,
-    "--workdir", tmp_path / "run", "--steps", 2, "--batch-size", 4, *network,
+    "--workdir", tmp_path / "run", "--steps", 2, "--batch-size", 4, "--sample-every", 0, *network,
   )  # fmt: skip
   run_here(PROGRAM, "sample", tmp_path / "run", "--num", 2, "--steps", 2)
   assert (tmp_path / "run" / "sample.png").exists()
