@@ -31,6 +31,7 @@ def test_the_demos_samples_are_digits(run, tmp_path):
     run("ddim_jax", "sample", tmp_path, "--num", 300, "--eta", eta, "--out", drawn, devices=None)
     with np.load(drawn) as file:
       images = file["arr_0"].reshape(300, 64) / 255
-    sure = classifier.predict_proba(images).max(axis=1) >= 0.9
-    assert sure.mean() >= 0.85, f"eta = {eta}: sure of {sure.mean():.0%}"
-    assert set(classifier.predict(images)) == set(range(10))
+    probabilities = classifier.predict_proba(images)
+    sure = np.mean(probabilities.max(axis=1) >= 0.9)
+    right = np.mean(probabilities.argmax(axis=1) == np.arange(300) % 10)
+    assert min(sure, right) >= 0.9, f"eta = {eta}: sure of {sure:.0%}, {right:.0%} as asked for"

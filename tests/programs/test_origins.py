@@ -17,11 +17,14 @@ from ddim_jax.runs import start
 torch = pytest.importorskip("torch", reason="the weights come from torch")
 diffusers = pytest.importorskip("diffusers", reason="the folders come from diffusers")
 from tests.helpers import ROOT  # noqa: E402
-from tests.parity import TINY, ddim_weights, relative, saved, torch_output  # noqa: E402
+from tests.parity import DOWN, TINY, UP, ddim_weights, relative, saved, torch_output  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("promotion")
 
-GREY = TINY | {"in_channels": 1, "out_channels": 1}
+GREY = TINY | {
+  "in_channels": 1, "out_channels": 1, "block_out_channels": [16], "down_block_types": DOWN,
+  "up_block_types": UP,
+}  # fmt: skip
 SHORT = ["--steps", "2", "--batch-size", "8", "--sample-every", "0", "--save-every", "1"]
 
 
@@ -150,7 +153,7 @@ def test_fine_tuning_starts_from_the_weights_and_so_does_the_average(tmp_path):
 def digits_run(tmp_path_factory):
   """Two steps of a small unconditional run."""
   workdir = tmp_path_factory.mktemp("digits") / "run"
-  small = ["--width", "8", "--groups", "4", "--multipliers", "1", "2"]
+  small = ["--width", "8", "--groups", "4", "--multipliers", "1", "--attention"]
   assert train(["digits", "--workdir", str(workdir), *small, *SHORT]) == 0
   return workdir
 
