@@ -44,8 +44,7 @@ def train_for_minutes(args: Args) -> int:
   if status := train(args):
     return status
   workdir = args.run.workdir
-  trained = ddim_jax.load(workdir)
-  model = plain(trained)
+  model = plain(ddim_jax.load(workdir))
   model.save(workdir / "model.safetensors")
   sample(Drawn(model=str(workdir), num=100, out=workdir / "samples.png"))
   about = {
