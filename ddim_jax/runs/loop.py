@@ -194,10 +194,14 @@ def fit(
       with waiting("tracing", shown):
         flags = np.zeros(jax.local_device_count(), np.int32)
         lowered = update.lower(state, key, *batch(first), flags)
-      if shown and (lines := outlook(operations(lowered, accumulate), steps - first)):
-        say("\n".join(lines))
+      counted = operations(lowered, accumulate) if shown else 0.0
+      for line in outlook(counted, steps - first):
+        say(line)
       with waiting("compiling", shown):
         program = lowered.compile(compiler_options=tuning.options())
+      if shown and not counted:
+        for line in outlook(operations(program, accumulate), steps - first):
+          say(line)
       if jax.process_count() == 1:  # else pmap makes global arrays of the hosts' parts
         update = program
     book = stack.enter_context(

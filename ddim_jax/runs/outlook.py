@@ -1,4 +1,4 @@
-"""What a run will take, said before its program is compiled: that alone may take minutes."""
+"""What a run will take, said before its program is compiled where that is known: compiling may take minutes."""
 
 import time
 from typing import Any
@@ -15,16 +15,19 @@ _WEEKS = 14 * 24 * 3600.0
 _SIZE = 1024
 
 
-def operations(lowered: Any, parts: int = 1) -> float:
-  """Floating point operations of an update on all devices; 0 where the platform counts none.
+def operations(update: Any, parts: int = 1) -> float:
+  """Floating point operations of an update on all devices; 0 where they are not counted.
 
-  Counted before compilation, so that what the compiler leaves to a library is in it.
+  On a CPU they are counted of the lowered program, on TPUs and GPUs only of the compiled one, there without
+  what the compiler leaves to a library.
 
   Args:
-    lowered: The update as lowered for each device.
+    update: The update of a device, lowered or compiled.
     parts: Into how many it is divided, of which XLA counts one.
   """
-  return float((lowered.cost_analysis() or {}).get("flops", 0.0)) * parts * jax.device_count()
+  cost = update.cost_analysis()
+  cost = cost[0] if isinstance(cost, list) else cost
+  return float((cost or {}).get("flops", 0.0)) * parts * jax.device_count()
 
 
 def rate() -> float:
