@@ -1,4 +1,4 @@
-"""What a run will take, said before its program is compiled where that is known: compiling may take minutes."""
+"""What a run will take, said before its program is compiled where that can be counted."""
 
 import time
 from typing import Any
