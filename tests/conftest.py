@@ -16,7 +16,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where in Python an operation stands takes time to find
 os.environ["OMP_NUM_THREADS"] = "1"  # torch's threads would wait, busily, for each other beside a worker
 
-import gc
 import re
 import runpy
 import subprocess
@@ -25,11 +24,11 @@ import sys
 import jax
 import pytest
 
+from ddim_jax.commands import cli
 from tests import forking
 from tests.helpers import ROOT
 
-# Workers hold gigabytes of programs: by Python's thresholds, 7 % of their time is a search for garbage.
-gc.set_threshold(100_000, 50, 100)
+cli.look_for_garbage_seldom()  # workers hold gigabytes of programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -20,7 +20,7 @@ from ddim_jax.places import for_checkpoints, local
 from ddim_jax.ranges import Count, Positive, PositiveReal, Rate, Seed, Several
 from ddim_jax.runs import between, evaluation, hosts, inputs, logs, objective
 from ddim_jax.runs.header import header
-from ddim_jax.runs.outlook import operations, outlook
+from ddim_jax.runs.outlook import say_outlook
 from ddim_jax.runs.start import begin, for_source
 from ddim_jax.runs.update import local_batch, on_every_device, pmapped_update
 from ddim_jax.runs.waiting import waiting
@@ -194,14 +194,11 @@ def fit(
       with waiting("tracing", shown):
         flags = np.zeros(jax.local_device_count(), np.int32)
         lowered = update.lower(state, key, *batch(first), flags)
-      counted = operations(lowered, accumulate) if shown else 0.0
-      for line in outlook(counted, steps - first):
-        say(line)
+      told = not shown or say_outlook(lowered, accumulate, steps - first)
       with waiting("compiling", shown):
         program = lowered.compile(compiler_options=tuning.options())
-      if shown and not counted:
-        for line in outlook(operations(program, accumulate), steps - first):
-          say(line)
+      if not told:
+        say_outlook(program, accumulate, steps - first)
       if jax.process_count() == 1:  # else pmap makes global arrays of the hosts' parts
         update = program
     book = stack.enter_context(

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddim_jax.console import say
+
 _EFFICIENCY = 0.3
 """Share of the rate of a large product that a training step is taken to reach."""
 _LATEST = 3e11
@@ -58,3 +60,11 @@ def outlook(flops: float, steps: int) -> list[str]:
       " smaller images or batches, a narrower network, or a machine with a TPU or GPU"
     )
   return lines
+
+
+def say_outlook(update: Any, parts: int, steps: int) -> bool:
+  """Says it of an update, lowered or compiled; returns whether its operations are counted. See the above."""
+  lines = outlook(operations(update, parts), steps)
+  for line in lines:
+    say(line)
+  return bool(lines)

@@ -35,3 +35,4 @@ def test_the_demos_samples_are_digits(run, tmp_path):
     sure = np.mean(probabilities.max(axis=1) >= 0.9)
     right = np.mean(probabilities.argmax(axis=1) == np.arange(300) % 10)
     assert min(sure, right) >= 0.9, f"eta = {eta}: sure of {sure:.0%}, {right:.0%} as asked for"
+    assert set(probabilities.argmax(axis=1)) == set(range(10))

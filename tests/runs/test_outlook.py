@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddim_jax.runs import objective
-from ddim_jax.runs.outlook import operations, outlook
+from ddim_jax.runs.outlook import operations, outlook, say_outlook
 
 
 @pytest.mark.parametrize("parts", [1, 2, 8])
@@ -32,3 +32,17 @@ def test_weeks_are_warned_of_and_nothing_is_said_of_what_is_not_counted():
   _, warning = outlook(3e9, 10**12)
   assert re.search(r"warning: that is about [\d,]+ weeks on this machine: take fewer steps", warning)
   assert outlook(0.0, 10) == []
+
+
+def test_it_is_said_where_operations_are_counted(capsys):
+  class Uncounted:
+    """A program lowered for a TPU or GPU: JAX gives None for it. There is neither here."""
+
+    def cost_analysis(self):
+      return None
+
+  assert not say_outlook(Uncounted(), 1, 10)
+  assert capsys.readouterr().out == ""
+  x = np.ones((8, 8), np.float32)
+  assert say_outlook(jax.jit(jnp.matmul).lower(x, x), 1, 10)
+  assert capsys.readouterr().out.startswith("outlook     ")
