@@ -184,15 +184,22 @@ def test_digits_are_scikit_learns(data_dir):
 @pytest.mark.skipif(
   not builders.DEBIAN_FASHION_MNIST.is_dir(), reason="needs Debian's package dataset-fashion-mnist"
 )
-def test_fashion_mnist_is_whole(data_dir):
-  train, test = (data.load_builtin("fashion_mnist", split, data_dir) for split in ("train", "test"))
-  assert (train.size, test.size, train.shape) == (60_000, 10_000, (28, 28, 1))
-  for source, part in ((train, "train"), (test, "t10k")):
-    images, labels = source.read(np.arange(source.size))
-    folder = builders.DEBIAN_FASHION_MNIST
-    raw = gzip.decompress((folder / f"{part}-images-idx3-ubyte.gz").read_bytes())[16:]
-    assert images.astype(np.int64).sum() == np.frombuffer(raw, np.uint8).astype(np.int64).sum()
-    assert np.bincount(labels).tolist() == [source.size // 10] * 10
+def test_fashion_mnist_is_whole(tmp_path, monkeypatch):
+  """All pixels as they are read, and 300 images of each split as TFDS stores and returns them."""
+  whole = builders.FashionMnistPng(data_dir=tmp_path).read_splits(None)
+  for (split, (images, labels)), part, size in zip(
+    whole.items(), ("train", "t10k"), (60_000, 10_000), strict=True
+  ):
+    raw = gzip.decompress((builders.DEBIAN_FASHION_MNIST / f"{part}-images-idx3-ubyte.gz").read_bytes())[16:]
+    assert (images.shape, images.tobytes()) == ((size, 28, 28, 1), raw)
+    assert np.bincount(labels).tolist() == [size // 10] * 10
+    monkeypatch.setitem(whole, split, (images[:300], labels[:300]))
+  monkeypatch.setattr(builders.FashionMnistPng, "read_splits", lambda *_: whole)
+  for split, (images, labels) in whole.items():
+    source = data.load_builtin("fashion_mnist", split, tmp_path)
+    assert (source.size, source.shape, source.classes) == (300, (28, 28, 1), builders.FashionMnistPng.CLASSES)
+    pairs = lambda images, labels: sorted((int(n), i.tobytes()) for n, i in zip(labels, images, strict=True))
+    assert pairs(*source.read(np.arange(300))) == pairs(images, labels)
 
 
 def test_a_truncated_idx_file_is_refused(tmp_path):

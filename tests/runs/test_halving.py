@@ -17,22 +17,20 @@ QUICK = {"batch_size": 64, "progress": False, "save_every": 1000}
 
 
 class Dense(nn.Module):
-  """Three dense layers of image and level."""
+  """Two dense layers of image and level."""
 
   @nn.compact
   def __call__(self, x, t, labels=None):
     angles = t[:, None] / 1000 * jnp.asarray([[1.0, 3.0, 9.0, 27.0]])
     h = jnp.concatenate([x.reshape(x.shape[0], -1), jnp.sin(angles), jnp.cos(angles)], axis=1)
-    for width in (256, 256):
-      h = nn.swish(nn.Dense(width)(h))
-    return nn.Dense(64)(h).reshape(x.shape)
+    return nn.Dense(64)(nn.swish(nn.Dense(256)(h))).reshape(x.shape)
 
 
 @pytest.mark.slow
 def test_four_steps_of_a_student_are_nearer_to_many_than_four_of_its_teacher(tmp_path):
   """From the same noise, to where the 16 steps of the teacher lead, in mean square.
 
-  By a factor of 1.6 with progressive distillation and of 1.2 with that of consistency, after so few updates.
+  By a factor of 1.6 with progressive distillation and of 1.1 with that of consistency, after so few updates.
   """
   digits = data.load_builtin("digits", "train", data.default_data_dir())
   begun = models.from_network(
@@ -47,7 +45,7 @@ def test_four_steps_of_a_student_are_nearer_to_many_than_four_of_its_teacher(tmp
   for name, teaching, factor in (("p", halving.PROGRESSIVE, 1.3), ("c", halving.CONSISTENCY, 1.0)):
     student = distil(
       tmp_path / name, teacher, digits, to=4, start=16, by=4, teaching=teaching, updates=500,
-      learning_rate=1e-3, ema=0.98, **QUICK,
+      learning_rate=2e-3, ema=0.98, **QUICK,
     )  # fmt: skip
     assert student.step == 500
     assert distance(student) * factor < distance(teacher)
