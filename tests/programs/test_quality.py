@@ -125,7 +125,7 @@ def test_the_packaged_models_are_small_and_trained(path):
 @pytest.mark.slow
 def test_the_packaged_conditional_model_draws_what_it_is_asked_for(tmp_path):
   """By the classifier that comes along; without labels one in ten would be right."""
-  options = ["--num", "20", "--steps", "10", "--guidance", "3", "--out", str(tmp_path / "drawn.npz")]
+  options = ["--num", "20", "--steps", "5", "--guidance", "3", "--out", str(tmp_path / "drawn.npz")]
   sample(parse(options))
   images = np.load(tmp_path / "drawn.npz")["arr_0"]
   _, logits = classifier.extractor("fashion_mnist").apply(images)
@@ -137,9 +137,9 @@ def test_the_packaged_student_needs_four_steps(tmp_path):
   """By the same classifier; with its own number of steps, and without guidance."""
   student = load("fashion_mnist_4_steps")
   assert student.levels(student.own_steps).tolist() == [1000, 750, 500, 250, 0]
-  images = student.pictures(student.sample(100))
+  images = student.pictures(student.sample(40))
   _, logits = classifier.extractor("fashion_mnist").apply(images)
-  assert np.mean(np.argmax(logits, -1) == np.arange(100) % 10) >= 0.7
+  assert np.mean(np.argmax(logits, -1) == np.arange(40) % 10) >= 0.6
 
 
 @pytest.mark.slow
