@@ -102,7 +102,7 @@ def cifar10_small() -> Args:
     Data("cifar10", flip=True),
     Network(channels=64, dropout=0.0, conditional=True),
     Diffusion(schedule="cosine", predict="v", antithetic=True),
-    Optimisation(batch_size=256, learning_rate=4e-4, warmup=1_000, ema=0.9995),
+    Optimisation(batch_size=256, learning_rate=1e-3, warmup=1_000, ema=0.9995),
   )
 
 
