@@ -30,8 +30,8 @@ class Dense(nn.Module):
 def test_four_steps_of_a_student_are_nearer_to_many_than_four_of_its_teacher(tmp_path):
   """From the same noise, to where the 16 steps of the teacher lead, in mean square.
 
-  After so few updates by a factor of 1.1 when 8 steps are halved, of 1.6 when each four of 16 become one, and of
-  1.1 by consistency.
+  After so few updates by a factor of 1.1 when 8 steps are halved, of 1.6 when each four of 16 become one, and
+  of 1.1 by consistency.
   """
   digits = data.load_builtin("digits", "train", data.default_data_dir())
   begun = models.from_network(
