@@ -22,6 +22,8 @@ def harm(path, how):
   raw = path.read_bytes()
   if how == "deleted":
     path.unlink()
+  elif how == "emptied":
+    path.write_bytes(b"")
   elif how == "truncated":
     path.write_bytes(raw[: len(raw) // 2])
   else:
@@ -31,7 +33,7 @@ def harm(path, how):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # other reads of a failed one
-@pytest.mark.parametrize("how", ["deleted", "truncated", "flipped"])
+@pytest.mark.parametrize("how", ["deleted", "emptied", "truncated", "flipped"])
 def test_damage_to_any_file_is_reported_or_without_effect(short, tmp_path, how):
   """Every file of the newest step in turn: never a silently wrong value."""
   files = [f.relative_to(short) for f in (short / "checkpoints" / "6").rglob("*") if f.is_file()]
@@ -59,7 +61,7 @@ def test_damage_to_any_file_is_reported_or_without_effect(short, tmp_path, how):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
-@pytest.mark.parametrize("how", ["deleted", "empty directory"])
+@pytest.mark.parametrize("how", ["deleted", "flipped", "empty directory"])
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(short, run, run_here, tmp_path, how):
   workdir = tmp_path / "run"
   shutil.copytree(short, workdir)
